@@ -1,0 +1,1 @@
+"""halfmap: cryo-EM from micrographs to maps, in one package."""

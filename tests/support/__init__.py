@@ -1,0 +1,1 @@
+"""Builders and domain assertions that tests share."""
