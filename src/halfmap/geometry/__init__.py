@@ -1,0 +1,1 @@
+"""Rotations, symmetry, orientation grids, translations and shapes."""
