@@ -1,0 +1,1 @@
+"""Transforms of images and volumes: bands, shells, filters, resampling and slices."""
