@@ -1,0 +1,1 @@
+"""From micrographs to particle images: windows, rescaling, normalisation, re-centring."""

@@ -1,0 +1,135 @@
+"""Background statistics of particle images, and bringing the background to mean 0, standard deviation 1."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from halfmap import keyed_random
+from halfmap.tensors import Images
+
+
+def background_mask(side: int, radius_pixel: float) -> Tensor:
+    """Return which pixels lie outside a circle about the centre voxel, corners included.
+
+    Returns
+    -------
+    bool, shape (side, side): r² > radius², as RELION defines the background.
+    """
+    axis = torch.arange(side, dtype=torch.float64) - side // 2
+    return axis[:, None] ** 2 + axis[None, :] ** 2 > radius_pixel**2
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class BackgroundStatistics:
+    """Mean and standard deviation of each image's background, float64, shape (n,)."""
+
+    mean: Tensor
+    deviation: Tensor
+
+
+def background_statistics(images: Images, mask: Tensor) -> BackgroundStatistics:
+    """Measure the background of images.
+
+    Parameters
+    ----------
+    images : shape (n, side, side).
+    mask : bool, shape (side, side), true on the background.
+
+    Returns
+    -------
+    Population mean and standard deviation, computed in two passes in float64.
+    """
+    values = images[:, mask].double()
+    mean = values.mean(dim=1)
+    deviation = (values - mean[:, None]).square_().mean(dim=1).sqrt()
+    return BackgroundStatistics(mean=mean, deviation=deviation)
+
+
+def remove_dust(
+    images: Images,
+    mask: Tensor,
+    uid: np.ndarray,
+    *,
+    white: float | None,
+    black: float | None,
+    seed: int,
+) -> Images:
+    """Replace pixels far from the background's mean by draws of its normal distribution.
+
+    Parameters
+    ----------
+    images : shape (n, side, side), contrast as recorded.
+    mask : bool, shape (side, side), true on the background.
+    uid : int64, shape (n,); keys of the draws.
+    white, black : thresholds in background standard deviations above and below the mean; None switches one off.
+    seed : seed of the draws.
+    """
+    statistics = background_statistics(images, mask)
+    mean = statistics.mean.to(images.dtype)[:, None, None]
+    deviation = statistics.deviation.to(images.dtype)[:, None, None]
+    dust = torch.zeros_like(images, dtype=torch.bool)
+    if white is not None:
+        dust |= images - mean > white * deviation
+    if black is not None:
+        dust |= mean - images > black * deviation
+    dusty = dust.flatten(1).any(dim=1).nonzero()[:, 0]
+    if len(dusty) == 0:
+        return images
+    draws = keyed_random.normal(seed, "dust", np.asarray(uid)[dusty.cpu().numpy()], size=tuple(images.shape[1:]))
+    noise = torch.as_tensor(draws, dtype=images.dtype, device=images.device) * deviation[dusty] + mean[dusty]
+    cleaned = images.clone()
+    cleaned[dusty] = torch.where(dust[dusty], noise, images[dusty])
+    return cleaned
+
+
+def subtract_ramp(images: Images, mask: Tensor) -> Images:
+    """Subtract from each image the plane a·x + b·y + c that fits its background best.
+
+    Parameters
+    ----------
+    images : shape (n, side, side).
+    mask : bool, shape (side, side), true on the background.
+    """
+    side = images.shape[-1]
+    axis = (torch.arange(side, dtype=torch.float64, device=images.device) - side // 2) / side
+    y, x = torch.meshgrid(axis, axis, indexing="ij")
+    basis = torch.stack([x, y, torch.ones_like(x)]).flatten(1)
+    masked = basis * mask.flatten().to(basis.dtype)
+    # An orthonormal basis on the background turns the normal equations into two products.
+    lower = torch.linalg.cholesky(masked @ basis.T)
+    basis = torch.linalg.solve_triangular(lower, basis, upper=False)
+    masked = torch.linalg.solve_triangular(lower, masked, upper=False)
+    flat = images.flatten(1)
+    # The mean goes first so that float32 products lose nothing to a large pedestal.
+    flat = flat - flat.mean(dim=1, keepdim=True)
+    plane = (flat @ masked.T.to(flat.dtype)) @ basis.to(flat.dtype)
+    return (flat - plane).view_as(images)
+
+
+def normalise(images: Images, mask: Tensor, *, ramp: bool = True) -> tuple[Images, Tensor]:
+    """Bring each image's background to mean 0 and standard deviation 1.
+
+    Parameters
+    ----------
+    images : shape (n, side, side).
+    mask : bool, shape (side, side), true on the background.
+    ramp : subtract the best-fitting plane first.
+
+    Returns
+    -------
+    images : shape (n, side, side).
+    constant : bool, shape (n,): the background is constant, so the image could not be scaled.
+
+    Notes
+    -----
+    The order and the population variance are RELION's (`normalise` in its preprocessing).
+    """
+    if ramp:
+        images = subtract_ramp(images, mask)
+    statistics = background_statistics(images, mask)
+    constant = statistics.deviation < 1e-10
+    scale = torch.where(constant, 1.0, statistics.deviation)
+    mean = statistics.mean.to(images.dtype)[:, None, None]
+    return (images - mean) / scale.to(images.dtype)[:, None, None], constant

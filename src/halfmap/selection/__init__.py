@@ -1,0 +1,1 @@
+"""Subsets of particles and micrographs: splits, values, image statistics, duplicates, joins."""

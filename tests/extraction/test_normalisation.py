@@ -1,0 +1,80 @@
+import numpy as np
+import pytest
+import torch
+
+from halfmap import keyed_random
+from halfmap.extraction.normalisation import (
+    background_mask,
+    background_statistics,
+    normalise,
+    remove_dust,
+    subtract_ramp,
+)
+
+
+def noise(n: int, side: int) -> torch.Tensor:
+    return torch.as_tensor(keyed_random.normal(3, "test", np.arange(n), size=(side, side)), dtype=torch.float32)
+
+
+@pytest.mark.parametrize("side", [32, 33, 64])
+def test_normalised_background_has_mean_zero_and_deviation_one(side):
+    mask = background_mask(side, 0.375 * side)
+    y = torch.arange(side)[:, None] / side
+    images, constant = normalise(37.0 * noise(5, side) + 4000.0 + 200.0 * y, mask)
+    values = images[:, mask].double().numpy()
+    assert not constant.any()
+    # float32 arithmetic on a pedestal of 4000
+    np.testing.assert_allclose(values.mean(axis=1), 0, atol=1e-5)
+    np.testing.assert_allclose(values.std(axis=1), 1, atol=1e-5)
+
+
+def test_background_is_what_lies_strictly_beyond_the_circle():
+    mask = background_mask(8, 2)
+    assert not mask[4, 6]
+    assert mask[4, 7]
+    assert mask[0, 0]
+
+
+def test_a_plane_is_removed_whole():
+    y, x = torch.meshgrid(torch.arange(40.0), torch.arange(40.0), indexing="ij")
+    flat = subtract_ramp((3 * x - 2 * y + 500)[None], background_mask(40, 15))
+    assert flat.abs().max() < 1e-3  # float32 on values up to 600
+
+
+def test_ramp_is_fitted_to_the_background_alone():
+    mask = background_mask(40, 15)
+    particle = torch.where(mask, 0.0, 7.0)[None]
+    centred = subtract_ramp(particle, mask)
+    np.testing.assert_allclose((centred - centred[:, :1, :1])[0].numpy(), particle[0].numpy(), atol=1e-4)
+
+
+def test_constant_background_is_said_and_left_unscaled():
+    images = torch.stack([torch.full((16, 16), 5.0), noise(1, 16)[0]])
+    _, constant = normalise(images, background_mask(16, 6))
+    np.testing.assert_array_equal(constant.numpy(), [True, False])
+
+
+def test_dust_is_replaced_on_the_side_asked_for_and_nowhere_else():
+    images = noise(3, 32)
+    images[0, 16, 16] = 50.0
+    images[1, 2, 3] = -50.0
+    mask = background_mask(32, 12)
+    white = remove_dust(images, mask, np.arange(3), white=6, black=None, seed=1)
+    assert white[0, 16, 16].abs() < 6
+    assert white[1, 2, 3] == -50
+    both = remove_dust(images, mask, np.arange(3), white=6, black=6, seed=1)
+    changed = both != images
+    assert changed.sum() == 2
+    # the mean and deviation of the background include the dust itself
+    statistics = background_statistics(both, mask)
+    np.testing.assert_allclose(statistics.deviation.numpy(), 1, atol=0.1)
+
+
+def test_replacement_noise_belongs_to_the_particle_not_to_its_place_in_the_batch():
+    images = noise(4, 32)
+    images[:, 16, 16] = 50.0
+    mask = background_mask(32, 12)
+    uid = np.array([11, 12, 13, 14])
+    together = remove_dust(images, mask, uid, white=6, black=None, seed=1)
+    alone = remove_dust(images[2:3], mask, uid[2:3], white=6, black=None, seed=1)
+    assert torch.equal(together[2], alone[0])
