@@ -59,7 +59,7 @@ class ExtractParams:
     """Leave the CTF at 1 up to its first peak, when premultiplying or phase flipping."""
 
     premultiply_box_pixel: Annotated[int, Ge(8)] | None = None
-    """Side of the even window in which the CTF is applied, larger for delocalised signal to come back. Default: the box."""
+    """Side of the larger window in which the CTF is applied, even; brings delocalised signal back. Default: box."""
 
     float16: bool = True
     """Write 16-bit floating point stacks (MRC mode 12), half the size; RELION 3.1 needs --no-float16."""
