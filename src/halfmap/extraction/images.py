@@ -100,7 +100,7 @@ def particle_images(
             )
         constant = torch.zeros(len(images), dtype=torch.bool)
         if params.normalise:
-            images, constant = normalise(images, mask, ramp=params.ramp)
-        if params.invert_contrast:
-            images = -images
+            images, constant = normalise(images, mask, ramp=params.ramp, invert=params.invert_contrast)
+        elif params.invert_contrast:
+            images = images.neg_()
         yield ParticleImages(start=start, images=images, constant=constant.cpu().numpy())

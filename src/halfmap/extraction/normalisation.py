@@ -84,38 +84,44 @@ def remove_dust(
     return cleaned
 
 
-def subtract_ramp(images: Images, mask: Tensor) -> Images:
-    """Subtract from each image the plane a·x + b·y + c that fits its background best.
+def background_plane(images: Images, mask: Tensor, *, ramp: bool = True) -> Images:
+    """Subtract the plane a·x + b·y + c that fits the background best, or the background's mean alone.
 
     Parameters
     ----------
-    images : shape (n, side, side).
+    images : float, shape (n, side, side); overwritten.
     mask : bool, shape (side, side), true on the background.
+    ramp : fit the plane; else only its constant c.
+
+    Returns
+    -------
+    ``images`` itself, whose background now has mean 0.
     """
     side = images.shape[-1]
     axis = (torch.arange(side, dtype=torch.float64, device=images.device) - side // 2) / side
     y, x = torch.meshgrid(axis, axis, indexing="ij")
-    basis = torch.stack([x, y, torch.ones_like(x)]).flatten(1)
+    basis = torch.stack([torch.ones_like(x), x, y] if ramp else [torch.ones_like(x)]).flatten(1)
     masked = basis * mask.flatten().to(basis.dtype)
-    # An orthonormal basis on the background turns the normal equations into two products.
+    # Orthonormal on the background: the normal equations become two matrix products.
     lower = torch.linalg.cholesky(masked @ basis.T)
-    basis = torch.linalg.solve_triangular(lower, basis, upper=False)
-    masked = torch.linalg.solve_triangular(lower, masked, upper=False)
-    flat = images.flatten(1)
-    # The mean goes first so that float32 products lose nothing to a large pedestal.
-    flat = flat - flat.mean(dim=1, keepdim=True)
-    plane = (flat @ masked.T.to(flat.dtype)) @ basis.to(flat.dtype)
-    return (flat - plane).view_as(images)
+    basis = torch.linalg.solve_triangular(lower, basis, upper=False).to(images.dtype)
+    masked = torch.linalg.solve_triangular(lower, masked, upper=False).to(images.dtype)
+    flat = images.view(len(images), -1)
+    # The pedestal goes first, so that float32 products lose nothing to it.
+    flat -= flat.mean(dim=1, keepdim=True)
+    flat.addmm_(flat @ masked.T, basis, alpha=-1)
+    return images
 
 
-def normalise(images: Images, mask: Tensor, *, ramp: bool = True) -> tuple[Images, Tensor]:
+def normalise(images: Images, mask: Tensor, *, ramp: bool = True, invert: bool = False) -> tuple[Images, Tensor]:
     """Bring each image's background to mean 0 and standard deviation 1.
 
     Parameters
     ----------
-    images : shape (n, side, side).
+    images : float, shape (n, side, side), contiguous; overwritten.
     mask : bool, shape (side, side), true on the background.
     ramp : subtract the best-fitting plane first.
+    invert : multiply by -1 on the way.
 
     Returns
     -------
@@ -124,12 +130,14 @@ def normalise(images: Images, mask: Tensor, *, ramp: bool = True) -> tuple[Image
 
     Notes
     -----
-    The order and the population variance are RELION's (`normalise` in its preprocessing).
+    The order and the population variance are RELION's (`normalise` in its preprocessing). One pass over
+    memory for each line: this runs at the speed of the memory, which is what extraction is bound by.
     """
-    if ramp:
-        images = subtract_ramp(images, mask)
-    statistics = background_statistics(images, mask)
-    constant = statistics.deviation < 1e-10
-    scale = torch.where(constant, 1.0, statistics.deviation)
-    mean = statistics.mean.to(images.dtype)[:, None, None]
-    return (images - mean) / scale.to(images.dtype)[:, None, None], constant
+    background_plane(images, mask, ramp=ramp)
+    flat = images.view(len(images), -1)
+    weight = mask.flatten().to(flat.dtype) / mask.sum()
+    deviation = (flat.square() @ weight).double().sqrt()
+    constant = deviation < 1e-10
+    scale = torch.where(constant, 1.0, 1.0 / deviation) * (-1.0 if invert else 1.0)
+    flat *= scale.to(flat.dtype)[:, None]
+    return images, constant
