@@ -1,0 +1,1 @@
+"""Nouns: particles, picks, optics, volumes and the sources of images."""
