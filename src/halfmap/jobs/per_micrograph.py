@@ -1,0 +1,117 @@
+"""Working through micrographs one at a time, so that a killed job loses only those in flight.
+
+Every job that treats micrographs alone (picking, extraction, simulation) goes through `resumable_map`:
+a task's result is a frozen dataclass, saved under ``state/`` of the job's folder as soon as it exists and
+loaded instead of computed when the job is continued.
+"""
+
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+from halfmap.errors import FormatError, InconsistentDataError, InputError, JobFailed
+from halfmap.io import star, states
+from halfmap.project.job import JobContext
+
+T = TypeVar("T")
+Item = TypeVar("Item")
+
+TOLERATED = 0.1
+"""Share of bad micrographs or particles up to which a job goes on without them."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Rejected:
+    """A micrograph that could not be treated, and why."""
+
+    name: str
+    reason: str
+
+
+def resumable_map(
+    context: JobContext,
+    task: Callable[[Item], T],
+    items: Sequence[Item],
+    *,
+    names: Sequence[str],
+    result_type: type[T],
+    label: str,
+) -> Iterator[T | Rejected]:
+    """Yield the result of a task for each item, in order.
+
+    Parameters
+    ----------
+    context : the job.
+    task : a picklable function of one item that returns a frozen dataclass. What it writes must be
+        complete before it returns.
+    items, names : what to work on, and the micrographs' names.
+    result_type : class of the results.
+    label : what the progress line says.
+
+    Yields
+    ------
+    The result, or `Rejected` where the item's own files or values are at fault. Errors of the machine
+    (a full disk, a lost worker) end the job.
+
+    Raises
+    ------
+    JobFailed
+        More than a tenth of the items are bad; the first reasons are named.
+    """
+    folder = context.folder / "state"
+    paths = [folder / f"{index:07d}.safetensors" for index in range(len(items))]
+    work = partial(_once, task, result_type)
+    rejected: list[Rejected] = []
+    jobs = list(zip(items, names, paths, strict=True))
+    for result in context.executor.map(work, jobs, progress=context.progress, label=label):
+        if isinstance(result, Rejected):
+            context.log(f"set aside {result.name}: {result.reason}")
+            rejected.append(result)
+            if len(rejected) > max(1, TOLERATED * len(items)) or len(rejected) == len(items):
+                raise JobFailed(too_many(rejected, len(items), "micrographs"))
+        yield result
+
+
+def forget_states(context: JobContext) -> None:
+    """Remove what `resumable_map` kept; call it when the job's outputs are complete."""
+    shutil.rmtree(context.folder / "state", ignore_errors=True)
+
+
+def too_many(rejected: Sequence[Rejected], n_items: int, what: str) -> str:
+    """Return the sentence that ends a job whose input is mostly bad."""
+    first = "; ".join(f"{r.name}: {r.reason}" for r in rejected[:3])
+    return (
+        f"At most a tenth of the {what} may be bad; got at least {len(rejected)} bad ones of {n_items}, the first: "
+        f"{first}; mend or remove them and run again."
+    )
+
+
+def write_rejected(context: JobContext, rejected: Sequence[Rejected]) -> Path | None:
+    """Write ``rejected.star`` with name and reason of what was set aside; return its path, None if nothing was."""
+    if not rejected:
+        return None
+    path = context.folder / "rejected.star"
+    table = star.StarTable(
+        name="rejected",
+        columns={
+            "rlnMicrographName": [r.name for r in rejected],
+            "halfmapReason": [r.reason for r in rejected],
+        },
+    )
+    star.write(path, [table])
+    return path
+
+
+def _once(task: Callable[[Any], Any], result_type: type, job: tuple[Any, str, Path]) -> Any:
+    item, name, path = job
+    if path.exists():
+        return states.load(path, result_type)
+    try:
+        result = task(item)
+    except (FormatError, InputError, InconsistentDataError) as error:
+        return Rejected(name=name, reason=str(error))
+    states.save(path, result)
+    return result
