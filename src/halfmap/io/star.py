@@ -1,0 +1,695 @@
+"""STAR files: read without loss, checked line by line, written by rename.
+
+A STAR file is an ordered row of blocks ``data_<name>``; each holds loops (tables) or lists (one value
+per label). Values stay text until somebody asks for numbers, so reading and writing a file changes no
+value, no order, no comment and no label.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from halfmap.errors import FormatError, InputError
+from halfmap.io.atomic import replacing
+
+_SMALLEST_CHUNK_BYTES = 1 << 16
+_LARGEST_CHUNK_BYTES = 1 << 23
+_SPACES = np.zeros(256, dtype=bool)
+_SPACES[[9, 10, 11, 12, 13, 32]] = True
+_STARTS_OTHER = np.zeros(256, dtype=bool)
+_STARTS_OTHER[list(b"_#;dDlLsSgG")] = True
+_QUOTES_OR_COMMENTS = re.compile(rb"[\"'#]")
+_TOKEN = re.compile(
+    r"""\s*(?:'((?:[^']|'(?=\S))*)'(?=\s|$)"""  # quoted; the quote closes before white space or the end
+    r"""|"((?:[^"]|"(?=\S))*)"(?=\s|$)"""
+    r"""|(\#.*)"""
+    r"""|(\S+))"""
+)
+_NEEDS_QUOTES = re.compile(r"""(?m)^(?:$|[_#;"']|(?i:data_|loop_|save_|stop_|global_))|[ \t\v\f\r]""")
+_SAFE_LINES = "a text without line breaks"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comment:
+    """A comment and its place in a table.
+
+    Parameters
+    ----------
+    text : with its leading ``#``.
+    place : before or beside the block's ``data_`` line, the ``loop_`` line, a label or a row.
+    index : number of the label or row, from 0.
+    inline : whether it stands at the end of that line; else on a line of its own before it.
+    """
+
+    text: str
+    place: Literal["block", "loop", "label", "row"]
+    index: int = 0
+    inline: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class StarTable:
+    """One loop or list of a STAR file, as text.
+
+    Parameters
+    ----------
+    name : the block's name without ``data_``; may be empty.
+    columns : label without its leading underscore → values, shape (n,), in the file's order. Any array
+        or sequence of text is taken; ASCII is kept as bytes, which needs a fraction of the memory.
+    is_loop : whether it is written as a loop; a list has exactly one value for each label.
+    numbered : whether labels are written with their number (``#3``).
+    comments : in the order in which they stand.
+    opens_block : False for a further loop or list in the block of the table before it.
+    path, lines : the file and the 1-based line of each row, for messages.
+    """
+
+    name: str
+    columns: Mapping[str, NDArray]
+    is_loop: bool = True
+    numbered: bool = True
+    comments: tuple[Comment, ...] = ()
+    opens_block: bool = True
+    path: Path | None = None
+    lines: NDArray[np.int64] | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        columns = {bare_label(label): compact_text(values) for label, values in self.columns.items()}
+        object.__setattr__(self, "columns", columns)
+        lengths = {len(values) for values in columns.values()}
+        if len(lengths) > 1:
+            raise InputError(f"The columns of table {self.name!r} must have one length; got {sorted(lengths)}.")
+        if not self.is_loop and columns and lengths != {1}:
+            raise InputError(f"List {self.name!r} must have one value for each label; got {lengths.pop()}.")
+
+    def __len__(self) -> int:
+        return len(next(iter(self.columns.values()))) if self.columns else 0
+
+    def __contains__(self, label: object) -> bool:
+        return isinstance(label, str) and bare_label(label) in self.columns
+
+    def __getitem__(self, label: str) -> NDArray[np.object_]:
+        return self.text(label)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Labels without their leading underscore, in order."""
+        return tuple(self.columns)
+
+    def raw(self, label: str) -> NDArray:
+        """Return a column as it is kept: bytes (ASCII) or Python strings, shape (n,).
+
+        Raises
+        ------
+        FormatError
+            The table has no such column.
+        """
+        try:
+            return self.columns[bare_label(label)]
+        except KeyError:
+            raise FormatError(
+                self.path or "STAR table",
+                expected=f"the column _{bare_label(label)} in table data_{self.name}",
+                found=f"{', '.join('_' + known for known in self.columns) or 'no column'}",
+                line=int(self.lines[0]) if self.lines is not None and len(self.lines) else None,
+                remedy="add the column or choose the file that has it",
+            ) from None
+
+    def text(self, label: str) -> NDArray[np.object_]:
+        """Return a column as Python strings, shape (n,)."""
+        return as_strings(self.raw(label))
+
+    def numbers(self, label: str) -> NDArray[np.float64]:
+        """Return a column as numbers, shape (n,).
+
+        Raises
+        ------
+        FormatError
+            A value is not a number; the message names its line.
+        """
+        values = self.raw(label)
+        try:
+            return values.astype(np.float64)
+        except (ValueError, TypeError):
+            pass
+        numbers = np.empty(len(values))
+        for row, text in enumerate(as_strings(values)):
+            try:
+                numbers[row] = float(text)
+            except ValueError:
+                raise self.error(
+                    row, expected=f"a number in column _{bare_label(label)}", found=repr(text), remedy="mend the value"
+                ) from None
+        return numbers
+
+    def integers(self, label: str) -> NDArray[np.int64]:
+        """Return a column as whole numbers, shape (n,); ``1.000000`` counts as whole.
+
+        Raises
+        ------
+        FormatError
+            A value is not a whole number; the message names its line.
+        """
+        values = self.raw(label)
+        try:
+            return values.astype(np.int64)
+        except (ValueError, TypeError, OverflowError):
+            numbers = self.numbers(label)
+        wrong = np.flatnonzero(~(np.abs(numbers) < 2**53) | (numbers != np.rint(numbers)))
+        if len(wrong):
+            row = int(wrong[0])
+            raise self.error(
+                row,
+                expected=f"a whole number in column _{bare_label(label)}",
+                found=repr(as_strings(values[row : row + 1])[0]),
+                remedy="mend the value",
+            )
+        return numbers.astype(np.int64)
+
+    def value(self, label: str) -> str:
+        """Return the one value of a label of a list (or of a loop with one row)."""
+        values = self.text(label)
+        if len(values) != 1:
+            raise InputError(f"Table {self.name!r} must have one row; got {len(values)}.")
+        return str(values[0])
+
+    def error(self, row: int, *, expected: str, found: str, remedy: str = "") -> FormatError:
+        """Return the error about one row, naming file and line."""
+        line = int(self.lines[row]) if self.lines is not None and row < len(self.lines) else None
+        if line is None:
+            expected = f"{expected}, row {row + 1}"
+        return FormatError(self.path or "STAR table", expected=expected, found=found, line=line, remedy=remedy)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class StarFile:
+    """The tables of a STAR file, in order.
+
+    Parameters
+    ----------
+    tables : in the file's order.
+    path : where it was read from.
+    closing_comments : comment lines after the last row.
+    """
+
+    tables: tuple[StarTable, ...]
+    path: Path | None = None
+    closing_comments: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.tables)
+
+    def __iter__(self) -> Iterator[StarTable]:
+        return iter(self.tables)
+
+    def __contains__(self, name: object) -> bool:
+        return any(table.name == name for table in self.tables)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the tables."""
+        return tuple(table.name for table in self.tables)
+
+    def __getitem__(self, name: str) -> StarTable:
+        for table in self.tables:
+            if table.name == name:
+                return table
+        raise FormatError(
+            self.path or "STAR file",
+            expected=f"a block data_{name}",
+            found=", ".join(f"data_{known}" for known in self.names) or "no block",
+            remedy="choose the file that has it",
+        )
+
+
+def bare_label(label: str) -> str:
+    """Return a label without its leading underscore."""
+    return label[1:] if label.startswith("_") else label
+
+
+def compact_text(values: "NDArray | Sequence[str]") -> NDArray:
+    """Return text as an array of bytes where it is ASCII, else of Python strings."""
+    array = values if isinstance(values, np.ndarray) else np.array(list(values), dtype=object)
+    if array.ndim != 1:
+        raise InputError(f"A column of a STAR table must have one dimension; got shape {array.shape}.")
+    if array.dtype.kind == "S":
+        return array
+    try:
+        return array.astype("S") if len(array) else array.astype("S1")
+    except UnicodeEncodeError:
+        return array.astype(str).astype(object)
+
+
+def as_strings(values: NDArray) -> NDArray[np.object_]:
+    """Return bytes or any text as an array of Python strings; equal neighbours share one object."""
+    if values.dtype.kind == "S":
+        values = values.astype(str)
+    return values.astype(object)
+
+
+def read(path: str | Path) -> StarFile:
+    """Read a STAR file.
+
+    Rows are lines: a row with too few or too many values is an error, never padded.
+
+    Returns
+    -------
+    StarFile
+        Everything the file says, as text.
+
+    Raises
+    ------
+    FormatError
+        The file is not STAR; names the line, what was expected, what was found and the remedy.
+    """
+    path = Path(path)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise FormatError(
+            path, expected="a readable STAR file", found=f"'{error.strerror}'", remedy="check the path"
+        ) from error
+    return parse(data, path)
+
+
+def parse(data: bytes, path: Path | None = None) -> StarFile:
+    """Parse the bytes of a STAR file; ``path`` is for messages."""
+    return _Parser(data, path).parse()
+
+
+class _Parser:
+    def __init__(self, data: bytes, path: Path | None) -> None:
+        self.data = data.removeprefix(b"\xef\xbb\xbf")
+        self.path = path
+        self.offset = 0
+        self.line = 0
+        self.tables: list[StarTable] = []
+        self.pending: list[str] = []  # comment lines whose owner has not come yet
+
+    def parse(self) -> StarFile:
+        name: str | None = None
+        header: list[Comment] = []
+        opens = True
+        names: dict[str, int] = {}
+        while (text := self._next_line()) is not None:
+            tokens, comment = self._tokens(text)
+            if not tokens:
+                if comment:
+                    self.pending.append(comment)
+                continue
+            first = tokens[0]
+            if _is_header(tokens):
+                if name is not None and opens:
+                    self._add(name, {}, header, is_loop=False, lines=[])
+                header, opens, name = self._place("block", comment), True, first[5:]
+                if name in names:
+                    raise self._error(
+                        "each block name once", f"data_{name} again, first on line {names[name]}", "rename one of them"
+                    )
+                names[name] = self.line
+            elif name is None:
+                raise self._error(
+                    "a block that begins with data_", repr(_shorten(text)), "is this a STAR file? put data_ before it"
+                )
+            elif first.lower() == "loop_":
+                header += self._place("loop", comment)
+                self._loop(name, header, opens, tokens)
+                header, opens = [], False
+            elif first.startswith("_"):
+                self._list(name, header, opens, text)
+                header, opens = [], False
+            else:
+                raise self._error("a label, loop_ or data_", repr(_shorten(text)), "values need loop_ and labels first")
+        if name is not None and opens:
+            self._add(name, {}, header, is_loop=False, lines=[])
+        if not self.tables:
+            raise self._error("a block that begins with data_", "none", "is this a STAR file?")
+        return StarFile(tables=tuple(self.tables), path=self.path, closing_comments=tuple(self.pending))
+
+    def _next_line(self) -> str | None:
+        if self.offset >= len(self.data):
+            return None
+        end = self.data.find(b"\n", self.offset)
+        end = len(self.data) if end < 0 else end
+        raw = self.data[self.offset : end]
+        self.offset = end + 1
+        self.line += 1
+        return self._decode(raw)
+
+    def _push_back(self, text: str) -> None:
+        self.offset = self.data.rfind(b"\n", 0, min(self.offset, len(self.data) + 1) - 1) + 1
+        self.line -= 1
+
+    def _decode(self, raw: bytes) -> str:
+        try:
+            text = raw.decode("utf-8")
+        except UnicodeDecodeError:
+            raise self._error("text in UTF-8", repr(_shorten(repr(raw))), "is this a STAR file?") from None
+        if "\0" in text:
+            raise self._error("text", "a null byte", "is this a STAR file?")
+        return text
+
+    def _tokens(self, text: str) -> tuple[list[str], str]:
+        """Return a line's values and its comment ('' if none)."""
+        if "'" not in text and '"' not in text and "#" not in text:
+            if text[:1] == ";":
+                raise self._error("a value on one line", "a text of several lines", "put it on one line, in quotes")
+            return text.split(), ""
+        if text[:1] == ";":
+            raise self._error("a value on one line", "a text of several lines", "put it on one line, in quotes")
+        tokens: list[str] = []
+        position, text = 0, text.rstrip()
+        while position < len(text):
+            match = _TOKEN.match(text, position)
+            assert match is not None
+            if match[3] is not None:
+                return tokens, match[3]
+            if match[4] is not None:
+                if match[4][0] in "'\"":
+                    raise self._error("a closing quote", repr(_shorten(match[4])), "close the quote")
+                tokens.append(match[4])
+            else:
+                tokens.append(match[1] if match[1] is not None else match[2])
+            position = match.end()
+        return tokens, ""
+
+    def _place(self, place: Literal["block", "loop", "label", "row"], inline: str, index: int = 0) -> list[Comment]:
+        comments = [Comment(text=text, place=place, index=index) for text in self.pending]
+        self.pending = []
+        if inline:
+            comments.append(Comment(text=inline, place=place, index=index, inline=True))
+        return comments
+
+    def _loop(self, name: str, comments: list[Comment], opens: bool, first: list[str]) -> None:
+        if len(first) > 1:
+            raise self._error("loop_ alone on its line", repr(" ".join(first)), "put the labels on lines of their own")
+        start = self.line
+        labels: dict[str, int] = {}
+        label_comments: list[Comment] = []
+        while (text := self._next_line()) is not None:
+            tokens, comment = self._tokens(text)
+            if not tokens:
+                if comment:
+                    self.pending.append(comment)
+                continue
+            if not tokens[0].startswith("_"):
+                self._push_back(text)
+                break
+            if len(tokens) > 1:
+                raise self._error("one label on its line", repr(_shorten(text)), "a loop's values follow its labels")
+            self._new_label(labels, tokens[0])
+            label_comments += self._place("label", comment, len(labels) - 1)
+        if not labels:
+            self.line = start
+            raise self._error("labels after loop_", "none", "add the labels, each on a line")
+        # comments between labels and rows wait in `pending` and go to the first row, or to the next block
+        numbers = {comment.index: comment.text for comment in label_comments if comment.inline}
+        numbered = len(numbers) == len(labels) and all(text == f"#{i + 1}" for i, text in numbers.items())
+        if numbered:
+            label_comments = [comment for comment in label_comments if not comment.inline]
+        columns, lines, row_comments = self._rows(list(labels))
+        self._add(
+            name,
+            columns,
+            comments + label_comments + row_comments,
+            is_loop=True,
+            numbered=numbered,
+            opens=opens,
+            lines=lines,
+        )
+
+    def _list(self, name: str, comments: list[Comment], opens: bool, text: str | None) -> None:
+        labels: dict[str, int] = {}
+        values: list[str] = []
+        lines: list[int] = []
+        while text is not None:
+            tokens, comment = self._tokens(text)
+            if not tokens:
+                if comment:
+                    self.pending.append(comment)
+            elif not tokens[0].startswith("_"):
+                self._push_back(text)
+                break
+            elif len(tokens) != 2:
+                raise self._error(
+                    "a label and its value",
+                    repr(_shorten(text)),
+                    "quote values with spaces, write an empty value as ''",
+                )
+            else:
+                self._new_label(labels, tokens[0])
+                values.append(tokens[1])
+                lines.append(self.line)
+                comments = comments + self._place("label", comment, len(labels) - 1)
+            text = self._next_line()
+        columns = {label: compact_text([value]) for label, value in zip(labels, values, strict=True)}
+        self._add(name, columns, comments, is_loop=False, numbered=False, opens=opens, lines=lines[:1])
+
+    def _new_label(self, labels: dict[str, int], label: str) -> None:
+        label = bare_label(label)
+        if label in labels:
+            raise self._error(
+                "each label once in a table", f"_{label} again, first on line {labels[label]}", "remove one of them"
+            )
+        labels[label] = self.line
+
+    def _rows(self, labels: list[str]) -> tuple[dict[str, NDArray], NDArray[np.int64], list[Comment]]:
+        parts: list[list[NDArray]] = []
+        lines: list[NDArray[np.int64]] = []
+        comments: list[Comment] = []
+        n_rows = 0
+        ended = False
+        size = _SMALLEST_CHUNK_BYTES
+        while not ended and self.offset < len(self.data):
+            chunk = self._chunk(size)
+            columns, chunk_lines, ended = self._fast_rows(chunk, labels)
+            if columns is None:
+                size = _SMALLEST_CHUNK_BYTES
+                columns, chunk_lines, ended = self._exact_rows(self._chunk(size), labels, comments, n_rows)
+            else:
+                size = min(2 * size, _LARGEST_CHUNK_BYTES)
+                if len(chunk_lines):
+                    comments += self._place("row", "", n_rows)
+            if len(chunk_lines):
+                parts.append(columns)
+                lines.append(chunk_lines)
+                n_rows += len(chunk_lines)
+        if not parts:
+            return {label: np.zeros(0, dtype="S1") for label in labels}, np.zeros(0, dtype=np.int64), comments
+        joined = {}
+        for number, label in enumerate(labels):
+            pieces = [part[number] for part in parts]
+            if len({piece.dtype.kind for piece in pieces}) > 1:
+                pieces = [as_strings(piece) for piece in pieces]
+            joined[label] = np.concatenate(pieces)
+        return joined, np.concatenate(lines), comments
+
+    def _chunk(self, size: int) -> bytes:
+        """Return about ``size`` bytes from here on, up to the end of a line."""
+        if len(self.data) - self.offset <= size:
+            return self.data[self.offset :]
+        end = self.data.rfind(b"\n", self.offset, self.offset + size) + 1
+        end = end or self.data.find(b"\n", self.offset) + 1 or len(self.data)
+        return self.data[self.offset : end]
+
+    def _fast_rows(self, chunk: bytes, labels: list[str]) -> tuple[list[NDArray] | None, NDArray[np.int64], bool]:
+        """Split a chunk of plain rows at once; return None where it is not plain (quotes, comments, errors)."""
+        codes = np.frombuffer(chunk, dtype=np.uint8)
+        space = _SPACES[codes]
+        starts = np.flatnonzero(~space & np.concatenate(([True], space[:-1])))
+        breaks = np.flatnonzero(codes == 10)
+        if not len(breaks) or breaks[-1] != len(codes) - 1:
+            breaks = np.append(breaks, len(codes))
+        first_token = np.concatenate(([0], np.searchsorted(starts, breaks)))
+        per_line = np.diff(first_token)
+        filled = np.flatnonzero(per_line)
+        heads = starts[first_token[:-1][filled]]
+        end_of_rows = len(chunk)
+        ended = False
+        for candidate in np.flatnonzero(_STARTS_OTHER[codes[heads]]):
+            line_end = int(breaks[filled[candidate]])
+            tokens = chunk[int(heads[candidate]) : line_end].split(None, 2)
+            if tokens[0][:1] in b"#;":
+                return None, breaks, False
+            if _ends_rows(tokens[0], len(tokens) == 1 or tokens[1][:1] == b"#"):
+                line = int(filled[candidate])
+                end_of_rows = int(breaks[line - 1]) + 1 if line else 0
+                filled, ended = filled[:candidate], True
+                break
+        if np.any(per_line[filled] != len(labels)):
+            return None, breaks, False
+        if end_of_rows < len(chunk):
+            chunk = chunk[:end_of_rows]
+        if b"\0" in chunk or not chunk.isascii() or _QUOTES_OR_COMMENTS.search(chunk):
+            return None, breaks, False
+        lines = self.line + 1 + filled
+        tokens = chunk.split()
+        columns = [np.array(tokens[number :: len(labels)], dtype="S") for number in range(len(labels))]
+        self.offset += end_of_rows
+        self.line += chunk.count(b"\n") + (not chunk.endswith(b"\n") and bool(chunk))
+        return columns, lines, ended
+
+    def _exact_rows(
+        self, chunk: bytes, labels: list[str], comments: list[Comment], n_before: int
+    ) -> tuple[list[NDArray], NDArray[np.int64], bool]:
+        rows: list[list[str]] = []
+        lines: list[int] = []
+        stop = self.offset + len(chunk)
+        ended = False
+        while self.offset < stop and (text := self._next_line()) is not None:
+            tokens, comment = self._tokens(text)
+            if not tokens:
+                if comment:
+                    self.pending.append(comment)
+                continue
+            quoted = text.lstrip()[:1] in "'\""
+            if not quoted and _ends_rows(tokens[0].encode(), len(tokens) == 1):
+                self._push_back(text)
+                ended = True
+                break
+            if len(tokens) != len(labels):
+                kind = "short" if len(tokens) < len(labels) else "long"
+                last = f"; the last value is {_shorten(tokens[-1])!r}"
+                raise self._error(
+                    f"{len(labels)} values, one for each label of the loop",
+                    f"{len(tokens)} ({kind} row{last})",
+                    "restore the row, or remove it; quote values that contain spaces",
+                )
+            comments += self._place("row", comment, n_before + len(rows))
+            rows.append(tokens)
+            lines.append(self.line)
+        columns = [compact_text([row[number] for row in rows]) for number in range(len(labels))]
+        return columns, np.array(lines, dtype=np.int64), ended
+
+    def _add(
+        self,
+        name: str,
+        columns: Mapping[str, NDArray],
+        comments: list[Comment],
+        *,
+        is_loop: bool,
+        lines: "NDArray[np.int64] | list[int]",
+        numbered: bool = False,
+        opens: bool = True,
+    ) -> None:
+        self.tables.append(
+            StarTable(
+                name=name,
+                columns=columns,
+                is_loop=is_loop,
+                numbered=numbered,
+                comments=tuple(comments),
+                opens_block=opens,
+                path=self.path,
+                lines=np.asarray(lines, dtype=np.int64),
+            )
+        )
+
+    def _error(self, expected: str, found: str, remedy: str) -> FormatError:
+        return FormatError(self.path or "STAR text", expected=expected, found=found, line=self.line, remedy=remedy)
+
+
+def _is_header(tokens: list[str]) -> bool:
+    return len(tokens) == 1 and tokens[0][:5].lower() == "data_"
+
+
+def _ends_rows(first: bytes, alone: bool) -> bool:
+    """Whether a line with that first token is no row; a path such as data_2020/a.mrc begins one."""
+    return first[:1] == b"_" or (alone and (first[:5].lower() == b"data_" or first.lower() == b"loop_"))
+
+
+def _shorten(text: str, limit: int = 60) -> str:
+    text = text.strip()
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def to_text(star: StarFile | Sequence[StarTable]) -> str:
+    """Return the text of a STAR file.
+
+    Raises
+    ------
+    InputError
+        A value holds a line break, or both kinds of quotes beside spaces.
+    """
+    tables = star.tables if isinstance(star, StarFile) else tuple(star)
+    closing = star.closing_comments if isinstance(star, StarFile) else ()
+    pieces: list[str] = []
+    for table in tables:
+        _write_table(table, pieces)
+    pieces.extend(f"{text}\n" for text in closing)
+    return "".join(pieces)
+
+
+def write(path: str | Path, star: StarFile | Sequence[StarTable]) -> None:
+    """Write a STAR file; it appears under its name when it is complete."""
+    text = to_text(star)
+    with replacing(path) as temporary:
+        temporary.write_bytes(text.encode())
+
+
+def _write_table(table: StarTable, pieces: list[str]) -> None:
+    above: dict[tuple[str, int], list[str]] = {}
+    beside: dict[tuple[str, int], str] = {}
+    for comment in table.comments:
+        if comment.inline:
+            beside[comment.place, comment.index] = " " + comment.text
+        else:
+            above.setdefault((comment.place, comment.index), []).append(comment.text + "\n")
+
+    def lead(place: str, index: int = 0) -> None:
+        pieces.extend(above.get((place, index), ()))
+
+    pieces.append("\n")
+    if table.opens_block:
+        lead("block")
+        pieces.append(f"data_{table.name}{beside.get(('block', 0), '')}\n\n")
+    if table.is_loop and table.columns:
+        lead("loop")
+        pieces.append(f"loop_{beside.get(('loop', 0), '')}\n")
+    values = [_quoted(label, column) for label, column in table.columns.items()]
+    width = max((len(label) for label in table.columns), default=0) + 2
+    for number, label in enumerate(table.columns):
+        lead("label", number)
+        mark = beside.get(("label", number), f" #{number + 1}" if table.numbered else "")
+        if table.is_loop:
+            pieces.append(f"_{label}{mark}\n")
+        else:
+            mark = beside.get(("label", number), "")
+            pieces.append(f"_{label:<{width}} {values[number][0]}{mark}\n")
+    if table.is_loop:
+        if any(place == "row" for place, _ in (*above, *beside)):
+            for row, line in enumerate(zip(*values, strict=True)):
+                lead("row", row)
+                pieces.append(" ".join(line) + beside.get(("row", row), "") + "\n")
+        elif len(table):
+            pieces.append("\n".join(map(" ".join, zip(*values, strict=True))) + "\n")
+    pieces.append("\n")
+
+
+def _quoted(label: str, column: NDArray) -> list[str]:
+    values: list[str] = as_strings(column).tolist()
+    joined = "\n".join(values)
+    if joined.count("\n") != max(len(values) - 1, 0):
+        wrong = next(value for value in values if "\n" in value)
+        raise InputError(f"A value of _{label} must be {_SAFE_LINES}; got {wrong!r}.")
+    if values and _NEEDS_QUOTES.search(joined):
+        return [_quote(label, value) if _NEEDS_QUOTES.search(value) else value for value in values]
+    return values
+
+
+def _quote(label: str, value: str) -> str:
+    for mark in ('"', "'"):
+        if not re.search(mark + r"(?=\s|$)", value):
+            return mark + value + mark
+    raise InputError(f"A value of _{label} must not hold both kinds of quotes beside spaces; got {value!r}.")
+
+
+def with_version(table: StarTable, version: int = 30001) -> StarTable:
+    """Return a table with the comment by which RELION tells its layouts apart."""
+    if any(comment.place == "block" and comment.text.startswith("# version") for comment in table.comments):
+        return table
+    return replace(table, comments=(Comment(text=f"# version {version}", place="block"), *table.comments))
