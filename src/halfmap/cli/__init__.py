@@ -1,0 +1,1 @@
+"""The `halfmap` command: flags made from parameters, the live line, exit codes."""

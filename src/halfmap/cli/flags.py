@@ -1,0 +1,123 @@
+"""Flags from parameters: the function that typer reads.
+
+Every value is passed on as the text that was typed; only yes/no flags are values already.
+"""
+
+import inspect
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from halfmap.errors import InputError
+from halfmap.project.job import ImmediateCommand, JobType
+from halfmap.project.options import RunOptions
+from halfmap.project.parameters import Parameter, parameters_of
+
+_RUN_PANEL = "Run options"
+_POSITIONAL = "_positional"
+
+Handler = Callable[[dict[str, Any], dict[str, Any]], None]
+
+
+def as_typer_function(command: JobType | ImmediateCommand, handle: Handler) -> Callable[..., None]:
+    """Return a function whose signature has the flags of a command.
+
+    Parameters
+    ----------
+    command : what the flags are for.
+    handle : takes the values of the parameters and those of the run options, as far as any were given.
+    """
+    parameters = parameters_of(command.parameters)
+    is_job = isinstance(command, JobType)
+    positional = command.inputs[:1] if isinstance(command, JobType) else command.positional
+    inputs = command.inputs if isinstance(command, JobType) else command.positional
+    run_options = parameters_of(RunOptions) if is_job else ()
+    listed = [_argument(parameter) for name in positional for parameter in parameters if parameter.name == name]
+    listed += [_option(p, "Inputs" if p.name in inputs else "Parameters") for p in parameters]
+    if is_job:
+        listed += _job_options()
+        listed += [_option(parameter, _RUN_PANEL) for parameter in run_options]
+
+    def function(**given: Any) -> None:
+        values = {p.name: given[p.name] for p in parameters if given[p.name] not in (None, [])}
+        for parameter in parameters:
+            typed = given.get(parameter.name + _POSITIONAL)
+            if typed:
+                if parameter.name in values:
+                    raise InputError(
+                        f"`{parameter.flag}` must be given once; got {parameter.shown(typed)} and "
+                        f"{parameter.shown(values[parameter.name])}; leave one out."
+                    )
+                values[parameter.name] = typed
+        run = {p.name: given[p.name] for p in run_options if given[p.name] is not None}
+        run |= {name: given[f"job_{name}"] for name in ("out", "continue", "settings") if given.get(f"job_{name}")}
+        handle(values, run)
+
+    function.__doc__ = escape(_help(command))
+    function.__signature__ = inspect.Signature(listed)  # type: ignore[attr-defined]
+    function.__annotations__ = {entry.name: entry.annotation for entry in listed}
+    return function
+
+
+def _help(command: JobType | ImmediateCommand) -> str:
+    return command.summary.rstrip(".") + "."
+
+
+def _entry(name: str, kind: Any, mark: Any) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind, mark])
+
+
+def _argument(parameter: Parameter) -> inspect.Parameter:
+    mark = typer.Argument(
+        help=escape(f"{parameter.help} Also by name: {parameter.flag}."),
+        metavar=parameter.flag.lstrip("-").upper() + ("..." if parameter.many else ""),
+        show_default=False,
+        rich_help_panel="Inputs",
+    )
+    kind = list[str] | None if parameter.many else str | None
+    return _entry(parameter.name + _POSITIONAL, kind, mark)
+
+
+def _option(parameter: Parameter, panel: str) -> inspect.Parameter:
+    facts = []
+    if parameter.choices:
+        facts.append("one of " + ", ".join(str(choice) for choice in parameter.choices))
+    if parameter.unit:
+        facts.append(parameter.unit)
+    if str(parameter.bounds):
+        facts.append(str(parameter.bounds))
+    if parameter.required:
+        facts.append("required")
+    elif parameter.default not in (None, ()):
+        facts.append(f"default {parameter.shown(parameter.default)}")
+    text = parameter.help + (f" ({'; '.join(facts)})" if facts else "")
+    if parameter.type is bool and parameter.length is None:
+        names = f"{parameter.flag}/--no-{parameter.flag.lstrip('-')}"
+        mark = typer.Option(names, help=escape(text), show_default=False, rich_help_panel=panel)
+        return _entry(parameter.name, bool | None, mark)
+    mark = typer.Option(
+        parameter.flag,
+        help=escape(text),
+        metavar="PATH" if parameter.type.__name__ == "Path" else "VALUE" if parameter.length is None else "VALUES",
+        show_default=False,
+        rich_help_panel=panel,
+    )
+    return _entry(parameter.name, list[str] | None if parameter.many else str | None, mark)
+
+
+def _job_options() -> list[inspect.Parameter]:
+    texts = {
+        "out": "Folder of the job, instead of the next number of the project.",
+        "continue": "Go on with the job in this folder; only run options may be given with it.",
+        "settings": "Take parameters from a job.json, a settings file or a job; flags override them.",
+    }
+    return [
+        _entry(
+            f"job_{name}",
+            str | None,
+            typer.Option(f"--{name}", help=text, metavar="PATH", show_default=False, rich_help_panel=_RUN_PANEL),
+        )
+        for name, text in texts.items()
+    ]

@@ -1,0 +1,1 @@
+"""One file per job type: the only place that combines steps and opens files."""

@@ -1,0 +1,64 @@
+"""The table of commands: what `halfmap --help` shows, and where each is to be found.
+
+Only the module of the command that was asked for is imported.
+"""
+
+import importlib
+from dataclasses import dataclass
+
+from halfmap.errors import InputError
+from halfmap.project.job import ImmediateCommand, JobType
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One command.
+
+    Parameters
+    ----------
+    command : the words after ``halfmap``.
+    target : ``module:ATTRIBUTE`` of its `JobType` or `ImmediateCommand`, below ``halfmap.jobs``.
+    summary : one line for the top-level help, without a full stop.
+    panel : the heading under which the top-level help lists it.
+    """
+
+    command: str
+    target: str
+    summary: str
+    panel: str
+
+    def load(self) -> JobType | ImmediateCommand:
+        """Import the command's module and return what it defines."""
+        module, attribute = self.target.split(":")
+        loaded: JobType | ImmediateCommand = getattr(importlib.import_module(f"halfmap.jobs.{module}"), attribute)
+        return loaded
+
+
+_BEGIN, _PARTICLES, _MAPS, _PROJECT = "Begin here", "Micrographs to particles", "Maps", "Project"
+
+COMMANDS: tuple[Entry, ...] = (
+    Entry("doctor", "doctor:COMMAND", "Show versions, devices and optional parts, and what to do about gaps", _BEGIN),
+)
+
+GROUPS: dict[str, str] = {
+    "jobs": "List, show, name, note, repeat and clean jobs",
+    "pick": "Find particles in micrographs",
+    "report": "Show a stack or a selection as a page",
+    "select": "Split, select, count and join particle or micrograph tables",
+    "simulate": "Make particles and micrographs whose truth is known",
+    "volume": "Resample, crop, filter, compare, symmetrise and describe maps",
+}
+
+
+def find(command: str) -> Entry:
+    """Return the entry of a command.
+
+    Raises
+    ------
+    InputError
+        There is no such command.
+    """
+    for entry in COMMANDS:
+        if entry.command == command:
+            return entry
+    raise InputError(f"A command must be one of {', '.join(e.command for e in COMMANDS)}; got {command!r}.")

@@ -1,0 +1,274 @@
+"""Job types, and what a running job is given.
+
+A job is one file in ``jobs/``. At its top it imports no more than dataclasses and parameter classes, so that
+``--help`` is quick; everything heavy is imported inside ``run``:
+
+    @dataclass(frozen=True, kw_only=True)
+    class ExtractJobParams(ExtractionParams):          # the step's parameters, inherited
+        micrographs: Path
+        "STAR file of the micrographs and their CTF."
+
+        seed: int = 1
+        "Seed of everything drawn at random."
+
+    def run(context: JobContext, params: ExtractJobParams) -> Path:
+        from halfmap.io import relion                  # heavy imports in here
+
+        micrographs = relion.read_micrographs(params.micrographs)
+        context.log(f"{len(micrographs)} micrographs")
+        context.progress.start("Extracting", len(micrographs))
+        for result in context.executor.map(_one_micrograph, tasks, progress=context.progress):
+            ...
+        output = context.folder / "particles.star"
+        relion.write_particles(output, particles)      # names in it: context.relative(path)
+        context.report(Report(...))
+        return output
+
+    JOB = JobType(
+        command="extract", folder="Extract", parameters=ExtractJobParams, run=run,
+        summary="Cut particles out of micrographs", inputs=("micrographs",),
+    )
+
+and one line in `halfmap.jobs.registry`. Paths among ``inputs`` reach ``run`` absolute and existing. A command that
+makes no folder is an `ImmediateCommand`; its ``run`` takes the parameters and yields lines of text.
+"""
+
+import inspect
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from halfmap.errors import ComputeError
+from halfmap.io.atomic import write_text
+from halfmap.project.options import RunOptions
+from halfmap.project.parameters import Parameter, parameters_of
+
+if TYPE_CHECKING:
+    from halfmap.compute.executor import Executor
+    from halfmap.project.events import JobProgress
+
+DEFAULT_SEED = 1
+
+
+class Page(Protocol):
+    """A report that can turn itself into one self-contained HTML page."""
+
+    def to_html(self) -> str:
+        """Return the page."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class JobType:
+    """A kind of job.
+
+    Parameters
+    ----------
+    command : the words after ``halfmap``: ``pick log``.
+    folder : the type folder in a project: ``AutoPick``.
+    parameters : flat frozen dataclass of everything the job takes.
+    run : does the work and returns the path of the main output.
+    summary : one line without a full stop.
+    inputs : names of the fields that hold input files; the first is positional on the command line. They are
+        hashed into ``job.json``. A field may hold None, a path or a tuple of paths.
+    """
+
+    command: str
+    folder: str
+    parameters: type
+    run: Callable[["JobContext", Any], Path]
+    summary: str
+    inputs: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ImmediateCommand:
+    """A command that answers at once and makes no job folder.
+
+    Parameters
+    ----------
+    command, parameters, summary : as of a `JobType`.
+    run : takes the parameters and yields lines of text for the standard output.
+    positional : names of the fields that are positional on the command line, in order.
+    """
+
+    command: str
+    parameters: type
+    run: Callable[[Any], Iterable[str]]
+    summary: str
+    positional: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class JobResult:
+    """What a finished job leaves.
+
+    Parameters
+    ----------
+    folder : the job's folder, absolute.
+    main_output : the file that the next job takes, absolute.
+    """
+
+    folder: Path
+    main_output: Path
+
+
+class JobContext:
+    """What a running job is given.
+
+    Parameters
+    ----------
+    folder : the job's folder, absolute.
+    project : the project's folder, absolute.
+    options : where and with what to run.
+    progress : takes ``start(label, total)``, ``advance(n)`` and ``message(text)``.
+    log : writes a line into ``run.log``.
+    is_cancelled : whether the user has asked the job to stop.
+    seed : the seed of everything drawn at random.
+    continuing : whether the folder holds the state of an earlier run to go on from.
+    """
+
+    def __init__(
+        self,
+        *,
+        folder: Path,
+        project: Path,
+        options: RunOptions,
+        progress: "JobProgress",
+        log: Callable[[str], None],
+        is_cancelled: Callable[[], bool],
+        seed: int,
+        continuing: bool,
+    ) -> None:
+        self.folder = folder
+        self.project = project
+        self.options = options
+        self.progress = progress
+        self.log = log
+        self.is_cancelled = is_cancelled
+        self.seed = seed
+        self.continuing = continuing
+        self._executor: Executor | None = None
+
+    def relative(self, path: str | Path) -> str:
+        """Return a path as it is written into a STAR file: relative to the project where it lies in it."""
+        absolute = self.resolve(path)
+        return absolute.relative_to(self.project).as_posix() if absolute.is_relative_to(self.project) else str(absolute)
+
+    def resolve(self, path: str | Path) -> Path:
+        """Return the absolute path of one that is relative to the project."""
+        return self.project / path
+
+    @property
+    def executor(self) -> "Executor":
+        """The executor that the run options ask for, opened when first used and closed with the job."""
+        if self._executor is None:
+            from halfmap.compute.executor import open_executor
+
+            options = self.options
+            self._executor = open_executor(
+                devices=options.devices,
+                workers=options.workers,
+                threads=options.threads,
+                memory=options.memory_bytes,
+                scratch=options.scratch,
+                cluster=options.cluster,
+            )
+        return self._executor
+
+    def close(self) -> None:
+        """Close the executor, where one was opened."""
+        if self._executor is not None:
+            self._executor.__exit__(None, None, None)
+            self._executor = None
+
+    def expect_memory(self, n_bytes: int, purpose: str) -> None:
+        """State the most memory that the job will need, before it starts to need it.
+
+        Raises
+        ------
+        ComputeError
+            It is more than ``--memory`` allows.
+        """
+        self.progress.message(f"Needs at most {n_bytes / 2**30:.2g} GiB of memory for {purpose}.")
+        limit = self.options.memory_bytes
+        if limit is not None and n_bytes > limit:
+            raise ComputeError(
+                f"The memory for {purpose} must be at most the {limit / 2**30:.2g} GiB of --memory; "
+                f"got {n_bytes / 2**30:.2g} GiB; raise --memory or use fewer --workers."
+            )
+
+    def report(self, report: Page) -> Path:
+        """Write the job's ``report.html``."""
+        path = self.folder / "report.html"
+        write_text(path, report.to_html())
+        return path
+
+
+def as_function(job_type: JobType | ImmediateCommand) -> Callable[..., Any]:
+    """Return a job as a Python function of keyword parameters.
+
+    It takes the parameters by their names, ``out=`` for the folder, and the run options; it makes the same folder,
+    report and checks as the command, and returns a `JobResult`. An immediate command gives its lines of text.
+    """
+    parameters = parameters_of(job_type.parameters)
+    if isinstance(job_type, ImmediateCommand):
+        command = job_type
+
+        def call(**values: Any) -> Any:
+            from halfmap.project.parameters import build
+
+            return list(command.run(build(command.parameters, values)))
+
+        extra: tuple[Parameter, ...] = ()
+    else:
+        job = job_type
+
+        def call(**values: Any) -> Any:
+            from halfmap.project.runner import run_from_values
+
+            out = values.pop("out", None)
+            chosen = {p.name: values.pop(p.name) for p in extra if p.name in values}
+            return run_from_values(job, values, options=chosen, out=out)
+
+        extra = parameters_of(RunOptions)
+    call.__name__ = call.__qualname__ = function_name(job_type.command)
+    call.__module__ = "halfmap"
+    call.__doc__ = _docstring(job_type, parameters, extra)
+    call.__signature__ = _signature(parameters, extra, returns_job=bool(extra))  # type: ignore[attr-defined]
+    return call
+
+
+def function_name(command: str) -> str:
+    """Return the name of a command's function: ``pick log`` → ``pick_log``."""
+    return command.replace(" ", "_").replace("-", "_")
+
+
+def _signature(
+    parameters: tuple[Parameter, ...], extra: tuple[Parameter, ...], *, returns_job: bool
+) -> inspect.Signature:
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    listed = [
+        inspect.Parameter(p.name, keyword, default=inspect.Parameter.empty if p.required else p.default)
+        for p in parameters
+    ]
+    if returns_job:
+        listed.append(inspect.Parameter("out", keyword, default=None))
+    listed += [inspect.Parameter(p.name, keyword, default=p.default) for p in extra]
+    return inspect.Signature(listed, return_annotation=JobResult if returns_job else list[str])
+
+
+def _docstring(
+    job_type: JobType | ImmediateCommand, parameters: tuple[Parameter, ...], extra: tuple[Parameter, ...]
+) -> str:
+    lines = [job_type.summary.rstrip(".") + ".", "", "Parameters", "----------"]
+    for parameter in parameters:
+        lines += [f"{parameter.name} : {parameter.domain}", f"    {parameter.help}"]
+    if extra:
+        lines += ["out : a path", "    Folder of the job; the next free number of the project where left out."]
+    for parameter in extra:
+        lines += [f"{parameter.name} : {parameter.domain}", f"    {parameter.help}"]
+    lines += ["", "Returns", "-------"]
+    lines += ["JobResult : the job's folder and its main output."] if extra else ["list of str : lines of text."]
+    return "\n".join(lines)

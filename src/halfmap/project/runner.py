@@ -1,0 +1,299 @@
+"""Running a job: its folder from claim to marker."""
+
+import dataclasses
+import signal
+import threading
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from halfmap.errors import HalfmapError, InputError, JobFailed, ProjectError
+from halfmap.project import lock, record
+from halfmap.project.events import Display, JobProgress, append_event
+from halfmap.project.folder import ABORTED, FAILED, SUCCESS, JobFolder, claim, find_job, find_project, take
+from halfmap.project.job import DEFAULT_SEED, JobContext, JobResult, JobType
+from halfmap.project.options import RunOptions
+from halfmap.project.parameters import build, parameters_of
+
+ABORT_REQUESTS = ("ABORT_NOW", "RELION_JOB_ABORT_NOW")
+
+
+def run_job(
+    job_type: JobType,
+    params: Any,
+    *,
+    options: RunOptions | None = None,
+    out: str | Path | None = None,
+    display: Display | None = None,
+) -> JobResult:
+    """Run a new job in a folder of its own.
+
+    Parameters
+    ----------
+    job_type : what to run.
+    params : its parameters.
+    options : where and with what to run.
+    out : the job's folder; the next free number of the project where left out.
+    display : where a person watches.
+
+    Raises
+    ------
+    HalfmapError
+        Whatever the job, its inputs or its folder complained of; the folder is marked ``FAILED``.
+    """
+    project = find_project()
+    params = _with_located_inputs(job_type, params, project)
+    entry = record.make_record(job_type, params, project)
+    job = claim(project, job_type.folder) if out is None else take(Path(out))
+    return _run_in(job, job_type, params, entry, project, options or RunOptions(), display, continuing=False)
+
+
+def run_from_values(
+    job_type: JobType,
+    values: Mapping[str, Any],
+    *,
+    options: Mapping[str, Any] | None = None,
+    out: str | Path | None = None,
+    settings: str | Path | None = None,
+    display: Display | None = None,
+) -> JobResult:
+    """Run a new job from values as a command line, a form or Python gives them.
+
+    Parameters
+    ----------
+    values : field name → value.
+    options : name of a run option → value.
+    settings : a ``job.json``, settings file or job whose parameters stand where ``values`` has none.
+
+    Raises
+    ------
+    HalfmapError
+        As of `run_job`.
+    """
+    chosen = build(RunOptions, options or {})
+    stored = {} if settings is None else record.read_settings(find_project(), settings, job_type)
+    params: Any = build(job_type.parameters, {**stored, **values})
+    return run_job(job_type, params, options=chosen, out=out, display=display)
+
+
+def continue_job(
+    reference: str | Path,
+    job_type: JobType,
+    *,
+    options: RunOptions | None = None,
+    display: Display | None = None,
+) -> JobResult:
+    """Go on with a job from the state in its folder.
+
+    Everything comes from the folder's ``job.json``. A job that has succeeded is left as it is.
+
+    Raises
+    ------
+    ProjectError
+        It belongs to another command, is still running, or an input has changed.
+    """
+    project = find_project()
+    job = find_job(project, reference)
+    entry = record.read_record(job.path)
+    if entry["command"] != job_type.command:
+        raise ProjectError(
+            f"`--continue` of `{job_type.command}` must name a job that it made; got {job.path}, made by "
+            f"`{entry['command']}`; use `halfmap {entry['command']} --continue`."
+        )
+    record.check_inputs_unchanged(entry, project)
+    params: Any = build(job_type.parameters, entry["parameters"])
+    params = _with_located_inputs(job_type, params, project, bases=(project,))
+    if job.marker == SUCCESS and entry["main_output"] is not None:
+        return JobResult(folder=job.path, main_output=project / entry["main_output"])
+    return _run_in(job, job_type, params, entry, project, options or RunOptions(), display, continuing=True)
+
+
+def continue_from_values(
+    job_type: JobType,
+    reference: str | Path,
+    values: Mapping[str, Any],
+    *,
+    options: Mapping[str, Any] | None = None,
+    display: Display | None = None,
+) -> JobResult:
+    """Go on with a job as `continue_job`, as a command line or form asks for it.
+
+    Raises
+    ------
+    InputError
+        Anything but run options was given with it.
+    """
+    if values:
+        raise InputError(
+            f"With `--continue` only run options may be given; got {', '.join(values)}; leave them out, or use "
+            "`halfmap jobs rerun` for a new job with other values."
+        )
+    return continue_job(reference, job_type, options=build(RunOptions, options or {}), display=display)
+
+
+def _with_located_inputs(job_type: JobType, params: Any, project: Path, bases: tuple[Path, ...] = ()) -> Any:
+    """Return the parameters with absolute paths of inputs that exist."""
+    flags = {parameter.name: parameter.flag for parameter in parameters_of(job_type.parameters)}
+    found: dict[str, Any] = {}
+    for name, paths in record.input_paths(job_type, params).items():
+        located = tuple(record.locate_input(project, path, flags[name], bases=bases) for path in paths)
+        found[name] = located if isinstance(getattr(params, name), tuple) else located[0]
+    return dataclasses.replace(params, **found)
+
+
+def _run_in(
+    job: JobFolder,
+    job_type: JobType,
+    params: Any,
+    entry: dict[str, Any],
+    project: Path,
+    options: RunOptions,
+    display: Display | None,
+    *,
+    continuing: bool,
+) -> JobResult:
+    name = record.portable(project, job.path)
+    before = lock.acquire(job.path)
+    try:
+        with _Log(job.path / "run.log") as log:
+            emit = _quietly(lambda kind, **values: append_event(project, kind, job=name, **values))
+            progress = JobProgress(emit=emit, log=log.line, display=display)
+            try:
+                for request in ABORT_REQUESTS:
+                    (job.path / request).unlink(missing_ok=True)
+                job.mark(None)
+                if before is not None:
+                    progress.message(f"Took over the lock of {before}, which is gone.")
+                log.line(f"{'Continues' if continuing else 'Begins'}: halfmap {job_type.command} in {job.path}")
+                if continuing and entry["versions"] != record.versions():
+                    progress.message(f"Begun with other versions ({_listed(entry['versions'])}).")
+                log.line(f"Versions: {_listed(record.versions())}")
+                record.write_record(job.path, entry)
+                emit("started", command=job_type.command, continuing=continuing)
+                main_output = _do(job, job_type, params, project, options, progress, log.line, continuing=continuing)
+                entry["main_output"] = record.portable(project, main_output)
+                record.write_record(job.path, entry)
+                job.mark(SUCCESS)
+                emit("finished", main_output=entry["main_output"])
+                log.line(f"Finished: {entry['main_output']}")
+                return JobResult(folder=job.path, main_output=main_output)
+            except BaseException as error:
+                _note_end(job, error, emit, log.line)
+                if isinstance(error, OSError) and not isinstance(error, HalfmapError):
+                    raise _of_the_system(error, job.path) from error
+                raise
+    finally:
+        lock.release(job.path)
+
+
+def _do(
+    job: JobFolder,
+    job_type: JobType,
+    params: Any,
+    project: Path,
+    options: RunOptions,
+    progress: JobProgress,
+    log: Callable[[str], None],
+    *,
+    continuing: bool,
+) -> Path:
+    """Let the job work, and return its main output, absolute and existing."""
+    with _signals() as signalled:
+
+        def is_cancelled() -> bool:
+            return signalled.is_set() or any((job.path / request).exists() for request in ABORT_REQUESTS)
+
+        context = JobContext(
+            folder=job.path,
+            project=project,
+            options=options,
+            progress=progress,
+            log=log,
+            is_cancelled=is_cancelled,
+            seed=getattr(params, "seed", DEFAULT_SEED),
+            continuing=continuing,
+        )
+        try:
+            main_output = context.resolve(job_type.run(context, params))
+        finally:
+            context.close()
+        if is_cancelled():
+            raise KeyboardInterrupt
+    if not main_output.exists():
+        raise JobFailed(f"The job must leave its main output; got no {main_output}; see {job.path / 'run.log'}.")
+    return main_output
+
+
+def _note_end(job: JobFolder, error: BaseException, emit: Callable[..., Any], log: Callable[[str], None]) -> None:
+    """Leave marker, event and traceback of a job that did not succeed, as far as the disk still takes them."""
+    interrupted = isinstance(error, KeyboardInterrupt | SystemExit)
+    reason = "interrupted" if interrupted else str(error) or type(error).__name__
+    with suppress(OSError):
+        log("".join(traceback.format_exception(error)).rstrip())
+    with suppress(OSError):
+        job.mark(ABORTED if interrupted else FAILED, reason)
+    emit("aborted" if interrupted else "failed", reason=reason)
+
+
+def _of_the_system(error: OSError, folder: Path) -> ProjectError:
+    where = error.filename or folder
+    return ProjectError(
+        f"{where} must be readable and writable; got '{error.strerror or error}'; free space on the disk or mend "
+        f"permissions, then use --continue {folder}."
+    )
+
+
+def _quietly(append: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the same function that gives up on errors of the file system: events never end a job."""
+
+    def emit(kind: str, **values: Any) -> None:
+        with suppress(OSError):
+            append(kind, **values)
+
+    return emit
+
+
+def _listed(versions: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {version}" for name, version in versions.items())
+
+
+@contextmanager
+def _signals() -> Iterator[threading.Event]:
+    """Let SIGTERM interrupt like SIGINT while the block runs; yield what tells that either came."""
+    signalled = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield signalled
+        return
+
+    def interrupt(number: int, frame: Any) -> None:
+        signalled.set()
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield signalled
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class _Log:
+    """``run.log``: dated lines, each on the disk's side as soon as it is written."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> "_Log":
+        self._stream = open(self._path, "a", encoding="utf-8", buffering=1)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        with suppress(OSError):
+            self._stream.close()
+
+    def line(self, text: str) -> None:
+        """Write one entry."""
+        self._stream.write(f"{datetime.now():%Y-%m-%d %H:%M:%S} {text}\n")
