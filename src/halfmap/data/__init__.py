@@ -1,1 +1,1 @@
-"""Nouns: particles, picks, optics, volumes and the sources of images."""
+"""Nouns: particles, micrographs, picks, optics groups, half-sets, poses, volumes; no files, no devices."""

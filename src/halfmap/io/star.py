@@ -115,7 +115,6 @@ class StarTable:
                 self.path or "STAR table",
                 expected=f"the column _{bare_label(label)} in table data_{self.name}",
                 found=f"{', '.join('_' + known for known in self.columns) or 'no column'}",
-                line=int(self.lines[0]) if self.lines is not None and len(self.lines) else None,
                 remedy="add the column or choose the file that has it",
             ) from None
 
