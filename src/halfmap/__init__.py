@@ -19,7 +19,7 @@ _NOUNS: dict[str, str] = {
 }
 _JOBS = {_function_name(entry.command): entry for entry in _COMMANDS}
 
-__all__ = sorted([*_NOUNS, *_JOBS])  # noqa: PLE0605
+__all__ = sorted([*_NOUNS, *_JOBS])
 
 
 def __getattr__(name: str) -> Any:

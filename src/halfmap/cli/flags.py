@@ -35,7 +35,9 @@ def as_typer_function(command: JobType | ImmediateCommand, handle: Handler) -> C
     inputs = command.inputs if isinstance(command, JobType) else command.positional
     run_options = parameters_of(RunOptions) if is_job else ()
     listed = [_argument(parameter) for name in positional for parameter in parameters if parameter.name == name]
-    listed += [_option(p, "Inputs" if p.name in inputs else "Parameters") for p in parameters]
+    listed += [
+        _option(p, "Inputs" if p.name in inputs else "Parameters", first=p.name in positional) for p in parameters
+    ]
     if is_job:
         listed += _job_options()
         listed += [_option(parameter, _RUN_PANEL) for parameter in run_options]
@@ -71,28 +73,27 @@ def _entry(name: str, kind: Any, mark: Any) -> inspect.Parameter:
 
 def _argument(parameter: Parameter) -> inspect.Parameter:
     mark = typer.Argument(
-        help=escape(f"{parameter.help} Also by name: {parameter.flag}."),
-        metavar=parameter.flag.lstrip("-").upper() + ("..." if parameter.many else ""),
+        metavar=parameter.flag.lstrip("-").upper(),
         show_default=False,
-        rich_help_panel="Inputs",
+        hidden=True,
     )
     kind = list[str] | None if parameter.many else str | None
     return _entry(parameter.name + _POSITIONAL, kind, mark)
 
 
-def _option(parameter: Parameter, panel: str) -> inspect.Parameter:
-    facts = []
+def _option(parameter: Parameter, panel: str, *, first: bool = False) -> inspect.Parameter:
+    facts = ["also without its name"] if first else []
     if parameter.choices:
         facts.append("one of " + ", ".join(str(choice) for choice in parameter.choices))
     if parameter.unit:
         facts.append(parameter.unit)
-    if str(parameter.bounds):
-        facts.append(str(parameter.bounds))
+    if parameter.bounds.in_words():
+        facts.append(parameter.bounds.in_words())
     if parameter.required:
-        facts.append("required")
+        facts.append("must be given")
     elif parameter.default not in (None, ()):
         facts.append(f"default {parameter.shown(parameter.default)}")
-    text = parameter.help + (f" ({'; '.join(facts)})" if facts else "")
+    text = " ".join(part for part in (parameter.help, f"({'; '.join(facts)})" if facts else "") if part)
     if parameter.type is bool and parameter.length is None:
         names = f"{parameter.flag}/--no-{parameter.flag.lstrip('-')}"
         mark = typer.Option(names, help=escape(text), show_default=False, rich_help_panel=panel)

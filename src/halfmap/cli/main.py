@@ -13,7 +13,7 @@ import typer
 from halfmap.cli import flags
 from halfmap.cli.render import LiveDisplay, complain
 from halfmap.errors import ComputeError, HalfmapError, JobFailed
-from halfmap.jobs.registry import COMMANDS, GROUPS, Entry, find
+from halfmap.jobs import registry
 from halfmap.project.job import ImmediateCommand, JobType
 
 DONE, OTHER, MISTAKE, INTERRUPTED = 0, 1, 2, 130
@@ -32,8 +32,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         complain("Interrupted; the state is kept: go on with --continue and the job's folder.")
         sys.exit(INTERRUPTED)
-    except Exception as error:  # noqa: BLE001 - the last resort; the job's run.log has the traceback
-        complain(f"Unexpected {type(error).__name__}: {error}. The job's run.log has the details, if one had begun.")
+    except Exception as error:  # noqa: BLE001 - the last resort, so that no traceback reaches a user
+        notes = " ".join(getattr(error, "__notes__", []))
+        complain(f"Unexpected {type(error).__name__}: {error}. {notes}")
         sys.exit(OTHER)
 
 
@@ -56,12 +57,12 @@ def build_app(words: Sequence[str]) -> typer.Typer:
     )
     app.callback()(_top)
     groups: dict[str, typer.Typer] = {}
-    for entry in COMMANDS:
+    for entry in registry.COMMANDS:
         *group, name = entry.command.split(" ")
         home = app
         if group:
             if group[0] not in groups:
-                groups[group[0]] = typer.Typer(help=GROUPS[group[0]], no_args_is_help=True)
+                groups[group[0]] = typer.Typer(help=registry.GROUPS[group[0]], no_args_is_help=True)
                 app.add_typer(groups[group[0]], name=group[0], rich_help_panel=entry.panel)
             home = groups[group[0]]
         asked = list(words[: len(group) + 1]) == [*group, name]
@@ -93,7 +94,7 @@ def _line() -> None:
     """Stand for a command in a list."""
 
 
-def _command(entry: Entry) -> Callable[..., None]:
+def _command(entry: registry.Entry) -> Callable[..., None]:
     loaded = entry.load()
     if isinstance(loaded, ImmediateCommand):
         return flags.as_typer_function(loaded, lambda values, run: _answer(loaded, values))
@@ -125,9 +126,9 @@ def _as_rerun(words: list[str]) -> list[str]:
     from halfmap.project.folder import find_job, find_project
     from halfmap.project.record import NAME, read_record
 
-    rest = words[2:]
+    rest = words[3:] if words[2:3] == ["--job"] else words[2:]
     if not rest or rest[0] in ("-h", "--help"):
         return words
     job = find_job(find_project(), rest[0])
-    entry = find(read_record(job.path)["command"])
+    entry = registry.find(read_record(job.path)["command"])
     return [*entry.command.split(" "), "--settings", str(job.path / NAME), *rest[1:]]

@@ -17,7 +17,7 @@ class Entry:
     Parameters
     ----------
     command : the words after ``halfmap``.
-    target : ``module:ATTRIBUTE`` of its `JobType` or `ImmediateCommand`, below ``halfmap.jobs``.
+    target : ``module:ATTRIBUTE`` of its `JobType` or `ImmediateCommand`.
     summary : one line for the top-level help, without a full stop.
     panel : the heading under which the top-level help lists it.
     """
@@ -30,14 +30,29 @@ class Entry:
     def load(self) -> JobType | ImmediateCommand:
         """Import the command's module and return what it defines."""
         module, attribute = self.target.split(":")
-        loaded: JobType | ImmediateCommand = getattr(importlib.import_module(f"halfmap.jobs.{module}"), attribute)
+        loaded: JobType | ImmediateCommand = getattr(importlib.import_module(module), attribute)
         return loaded
 
 
 _BEGIN, _PARTICLES, _MAPS, _PROJECT = "Begin here", "Micrographs to particles", "Maps", "Project"
 
 COMMANDS: tuple[Entry, ...] = (
-    Entry("doctor", "doctor:COMMAND", "Show versions, devices and optional parts, and what to do about gaps", _BEGIN),
+    Entry(
+        "doctor",
+        "halfmap.jobs.doctor:COMMAND",
+        "Show versions, devices and optional parts, and what to do about gaps",
+        _BEGIN,
+    ),
+    Entry("jobs list", "halfmap.jobs.manage:LIST", "List the jobs of the project", _PROJECT),
+    Entry("jobs show", "halfmap.jobs.manage:SHOW", "Show one job: state, parameters, inputs, notes", _PROJECT),
+    Entry("jobs alias", "halfmap.jobs.manage:ALIAS", "Give a job a second name", _PROJECT),
+    Entry("jobs note", "halfmap.jobs.manage:NOTE", "Add a note to a job", _PROJECT),
+    Entry("jobs rerun", "halfmap.jobs.manage:RERUN", "Run a job again, with other values where flags say so", _PROJECT),
+    Entry(
+        "jobs save-settings", "halfmap.jobs.manage:SAVE_SETTINGS", "Save a job's parameters for --settings", _PROJECT
+    ),
+    Entry("jobs report", "halfmap.jobs.manage:REPORT", "Open a job's report", _PROJECT),
+    Entry("jobs clean", "halfmap.jobs.manage:CLEAN", "Move failed, aborted or named jobs to the trash", _PROJECT),
 )
 
 GROUPS: dict[str, str] = {

@@ -10,9 +10,15 @@ from datetime import datetime
 from pathlib import Path
 
 from halfmap.errors import InputError, ProjectError
+from halfmap.project import lock
 
 SUCCESS, FAILED, ABORTED = "SUCCESS", "FAILED", "ABORTED"
 MARKERS = (SUCCESS, FAILED, ABORTED)
+_RELION_MARKERS = {
+    SUCCESS: "RELION_JOB_EXIT_SUCCESS",
+    FAILED: "RELION_JOB_EXIT_FAILURE",
+    ABORTED: "RELION_JOB_EXIT_ABORTED",
+}
 _JOB = re.compile(r"^job(\d{3,})$")
 _REFERENCE = re.compile(r"^(?:job)?0*(\d+)$")
 _ALIAS = re.compile(r"^[A-Za-z_][A-Za-z0-9_.-]*$")
@@ -55,6 +61,18 @@ class JobFolder:
         """``SUCCESS``, ``FAILED`` or ``ABORTED``; None while it runs, or after it was killed."""
         return next((name for name in MARKERS if (self.path / name).exists()), None)
 
+    @property
+    def state(self) -> str:
+        """The job's state in a word: ``succeeded``, ``failed``, ``aborted``, ``running`` or ``killed``."""
+        words = {SUCCESS: "succeeded", FAILED: "failed", ABORTED: "aborted"}
+        marker = self.marker or next(
+            (own for own, name in _RELION_MARKERS.items() if (self.path / name).exists()), None
+        )
+        if marker is not None:
+            return words[marker]
+        owner = lock.holder(self.path)
+        return "running" if owner is not None and not owner.is_gone else "killed"
+
     def mark(self, marker: str | None, reason: str = "") -> None:
         """Replace the folder's marker; None leaves it without one."""
         for name in MARKERS:
@@ -64,6 +82,10 @@ class JobFolder:
             (self.path / marker).touch()
             if reason:
                 (self.path / marker).write_text(reason + "\n", encoding="utf-8")
+
+    def reason(self) -> str:
+        """Return why the job failed or was aborted, as its marker says."""
+        return (self.path / self.marker).read_text(encoding="utf-8").strip() if self.marker else ""
 
     def aliases(self) -> list[str]:
         """Return the names that point at this folder."""

@@ -171,17 +171,21 @@ class JobContext:
                 devices=options.devices,
                 workers=options.workers,
                 threads=options.threads,
-                memory=options.memory_bytes,
+                memory_bytes=options.memory_bytes,
                 scratch=options.scratch,
                 cluster=options.cluster,
             )
         return self._executor
 
-    def close(self) -> None:
-        """Close the executor, where one was opened."""
+    def __enter__(self) -> "JobContext":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
         if self._executor is not None:
-            self._executor.__exit__(None, None, None)
-            self._executor = None
+            executor, self._executor = self._executor, None
+            if kind is not None:
+                executor.cancel()
+            executor.__exit__(kind, error, trace)
 
     def expect_memory(self, n_bytes: int, purpose: str) -> None:
         """State the most memory that the job will need, before it starts to need it.

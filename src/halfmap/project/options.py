@@ -7,10 +7,10 @@ from typing import Annotated
 
 from annotated_types import Ge
 
+from halfmap.compute.memory import parse_memory
 from halfmap.errors import InputError
 
-_MEMORY = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?\s*$", re.IGNORECASE)
-_DEVICES = re.compile(r"^(auto|cpu|all|\d+([,:]\d+)*)$")
+_DEVICES = re.compile(r"^(auto|cpu|all|(cuda:)?\d+([,:](cuda:)?\d+)*)$")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,16 +27,16 @@ class RunOptions:
     """Devices: auto, cpu, all, or GPU numbers as 0,1 (0:1 is understood too)."""
 
     workers: Annotated[int, Ge(1)] | None = None
-    """Worker processes; one per device where left out."""
+    """Worker processes; one per GPU, or as cores and memory allow, where left out."""
 
     threads: Annotated[int, Ge(1)] | None = None
-    """Threads of all workers together; the cores of the machine where left out."""
+    """Threads of each worker; the cores shared out among the workers where left out."""
 
     memory: str | None = None
     """Most memory to use, such as 16GiB; what is free where left out."""
 
     scratch: Path | None = None
-    """Fast local folder for temporary copies."""
+    """Folder for temporary files that all workers see."""
 
     cluster: Path | None = None
     """YAML file that describes the cluster to run on."""
@@ -51,22 +51,3 @@ class RunOptions:
     def memory_bytes(self) -> int | None:
         """The limit in bytes, None where there is none."""
         return None if self.memory is None else parse_memory(self.memory)
-
-
-def parse_memory(text: str) -> int:
-    """Return an amount of memory in bytes.
-
-    Parameters
-    ----------
-    text : a number with a unit: ``16GiB``, ``16G`` (both 2³⁰ bytes), ``16GB`` (10⁹ bytes).
-
-    Raises
-    ------
-    InputError
-        The text is no such amount.
-    """
-    match = _MEMORY.match(text)
-    if match is None or float(match[1]) == 0:
-        raise InputError(f"`--memory` must be an amount such as 16GiB; got {text!r}.")
-    decimal = text.strip().upper().endswith("B") and not match[3] and match[2] != ""
-    return int(float(match[1]) * (1000 if decimal else 1024) ** " KMGT".index(match[2].upper() or " "))

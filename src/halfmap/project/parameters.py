@@ -26,7 +26,7 @@ from halfmap.units import Length, split_unit
 
 P = TypeVar("P")
 
-_KINDS = {int: "integer", float: "number", str: "text", bool: "yes/no", Path: "path", Length: "length"}
+_KINDS = {int: "integer", float: "number", str: "text", bool: "yes or no", Path: "path", Length: "length"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,14 +39,28 @@ class Bounds:
     le: float | None = None
     multiple_of: float | None = None
 
-    def __str__(self) -> str:
+    def in_words(self, unit: str = "") -> str:
+        """Return the domain as ``≥ 2 px and even``; empty where there is none."""
         signs = ((">", self.gt), ("≥", self.ge), ("<", self.lt), ("≤", self.le))
-        parts = [f"{sign} {limit:g}" for sign, limit in signs if limit is not None]
+        after = f" {unit}" if unit else ""
+        parts = [f"{sign} {limit:g}{after}" for sign, limit in signs if limit is not None]
         if self.multiple_of == 2:
             parts.append("even")
         elif self.multiple_of not in (None, 1):
             parts.append(f"a multiple of {self.multiple_of:g}")
         return " and ".join(parts)
+
+    def nearest(self, value: float) -> float | None:
+        """Return a number inside that lies near ``value``, None where rounding and limits leave none at hand."""
+        step = self.multiple_of or 1
+        low = self.ge if self.ge is not None else self.gt + step if self.gt is not None else -math.inf
+        high = self.le if self.le is not None else self.lt - step if self.lt is not None else math.inf
+        if not math.isfinite(value):
+            return None
+        number = min(max(value, low), high)
+        if self.multiple_of is not None:
+            number = self.multiple_of * math.ceil(number / self.multiple_of)
+        return number if self.contain(number) else None
 
     def contain(self, value: float) -> bool:
         """Whether a number lies inside. Not-a-number never does."""
@@ -101,22 +115,28 @@ class Parameter:
         """The allowed values in words: ``an integer ≥ 2 and even``."""
         if self.choices:
             return _one_of(self.choices)
-        article = "an" if _KINDS[self.type][0] in "aeiou" else "a"
-        words = f"{article} {_KINDS[self.type]}"
         if self.type is bool:
-            words = "yes or no"
+            return "yes or no"
+        limits = self.bounds.in_words("" if self.type is Length else self.unit)
         if self.type is Length:
-            words = "a length in Å, or in pixels as 5px,"
-        limits = str(self.bounds)
-        text = f"{words} {limits}" if limits else words.rstrip(",")
+            words = "a length in Å, or in pixels as 5px"
+            text = f"{words}, {limits}" if limits else words
+        else:
+            kind = _KINDS[self.type]
+            words = f"{'an' if kind == 'integer' else 'a'} {kind}"
+            text = f"{words} {limits}" if limits else f"{words} in {self.unit}" if self.unit else words
         if self.length:
-            text = f"{self.length} values separated by commas, each {text}"
-        elif self.many:
-            text = f"one or more values, each {text}"
-        return text
+            return f"{self.length} values separated by commas, each {text}"
+        return f"one or more values, each {text}" if self.many else text
+
+    def written(self, value: Any) -> str:
+        """Return a value in full, as the flag takes it back."""
+        if isinstance(value, tuple):
+            return ",".join(str(_plain(item)) for item in value)
+        return str(_plain(value))
 
     def shown(self, value: Any) -> str:
-        """Return a value as a user would write it on the command line."""
+        """Return a value for people to read, rounded."""
         if value is None:
             return "none"
         if isinstance(value, bool):
@@ -332,13 +352,34 @@ def _read_one(parameter: Parameter, item: Any, whole: Any) -> Any:
 
 
 def _outside(parameter: Parameter, value: Any) -> InputError:
+    return InputError(
+        f"`{parameter.flag}` must be {parameter.domain}; got {parameter.shown(value)}; {_remedy(parameter, value)}."
+    )
+
+
+def _remedy(parameter: Parameter, value: Any) -> str:
     unit = f" {parameter.unit}" if parameter.unit and parameter.type is not Length else ""
-    remedy = "give such a value"
-    if not parameter.required and parameter.default is not None:
-        remedy += f", or leave it out for {parameter.shown(parameter.default)}{unit}"
-    elif not parameter.required:
-        remedy += ", or leave it out"
-    return InputError(f"`{parameter.flag}` must be {parameter.domain}{unit}; got {parameter.shown(value)}; {remedy}.")
+    near = _nearest(parameter, value)
+    if near is not None:
+        return f"give for example {near:g}{unit}"
+    if parameter.required:
+        return "give such a value"
+    if parameter.default is None:
+        return "give such a value or leave it out"
+    return f"give such a value, or leave it out for {parameter.shown(parameter.default)}{unit}"
+
+
+def _nearest(parameter: Parameter, value: Any) -> float | None:
+    """Return an allowed number near one that is not, None where the value is no single number."""
+    if parameter.type not in (int, float) or parameter.length is not None or parameter.choices:
+        return None
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return None
+    if math.isfinite(number) and parameter.type is int:
+        number = round(number)
+    return parameter.bounds.nearest(number)
 
 
 @cache

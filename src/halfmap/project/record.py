@@ -3,6 +3,7 @@
 import hashlib
 import importlib.metadata
 import json
+import os
 import platform
 from collections.abc import Mapping
 from pathlib import Path
@@ -77,13 +78,15 @@ def locate_input(project: Path, path: Path, flag: str, *, bases: tuple[Path, ...
             return candidate
     try:
         job = find_job(project, path)
-        output = read_record(job.path)["main_output"]
+        record = read_record(job.path)
     except (ProjectError, FormatError):
         places = " and ".join(str(place) for place in tried)
         raise InputError(f"`{flag}` must be an existing file; got {path}; looked for {places}.") from None
-    if output is None:
-        raise InputError(f"`{flag}` must be a file or a finished job; got {path}, whose job has no output yet.")
-    return project / output
+    if record["main_output"] is None:
+        raise InputError(
+            f"`{flag}` must be a file or a finished job; got {path}, which has no output yet; wait for it."
+        )
+    return project_of(job.path, record) / record["main_output"]
 
 
 def portable(project: Path, path: Path) -> str:
@@ -92,7 +95,7 @@ def portable(project: Path, path: Path) -> str:
 
 
 def make_record(job_type: JobType, params: Any, project: Path) -> dict[str, Any]:
-    """Return the content of ``job.json`` of a job that begins."""
+    """Return the content of ``job.json`` of a job that begins; all paths in it are relative to the project."""
     inputs = input_paths(job_type, params)
     return {
         "command": job_type.command,
@@ -105,6 +108,16 @@ def make_record(job_type: JobType, params: Any, project: Path) -> dict[str, Any]
         "versions": versions(),
         "main_output": None,
     }
+
+
+def project_of(folder: Path, record: Mapping[str, Any]) -> Path:
+    """Return the project that a job folder belongs to, wherever that now lies."""
+    return (folder / record["project"]).resolve()
+
+
+def project_entry(folder: Path, project: Path) -> str:
+    """Return how ``job.json`` names the project: by the way up from the folder, or absolute where it lies outside."""
+    return os.path.relpath(project, folder) if folder.is_relative_to(project) else str(project)
 
 
 def _portable_parameters(job_type: JobType, params: Any, project: Path) -> dict[str, Any]:
@@ -177,6 +190,11 @@ def read_settings(project: Path, source: str | Path, job_type: JobType) -> dict[
             f"`{record['command']}` in {path}; use a job.json that `{job_type.command}` made."
         )
     return dict(record["parameters"])
+
+
+def write_settings(path: Path, record: Mapping[str, Any]) -> None:
+    """Write the command and the parameters of a record into a file that `read_settings` takes."""
+    write_json(path, {"command": record["command"], "parameters": record["parameters"]})
 
 
 def check_inputs_unchanged(record: Mapping[str, Any], project: Path) -> None:

@@ -1,16 +1,20 @@
 """Running a job: its folder from claim to marker."""
 
 import dataclasses
+import errno
 import signal
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from halfmap.errors import HalfmapError, InputError, JobFailed, ProjectError
+from halfmap.compute.allocator import keep_large_blocks
+from halfmap.compute.threads import limited_threads
+from halfmap.errors import ComputeError, HalfmapError, InputError, JobFailed, ProjectError
 from halfmap.project import lock, record
 from halfmap.project.events import Display, JobProgress, append_event
 from halfmap.project.folder import ABORTED, FAILED, SUCCESS, JobFolder, claim, find_job, find_project, take
@@ -19,6 +23,10 @@ from halfmap.project.options import RunOptions
 from halfmap.project.parameters import build, parameters_of
 
 ABORT_REQUESTS = ("ABORT_NOW", "RELION_JOB_ABORT_NOW")
+"""Files that ask a running job to stop when they appear in its folder; the second is RELION's."""
+
+_REPEATED_SIGNAL_SECONDS = 2.0
+_OF_THE_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
 
 
 def run_job(
@@ -42,12 +50,15 @@ def run_job(
     Raises
     ------
     HalfmapError
-        Whatever the job, its inputs or its folder complained of; the folder is marked ``FAILED``.
+        Whatever the job, its inputs or its folder complained of; once begun, the folder is marked ``FAILED``.
+    KeyboardInterrupt
+        The job was interrupted or asked to stop; the folder is marked ``ABORTED`` and keeps its state.
     """
     project = find_project()
     params = _with_located_inputs(job_type, params, project)
     entry = record.make_record(job_type, params, project)
     job = claim(project, job_type.folder) if out is None else take(Path(out))
+    entry["project"] = record.project_entry(job.path, project)
     return _run_in(job, job_type, params, entry, project, options or RunOptions(), display, continuing=False)
 
 
@@ -95,9 +106,9 @@ def continue_job(
     ProjectError
         It belongs to another command, is still running, or an input has changed.
     """
-    project = find_project()
-    job = find_job(project, reference)
+    job = find_job(find_project(), reference)
     entry = record.read_record(job.path)
+    project = record.project_of(job.path, entry)
     if entry["command"] != job_type.command:
         raise ProjectError(
             f"`--continue` of `{job_type.command}` must name a job that it made; got {job.path}, made by "
@@ -127,8 +138,10 @@ def continue_from_values(
         Anything but run options was given with it.
     """
     if values:
+        flags = {parameter.name: parameter.flag for parameter in parameters_of(job_type.parameters)}
+        named = ", ".join(f"`{flags.get(name, '--' + name)}`" for name in values)
         raise InputError(
-            f"With `--continue` only run options may be given; got {', '.join(values)}; leave them out, or use "
+            f"With `--continue` only run options may be given; got {named}; leave them out, or use "
             "`halfmap jobs rerun` for a new job with other values."
         )
     return continue_job(reference, job_type, options=build(RunOptions, options or {}), display=display)
@@ -156,104 +169,98 @@ def _run_in(
     continuing: bool,
 ) -> JobResult:
     name = record.portable(project, job.path)
-    before = lock.acquire(job.path)
-    try:
-        with _Log(job.path / "run.log") as log:
-            emit = _quietly(lambda kind, **values: append_event(project, kind, job=name, **values))
-            progress = JobProgress(emit=emit, log=log.line, display=display)
-            try:
-                for request in ABORT_REQUESTS:
-                    (job.path / request).unlink(missing_ok=True)
-                job.mark(None)
-                if before is not None:
-                    progress.message(f"Took over the lock of {before}, which is gone.")
-                log.line(f"{'Continues' if continuing else 'Begins'}: halfmap {job_type.command} in {job.path}")
-                if continuing and entry["versions"] != record.versions():
-                    progress.message(f"Begun with other versions ({_listed(entry['versions'])}).")
-                log.line(f"Versions: {_listed(record.versions())}")
-                record.write_record(job.path, entry)
-                emit("started", command=job_type.command, continuing=continuing)
-                main_output = _do(job, job_type, params, project, options, progress, log.line, continuing=continuing)
-                entry["main_output"] = record.portable(project, main_output)
-                record.write_record(job.path, entry)
-                job.mark(SUCCESS)
-                emit("finished", main_output=entry["main_output"])
-                log.line(f"Finished: {entry['main_output']}")
-                return JobResult(folder=job.path, main_output=main_output)
-            except BaseException as error:
-                _note_end(job, error, emit, log.line)
-                if isinstance(error, OSError) and not isinstance(error, HalfmapError):
-                    raise _of_the_system(error, job.path) from error
-                raise
-    finally:
-        lock.release(job.path)
 
+    def emit(kind: str, **values: Any) -> None:
+        with suppress(OSError):  # events never end a job
+            append_event(project, kind, job=name, **values)
 
-def _do(
-    job: JobFolder,
-    job_type: JobType,
-    params: Any,
-    project: Path,
-    options: RunOptions,
-    progress: JobProgress,
-    log: Callable[[str], None],
-    *,
-    continuing: bool,
-) -> Path:
-    """Let the job work, and return its main output, absolute and existing."""
-    with _signals() as signalled:
+    with ExitStack() as stack:
+        stack.enter_context(_system_errors_explained(job.path))
+        before = lock.acquire(job.path)
+        stack.callback(lock.release, job.path)
+        log = _Log(job.path / "run.log")
+        stack.callback(log.close)
+        signalled = stack.enter_context(_signals())
+        stack.enter_context(_end_noted(job, emit, log))
+        progress = JobProgress(emit=emit, log=log.line, display=display)
+        for request in ABORT_REQUESTS:
+            (job.path / request).unlink(missing_ok=True)
+        job.mark(None)
+        if before is not None:
+            progress.message(f"Took over the lock of {before}, which is gone.")
+        log.line(f"{'Continues' if continuing else 'Begins'}: halfmap {job_type.command} in {job.path}")
+        if continuing and entry["versions"] != record.versions():
+            progress.message(f"The job was begun with other versions: {_listed(entry['versions'])}.")
+        log.line(f"Versions: {_listed(record.versions())}")
+        record.write_record(job.path, entry)
+        emit("started", command=job_type.command, continuing=continuing)
 
         def is_cancelled() -> bool:
             return signalled.is_set() or any((job.path / request).exists() for request in ABORT_REQUESTS)
 
+        keep_large_blocks()
+        if options.threads is not None:
+            stack.enter_context(limited_threads(options.threads))
         context = JobContext(
             folder=job.path,
             project=project,
             options=options,
             progress=progress,
-            log=log,
+            log=log.line,
             is_cancelled=is_cancelled,
             seed=getattr(params, "seed", DEFAULT_SEED),
             continuing=continuing,
         )
-        try:
+        with context:
             main_output = context.resolve(job_type.run(context, params))
-        finally:
-            context.close()
-        if is_cancelled():
-            raise KeyboardInterrupt
-    if not main_output.exists():
-        raise JobFailed(f"The job must leave its main output; got no {main_output}; see {job.path / 'run.log'}.")
-    return main_output
+            if is_cancelled():
+                raise KeyboardInterrupt
+        if not main_output.exists():
+            raise JobFailed(f"A job must leave its main output; got no {main_output}; see {job.path / 'run.log'}.")
+        entry["main_output"] = record.portable(project, main_output)
+        record.write_record(job.path, entry)
+        job.mark(SUCCESS)
+        emit("finished", main_output=entry["main_output"])
+        log.line(f"Finished: {entry['main_output']}")
+    return JobResult(folder=job.path, main_output=main_output)
 
 
-def _note_end(job: JobFolder, error: BaseException, emit: Callable[..., Any], log: Callable[[str], None]) -> None:
-    """Leave marker, event and traceback of a job that did not succeed, as far as the disk still takes them."""
-    interrupted = isinstance(error, KeyboardInterrupt | SystemExit)
-    reason = "interrupted" if interrupted else str(error) or type(error).__name__
-    with suppress(OSError):
-        log("".join(traceback.format_exception(error)).rstrip())
-    with suppress(OSError):
-        job.mark(ABORTED if interrupted else FAILED, reason)
-    emit("aborted" if interrupted else "failed", reason=reason)
-
-
-def _of_the_system(error: OSError, folder: Path) -> ProjectError:
-    where = error.filename or folder
-    return ProjectError(
-        f"{where} must be readable and writable; got '{error.strerror or error}'; free space on the disk or mend "
-        f"permissions, then use --continue {folder}."
-    )
-
-
-def _quietly(append: Callable[..., Any]) -> Callable[..., Any]:
-    """Return the same function that gives up on errors of the file system: events never end a job."""
-
-    def emit(kind: str, **values: Any) -> None:
+@contextmanager
+def _end_noted(job: JobFolder, emit: Callable[..., Any], log: "_Log") -> Iterator[None]:
+    """Leave marker, event and traceback of a job that does not succeed, as far as the disk still takes them."""
+    try:
+        yield
+    except BaseException as error:
+        interrupted = isinstance(error, KeyboardInterrupt | SystemExit)
+        reason = "interrupted" if interrupted else str(error) or type(error).__name__
         with suppress(OSError):
-            append(kind, **values)
+            log.line("".join(traceback.format_exception(error)).rstrip())
+        with suppress(OSError):
+            job.mark(ABORTED if interrupted else FAILED, reason)
+        emit("aborted" if interrupted else "failed", reason=reason)
+        error.add_note(f"The traceback is in {job.path / 'run.log'}.")
+        raise
 
-    return emit
+
+@contextmanager
+def _system_errors_explained(folder: Path) -> Iterator[None]:
+    """Turn what the disk and the memory refuse into errors that say what to do."""
+    try:
+        yield
+    except HalfmapError:
+        raise
+    except MemoryError as error:
+        raise ComputeError(
+            f"The job must fit into memory; got '{error or 'out of memory'}'; use fewer --workers or a machine with "
+            f"more memory, then --continue {folder}."
+        ) from error
+    except OSError as error:
+        if error.errno not in _OF_THE_DISK:
+            raise
+        raise ProjectError(
+            f"{error.filename or folder} must be readable and writable; got '{error.strerror}'; free space on the "
+            f"disk or mend the permissions, then use --continue {folder}."
+        ) from error
 
 
 def _listed(versions: Mapping[str, str]) -> str:
@@ -262,13 +269,21 @@ def _listed(versions: Mapping[str, str]) -> str:
 
 @contextmanager
 def _signals() -> Iterator[threading.Event]:
-    """Let SIGTERM interrupt like SIGINT while the block runs; yield what tells that either came."""
+    """Let SIGTERM interrupt like SIGINT while the block runs; yield what tells that either came.
+
+    A second signal within two seconds is the same wish sent twice (to the process and to its group) and must
+    not cut off the tidying that the first began.
+    """
     signalled = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield signalled
         return
+    first = [0.0]
 
     def interrupt(number: int, frame: Any) -> None:
+        if signalled.is_set() and time.monotonic() - first[0] < _REPEATED_SIGNAL_SECONDS:
+            return
+        first[0] = time.monotonic()
         signalled.set()
         raise KeyboardInterrupt
 
@@ -281,19 +296,16 @@ def _signals() -> Iterator[threading.Event]:
 
 
 class _Log:
-    """``run.log``: dated lines, each on the disk's side as soon as it is written."""
+    """``run.log``: dated entries, each written through at once."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __enter__(self) -> "_Log":
-        self._stream = open(self._path, "a", encoding="utf-8", buffering=1)
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        with suppress(OSError):
-            self._stream.close()
+        self._stream = open(path, "a", encoding="utf-8", buffering=1)  # noqa: SIM115 - closed by the job's exit stack
 
     def line(self, text: str) -> None:
         """Write one entry."""
         self._stream.write(f"{datetime.now():%Y-%m-%d %H:%M:%S} {text}\n")
+
+    def close(self) -> None:
+        """Close the file; a full disk has been told of already."""
+        with suppress(OSError):
+            self._stream.close()
