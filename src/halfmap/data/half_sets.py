@@ -89,7 +89,7 @@ def with_random_subsets(particles: ParticleSet, seed: int) -> ParticleSet:
     drawn = keyed_random.integers(1, 3, seed, "half sets", particles.uid)
     given = particles.get("random_subset", 0)
     subset = np.where(np.isin(given, HALVES), given, drawn)
-    keys = particles["image_name"] if "image_name" in particles else particles.uid
+    keys = particles.get("image_name", particles.uid)
     for values in (particles.uid, keys):
         subset = _following_the_first(subset, given, values)
     return particles.with_columns(random_subset=subset)

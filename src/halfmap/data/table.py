@@ -112,8 +112,8 @@ class Table:
                 "use a table that has it."
             ) from None
 
-    def get(self, name: str, default: float | str) -> NDArray:
-        """Return a column, or ``default`` for every row where the table has none."""
+    def get(self, name: str, default: ArrayLike) -> NDArray:
+        """Return a column, or where the table has none, ``default``: a value for every row or one for each."""
         if name in self.columns:
             return self.columns[name]
         kind = self.KNOWN.get(name, TEXT)
