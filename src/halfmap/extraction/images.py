@@ -26,12 +26,13 @@ class ParticleImages:
     ----------
     start : index of the first one among the particles asked for.
     images : float32, shape (n, side, side).
-    constant : bool, shape (n,): the background had no variance, so the image could not be normalised.
+    background_deviation : float64, shape (n,): standard deviation of the background before normalising, in the
+        micrograph's grey values; NaN without normalisation.
     """
 
     start: int
     images: Tensor
-    constant: np.ndarray
+    background_deviation: np.ndarray
 
 
 def particle_images(
@@ -98,9 +99,9 @@ def particle_images(
                 black=params.black_dust,
                 seed=params.seed,
             )
-        constant = torch.zeros(len(images), dtype=torch.bool)
+        deviation = torch.full((len(images),), torch.nan, dtype=torch.float64)
         if params.normalise:
-            images, constant = normalise(images, mask, ramp=params.ramp, invert=params.invert_contrast)
+            images, deviation = normalise(images, mask, ramp=params.ramp, invert=params.invert_contrast)
         elif params.invert_contrast:
             images = images.neg_()
-        yield ParticleImages(start=start, images=images, constant=constant.cpu().numpy())
+        yield ParticleImages(start=start, images=images, background_deviation=deviation.cpu().numpy())

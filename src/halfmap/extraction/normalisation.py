@@ -9,6 +9,9 @@ from torch import Tensor
 from halfmap import keyed_random
 from halfmap.tensors import Images
 
+CONSTANT_BELOW = 1e-10
+"""Standard deviation under which a background counts as constant (RELION's value)."""
+
 
 def background_mask(side: int, radius_pixel: float) -> Tensor:
     """Return which pixels lie outside a circle about the centre voxel, corners included.
@@ -126,7 +129,8 @@ def normalise(images: Images, mask: Tensor, *, ramp: bool = True, invert: bool =
     Returns
     -------
     images : shape (n, side, side).
-    constant : bool, shape (n,): the background is constant, so the image could not be scaled.
+    deviation : float64, shape (n,): the background's standard deviation before; images whose background is constant
+        (below 1e-10) are not scaled.
 
     Notes
     -----
@@ -137,7 +141,6 @@ def normalise(images: Images, mask: Tensor, *, ramp: bool = True, invert: bool =
     flat = images.view(len(images), -1)
     weight = mask.flatten().to(flat.dtype) / mask.sum()
     deviation = (flat.square() @ weight).double().sqrt()
-    constant = deviation < 1e-10
-    scale = torch.where(constant, 1.0, 1.0 / deviation) * (-1.0 if invert else 1.0)
+    scale = torch.where(deviation < CONSTANT_BELOW, 1.0, 1.0 / deviation) * (-1.0 if invert else 1.0)
     flat *= scale.to(flat.dtype)[:, None]
-    return images, constant
+    return images, deviation

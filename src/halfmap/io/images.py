@@ -1,6 +1,7 @@
 """Micrographs by suffix: MRC, PNG, JPEG and TIFF."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,40 @@ def read_micrograph(path: str | Path) -> Float32Array:
         The file is broken, or holds several images.
     """
     path = Path(path)
+    return _reader(path)(path)
+
+
+def shape_and_pixel_size(path: str | Path) -> tuple[tuple[int, int], float | None]:
+    """Look at a micrograph's header.
+
+    Returns
+    -------
+    shape : (y, x).
+    pixel_size_angstrom : None where the file does not say.
+
+    Raises
+    ------
+    InputError, FormatError
+        As `read_micrograph`, a file too short for its header included.
+    """
+    path = Path(path)
+    reader = _reader(path)
+    if reader is mrc.read_image:
+        header = mrc.read_header(path)
+        n_sections, *shape = header.shape
+        if n_sections != 1:
+            raise FormatError(path, expected="a single image", found=f"{n_sections} sections", remedy="average them")
+        return (shape[0], shape[1]), header.pixel_size_angstrom
+    if reader is _read_tiff:
+        with _tiff(path) as file:
+            page = file.pages.first
+            return (page.imagelength, page.imagewidth), None
+    opener, kind = (PngImageFile, "a PNG image") if reader is _read_png else (JpegImageFile, "a JPEG image")
+    with _picture(path, opener, kind) as picture:
+        return (picture.height, picture.width), None
+
+
+def _reader(path: Path) -> Callable[[Path], Float32Array]:
     reader = _READERS.get(path.suffix.lower())
     if reader is None:
         raise InputError(
@@ -49,7 +84,7 @@ def read_micrograph(path: str | Path) -> Float32Array:
         )
     if not path.is_file():
         raise InputError(f"{path} must be a micrograph; got no such file; check the path.")
-    return reader(path)
+    return reader
 
 
 def write_png(path: str | Path, image: ArrayLike) -> None:
@@ -86,33 +121,42 @@ def _read_jpeg(path: Path) -> Float32Array:
 
 
 def _read_picture(path: Path, opener: Callable[..., Image.Image], kind: str) -> Float32Array:
-    """Decode with one plugin: `PIL.Image.open` takes large micrographs for an attack."""
-    try:
-        with opener(path) as picture:
-            picture.load()
-            if picture.mode in ("P", "PA", "CMYK", "YCbCr"):
-                picture = picture.convert("RGB")
-            values = np.asarray(picture)
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
-        raise _broken(path, kind, error) from error
+    with _picture(path, opener, kind) as picture:
+        picture.load()
+        values = np.asarray(picture.convert("RGB") if picture.mode in ("P", "PA", "CMYK", "YCbCr") else picture)
     return _grey(path, values * np.uint8(255) if values.dtype == bool else values)
 
 
+@contextmanager
+def _picture(path: Path, opener: Callable[..., Image.Image], kind: str) -> Iterator[Image.Image]:
+    """Open with one plugin: `PIL.Image.open` takes large micrographs for an attack."""
+    try:
+        with opener(path) as picture:
+            yield picture
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        raise _broken(path, kind, error) from error
+
+
 def _read_tiff(path: Path) -> Float32Array:
+    with _tiff(path) as file:
+        values = file.asarray()
+    return _grey(path, values)
+
+
+@contextmanager
+def _tiff(path: Path) -> Iterator[tifffile.TiffFile]:
     try:
         with tifffile.TiffFile(path) as file:
-            n_pages = len(file.pages)
-            if n_pages != 1:
+            if len(file.pages) != 1:
                 raise FormatError(
                     path,
                     expected="a single image",
-                    found=f"{n_pages} frames",
+                    found=f"{len(file.pages)} frames",
                     remedy="average the frames into a micrograph first",
                 )
-            values = file.asarray()
+            yield file
     except (tifffile.TiffFileError, DelayedImportError, OSError, ValueError, RuntimeError) as error:
         raise _broken(path, "a TIFF image", error) from error
-    return _grey(path, values)
 
 
 def _broken(path: Path, kind: str, error: Exception) -> FormatError:

@@ -1,16 +1,36 @@
 """Where the files lie that a STAR file names."""
 
+import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
 from halfmap.errors import FormatError
 
 _LOOKED_AT = 100
+_JOB_FOLDER = re.compile(r"^[^/]+/job\d+/")
 
 
 def path_of_image(image_name: str) -> str:
     """Return the file of an image name ``000001@stack.mrcs``, or a plain path as it is."""
     return image_name.rpartition("@")[2]
+
+
+def path_in_job(micrograph_name: str, suffix: str) -> Path:
+    """Return where a job puts what belongs to a micrograph, relative to its folder.
+
+    Parameters
+    ----------
+    micrograph_name : as in the micrograph table.
+    suffix : what replaces the ending: ``_autopick.star``, ``.mrcs``.
+
+    Notes
+    -----
+    RELION's rule: the micrograph's path without ``JobType/jobNNN/``.
+    """
+    after_job = _JOB_FOLDER.sub("", os.path.normpath(micrograph_name))
+    inner = Path(*(part for part in Path(after_job).parts if part not in ("/", "..")))
+    return inner.with_name(inner.stem + suffix)
 
 
 def resolve_paths(star_path: str | Path, project_root: str | Path, names: Iterable[str]) -> Path:

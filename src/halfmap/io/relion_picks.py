@@ -1,7 +1,5 @@
 """Coordinate files: RELION's STAR, EMAN's box files and plain text, and RELION's list of them."""
 
-import os
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,9 +10,8 @@ from halfmap.data.picks import Picks
 from halfmap.errors import FormatError, InconsistentDataError, InputError
 from halfmap.io import star
 from halfmap.io.relion_columns import PICK_FIELDS, decode, encode, number_texts
-from halfmap.io.relion_paths import resolve_paths
+from halfmap.io.relion_paths import path_in_job, resolve_paths
 
-_JOB_FOLDER = re.compile(r"^[^/]+/job\d+/")
 _STEM_ENDINGS = ("_autopick", "_manualpick", "_topaz", "_extract", "_extractpick", "_pick")
 _SUFFIXES = (".star", ".box", ".txt", ".coords", ".xy")
 
@@ -155,10 +152,7 @@ def write_autopick(folder: str | Path, picks: Picks, *, project_root: str | Path
 
 def coordinate_path(micrograph_name: str) -> Path:
     """Return where RELION puts a micrograph's picks inside the job folder."""
-    after_job = _JOB_FOLDER.sub("", os.path.normpath(micrograph_name))
-    parts = [part for part in Path(after_job).parts if part not in ("/", "..")]
-    inner = Path(*parts)
-    return inner.with_name(f"{inner.stem}_autopick.star")
+    return path_in_job(micrograph_name, "_autopick.star")
 
 
 def read_picks(path: str | Path, micrograph_names: Sequence[str], *, project_root: str | Path) -> Picks:

@@ -70,8 +70,7 @@ def resumable_map(
         if isinstance(result, Rejected):
             context.log(f"set aside {result.name}: {result.reason}")
             rejected.append(result)
-            if len(rejected) > max(1, TOLERATED * len(items)) or len(rejected) == len(items):
-                raise JobFailed(too_many(rejected, len(items), "micrographs"))
+            check_rejections(rejected, len(items), "micrographs")
         yield result
 
 
@@ -80,29 +79,29 @@ def forget_states(context: JobContext) -> None:
     shutil.rmtree(context.folder / "state", ignore_errors=True)
 
 
-def too_many(rejected: Sequence[Rejected], n_items: int, what: str) -> str:
-    """Return the sentence that ends a job whose input is mostly bad."""
+def check_rejections(rejected: Sequence[Rejected], n_items: int, what: str) -> None:
+    """Raise `JobFailed`, with the first reasons, when more than a tenth of the input is bad.
+
+    A single bad one is always tolerated, unless it is all there is.
+    """
+    if len(rejected) <= max(1, TOLERATED * n_items) and len(rejected) < n_items:
+        return
     first = "; ".join(f"{r.name}: {r.reason}" for r in rejected[:3])
-    return (
-        f"At most a tenth of the {what} may be bad; got at least {len(rejected)} bad ones of {n_items}, the first: "
+    raise JobFailed(
+        f"At most a tenth of the {what} may be bad; got {len(rejected)} bad ones among {n_items}, the first: "
         f"{first}; mend or remove them and run again."
     )
 
 
-def write_rejected(context: JobContext, rejected: Sequence[Rejected]) -> Path | None:
-    """Write ``rejected.star`` with name and reason of what was set aside; return its path, None if nothing was."""
-    if not rejected:
-        return None
-    path = context.folder / "rejected.star"
-    table = star.StarTable(
-        name="rejected",
+def rejected_micrographs(rejected: Sequence[Rejected]) -> star.StarTable:
+    """Return the table of ``rejected.star``: name and reason of each micrograph set aside."""
+    return star.StarTable(
+        name="micrographs",
         columns={
-            "rlnMicrographName": [r.name for r in rejected],
-            "halfmapReason": [r.reason for r in rejected],
+            "rlnMicrographName": [one.name for one in rejected],
+            "halfmapReason": [one.reason for one in rejected],
         },
     )
-    star.write(path, [table])
-    return path
 
 
 def _once(task: Callable[[Any], Any], result_type: type, job: tuple[Any, str, Path]) -> Any:

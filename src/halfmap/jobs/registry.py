@@ -43,6 +43,7 @@ COMMANDS: tuple[Entry, ...] = (
         "Show versions, devices and optional parts, and what to do about gaps",
         _BEGIN,
     ),
+    Entry("extract", "halfmap.jobs.extract:JOB", "Cut particles out of micrographs", _PARTICLES),
     Entry("jobs list", "halfmap.jobs.manage:LIST", "List the jobs of the project", _PROJECT),
     Entry("jobs show", "halfmap.jobs.manage:SHOW", "Show one job: state, parameters, inputs, notes", _PROJECT),
     Entry("jobs alias", "halfmap.jobs.manage:ALIAS", "Give a job a second name", _PROJECT),

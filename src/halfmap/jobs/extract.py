@@ -1,0 +1,140 @@
+"""``halfmap extract``: particle images cut out of micrographs, or cut out again."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from halfmap.errors import InconsistentDataError, InputError
+from halfmap.extraction.params import ExtractParams
+from halfmap.project.job import JobContext, JobType
+
+if TYPE_CHECKING:
+    from halfmap.data.particles import ParticleSet
+    from halfmap.jobs.extract_micrograph import ExtractedMicrograph
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExtractJobParams(ExtractParams):
+    """Inputs and settings of ``halfmap extract``."""
+
+    micrographs: Path | None = None
+    """STAR file of the micrographs with their CTF."""
+
+    picks: Path | None = None
+    """Picks: autopick.star, one STAR file with micrograph names, or a folder of coordinate files."""
+
+    reextract: Path | None = None
+    """Particles to extract again, with their refined offsets, instead of picks."""
+
+    recenter_angstrom: tuple[float, float, float] | None = None
+    """When extracting again, move this point of the reference (x,y,z from its centre) to the centre of the window."""
+
+    reset_offsets: bool = False
+    """When extracting again, set the offsets to zero and leave the coordinates."""
+
+    micrograph_ctf: bool = False
+    """When extracting again, take the CTF and optics from the micrographs instead of the particles."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if (self.picks is None) == (self.reextract is None):
+            given = "neither" if self.picks is None else "both"
+            raise InputError(f"extract must have one of --picks and --reextract; got {given}; give one.")
+        if self.picks is not None and self.micrographs is None:
+            raise InputError("extract --picks must know the micrographs; got none; add --micrographs FILE.star.")
+        if self.reextract is None and (self.recenter_angstrom is not None or self.reset_offsets or self.micrograph_ctf):
+            raise InputError(
+                "--recenter, --reset-offsets and --micrograph-ctf must go with --reextract; got picks; leave them out."
+            )
+        if self.recenter_angstrom is not None and self.reset_offsets:
+            raise InputError("--recenter and --reset-offsets exclude one another; got both; choose one.")
+        if self.micrograph_ctf and self.micrographs is None:
+            raise InputError("--micrograph-ctf must know the micrographs; got none; add --micrographs FILE.star.")
+
+
+def run(context: JobContext, params: ExtractJobParams) -> Path:
+    """Extract, and return the path of ``particles.star``."""
+    from halfmap.io import relion
+    from halfmap.jobs import extract_inputs, extract_micrograph
+    from halfmap.jobs.per_micrograph import Rejected, check_rejections, forget_states, resumable_map
+
+    wanted = extract_inputs.gather(context, params)
+    particles, rejected = wanted.particles, list(wanted.rejected)
+    for line in wanted.said:
+        context.progress.message(line)
+    tasks = extract_micrograph.tasks(context, params, wanted)
+    largest = max(task.memory_bytes for task in tasks)
+    context.expect_memory(largest, "one micrograph and its windows in each worker")
+    done: list[ExtractedMicrograph] = []
+    keep, names, reasons = [], [], []
+    results = resumable_map(
+        context,
+        extract_micrograph.extract_micrograph,
+        tasks,
+        names=[task.name for task in tasks],
+        result_type=extract_micrograph.ExtractedMicrograph,
+        label="Extracting",
+    )
+    for task, result in zip(tasks, results, strict=True):
+        if isinstance(result, Rejected):
+            rejected.append(result)
+            continue
+        done.append(result)
+        stack = context.relative(task.stack)
+        number = 0
+        for row, reason in zip(task.rows, result.reason, strict=True):
+            if reason:
+                reasons.append((int(row), str(reason)))
+            else:
+                number += 1
+                keep.append(int(row))
+                names.append(f"{number:06d}@{stack}")
+    # Particles that are extracted again keep the order of their table.
+    order = sorted(range(len(keep)), key=keep.__getitem__)
+    keep, names = [keep[i] for i in order], [names[i] for i in order]
+    if not keep:
+        raise InconsistentDataError(
+            f"At least one particle must lie in a micrograph; got {len(reasons)} that do not, the first because its "
+            f"{reasons[0][1] if reasons else 'micrograph could not be read'}; check coordinates and pixel sizes."
+        )
+    dropped = [Rejected(name=str(particles["micrograph_name"][row]), reason=reason) for row, reason in reasons]
+    constant = [one for one in dropped if one.reason.startswith("background")]
+    check_rejections(constant, len(particles), "particles")
+    extracted = _table(params, particles, keep, names)
+    output = context.folder / "particles.star"
+    relion.write_particles(output, extracted)
+    extract_inputs.write_rejected(context, particles, reasons, rejected)
+    context.progress.message(
+        f"Extracted {len(extracted)} particles from {len(done)} micrographs; set aside {len(reasons)} particles and "
+        f"{len(rejected)} micrographs."
+    )
+    forget_states(context)
+    return output
+
+
+def _table(params: ExtractJobParams, particles: "ParticleSet", keep: list[int], names: list[str]) -> "ParticleSet":
+    """Return the table of what was written, its optics describing the new images."""
+    from dataclasses import replace
+
+    import numpy as np
+
+    extracted = particles.take(np.array(keep, dtype=np.int64)).with_columns(image_name=np.array(names, dtype=object))
+    optics = extracted.optics
+    sizes = [params.image_pixel_size_angstrom(size) for size in optics["micrograph_pixel_size_angstrom"]]
+    optics = optics.with_columns(
+        pixel_size_angstrom=np.array(sizes),
+        image_size_pixel=params.image_side,
+        image_dimensionality=2,
+        ctf_premultiplied=params.premultiply_ctf,
+    )
+    return replace(extracted, optics=optics).without_unused_optics()
+
+
+JOB = JobType(
+    command="extract",
+    folder="Extract",
+    parameters=ExtractJobParams,
+    run=run,
+    summary="Cut particles out of micrographs, or cut refined ones out again",
+    inputs=("micrographs", "picks", "reextract"),
+)

@@ -1,0 +1,174 @@
+"""The task of `halfmap extract`: all particles of one micrograph, from its file to their stack."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from halfmap.data.particles import ParticleSet
+from halfmap.errors import InconsistentDataError
+from halfmap.extraction.images import CHUNK_BYTES, particle_images
+from halfmap.extraction.normalisation import CONSTANT_BELOW
+from halfmap.extraction.params import ExtractParams
+from halfmap.extraction.windows import outside_fraction
+from halfmap.grid import ImageGrid
+from halfmap.io.mrc import StackWriter
+from halfmap.io.relion_paths import path_in_job
+from halfmap.jobs.extract_inputs import Wanted
+from halfmap.jobs.micrograph_inputs import read_finite
+from halfmap.optics.ctf import ctf
+from halfmap.project.job import JobContext
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ExtractionTask:
+    """One micrograph.
+
+    Parameters
+    ----------
+    name : of the micrograph.
+    path, stack : micrograph and particle stack, absolute.
+    shape : of the micrograph, (y, x).
+    pixel_size_angstrom : of the micrograph.
+    rows, particles : the particles to be cut out, and their rows in the job's table.
+    params : the settings.
+    """
+
+    name: str
+    path: Path
+    stack: Path
+    shape: tuple[int, int]
+    pixel_size_angstrom: float
+    rows: np.ndarray
+    particles: ParticleSet
+    params: ExtractParams
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bound on the memory that the task takes: the micrograph twice, and some runs of windows."""
+        return 8 * self.shape[0] * self.shape[1] + 6 * CHUNK_BYTES
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ExtractedMicrograph:
+    """What became of a micrograph's particles.
+
+    Parameters
+    ----------
+    reason : text, shape (n,): why a particle was set aside; empty for those in the stack.
+    total : float64, shape (side, side): sum of the images in the stack.
+    background_deviation : float64, shape (n,): before normalising, in grey values; NaN where unknown.
+    """
+
+    reason: np.ndarray
+    total: np.ndarray
+    background_deviation: np.ndarray
+
+    @property
+    def n_kept(self) -> int:
+        """Number of images in the stack."""
+        return int(np.sum(self.reason == ""))
+
+
+def extract_micrograph(task: ExtractionTask) -> ExtractedMicrograph:
+    """Cut out the particles of a micrograph and write their stack.
+
+    Raises
+    ------
+    FormatError
+        The micrograph cannot be read or holds values that are no numbers.
+    """
+    params, particles = task.params, task.particles
+    centres = particles["position_pixel"].astype(np.int64)
+    reason = np.full(len(particles), "", dtype=object)
+    outside = outside_fraction(centres, params.box_pixel, task.shape)
+    reason[outside > params.max_outside] = f"more than {params.max_outside:g} of its box lies outside the micrograph"
+    reason[outside >= 1] = "box lies wholly outside the micrograph"
+    side = params.image_side
+    total = torch.zeros(side, side, dtype=torch.float64)
+    deviation = np.full(len(particles), np.nan)
+    rows = np.flatnonzero(reason == "")
+    if len(rows):
+        micrograph = read_finite(task.path)
+        grid = ImageGrid.square(side, params.image_pixel_size_angstrom(task.pixel_size_angstrom))
+        with StackWriter(task.stack, grid, len(rows), float16=params.float16) as writer:
+            for run in particle_images(
+                micrograph,
+                centres[rows],
+                particles.uid[rows],
+                params,
+                pixel_size_angstrom=task.pixel_size_angstrom,
+                ctf=_ctf_of(particles.take(rows), params) if params.premultiply_ctf or params.phase_flip else None,
+            ):
+                here = rows[run.start : run.start + len(run.images)]
+                deviation[here] = run.background_deviation
+                good = ~(run.background_deviation < CONSTANT_BELOW)
+                reason[here[~good]] = "background is constant"
+                images = run.images if good.all() else run.images[torch.from_numpy(good)]
+                total += images.sum(dim=0, dtype=torch.float64)
+                writer.write(images.numpy())
+    return ExtractedMicrograph(reason=reason, total=total.numpy(), background_deviation=deviation)
+
+
+def _ctf_of(particles: ParticleSet, params: ExtractParams) -> Callable[[ImageGrid, np.ndarray], Tensor]:
+    """Return the CTF of particles on a grid, as `particle_images` asks for it."""
+
+    def evaluate(grid: ImageGrid, indices: np.ndarray) -> Tensor:
+        chosen = particles.take(indices)
+        return ctf(
+            grid.frequencies(),
+            defocus_u_angstrom=chosen.tensor("defocus_u_angstrom"),
+            defocus_v_angstrom=chosen.tensor("defocus_v_angstrom"),
+            defocus_angle_degrees=torch.from_numpy(chosen.get("defocus_angle_degrees", 0.0).copy()),
+            voltage_kv=torch.from_numpy(chosen.optics_values("voltage_kv")),
+            spherical_aberration_mm=torch.from_numpy(chosen.optics_values("spherical_aberration_mm")),
+            amplitude_contrast=torch.from_numpy(chosen.optics_values("amplitude_contrast")),
+            phase_shift_degrees=torch.from_numpy(chosen.get("phase_shift_degrees", 0.0).copy()),
+            b_factor_angstrom2=torch.from_numpy(chosen.get("ctf_b_factor_angstrom2", 0.0).copy()),
+            scale=torch.from_numpy(chosen.get("ctf_scale", 1.0).copy()),
+            intact_first_peak=params.ctf_intact_first_peak,
+        )
+
+    return evaluate
+
+
+def tasks(context: JobContext, params: ExtractParams, wanted: Wanted) -> list[ExtractionTask]:
+    """Return a task for each micrograph that has particles.
+
+    Raises
+    ------
+    InconsistentDataError
+        Two micrographs would write one stack.
+    """
+    opened = wanted.opened
+    made = []
+    stacks: dict[Path, str] = {}
+    for name, path, shape, size, rows in zip(
+        opened.given_names, opened.paths, opened.shapes, opened.pixel_size_angstrom, wanted.rows, strict=True
+    ):
+        if len(rows) == 0:
+            continue
+        stack = context.folder / path_in_job(name, ".mrcs")
+        if stack in stacks:
+            raise InconsistentDataError(
+                f"Micrographs must differ in more than their ending or job folder; got {stacks[stack]} and {name}, "
+                f"which would both write {stack}; extract them in two jobs."
+            )
+        stacks[stack] = name
+        params.background_radius_pixel(float(size))
+        made.append(
+            ExtractionTask(
+                name=name,
+                path=path,
+                stack=stack,
+                shape=shape,
+                pixel_size_angstrom=float(size),
+                rows=rows,
+                particles=wanted.particles.take(rows),
+                params=params,
+            )
+        )
+    return made
