@@ -1,6 +1,7 @@
 """Micrographs as jobs take them: located, looked into, and the unusable ones set aside before work starts."""
 
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -79,9 +80,9 @@ def open_micrographs_of(context: JobContext, star_path: Path, particles: Particl
     Returns
     -------
     opened : the micrographs, in the order of their first particle.
-    said : a sentence on where their pixel size comes from: the particles' optics table, else the first
-        micrograph's header, else the pixel size of the raw movies.
+    said : a sentence on where their pixel size comes from.
     """
+    sizes, said = micrograph_pixel_sizes(context, star_path, particles)
     names, first = np.unique(np.asarray(particles["micrograph_name"], dtype=str), return_index=True)
     order = np.argsort(first)
     micrographs = MicrographSet(
@@ -89,26 +90,40 @@ def open_micrographs_of(context: JobContext, star_path: Path, particles: Particl
             "micrograph_name": names[order].astype(object),
             "optics_group": particles["optics_group"][first[order]],
         },
-        optics=particles.optics,
+        optics=particles.optics.with_columns(micrograph_pixel_size_angstrom=sizes),
     )
+    return _opened(context, star_path, micrographs), said
+
+
+def micrograph_pixel_sizes(context: JobContext, star_path: Path, particles: ParticleSet) -> tuple[np.ndarray, str]:
+    """Find the pixel size of the micrographs that particles lie in.
+
+    Returns
+    -------
+    sizes : Å, float64, one for each optics group: of the optics table, else of the first micrograph's header,
+        else of the raw movies.
+    said : a sentence on which.
+
+    Raises
+    ------
+    InconsistentDataError
+        It is nowhere to be found.
+    """
     optics = particles.optics
     if "micrograph_pixel_size_angstrom" in optics:
-        return _opened(context, star_path, micrographs), "The micrographs' pixel size is that of the particle table."
-    root = resolve_paths(star_path, context.project, list(names[order]))
-    _, size = images.shape_and_pixel_size(root / names[order][0])
-    said = f"The micrographs' pixel size is that of the first one's header, {size or 0:g} Å."
-    if size is not None:
-        sizes = np.full(len(optics), size)
-    elif "original_pixel_size_angstrom" in optics:
-        sizes = optics["original_pixel_size_angstrom"]
-        said = "The micrographs' pixel size is taken from rlnMicrographOriginalPixelSize: right if they are not binned."
-    else:
-        raise InconsistentDataError(
-            f"The pixel size of the micrographs must be known; got none in {star_path} or their headers; give "
-            "--micrographs."
-        )
-    micrographs = replace(micrographs, optics=optics.with_columns(micrograph_pixel_size_angstrom=sizes))
-    return _opened(context, star_path, micrographs), said
+        return optics["micrograph_pixel_size_angstrom"], "The micrographs' pixel size is that of the optics table."
+    first = str(particles["micrograph_name"][0])
+    with suppress(FormatError, InputError):
+        _, size = images.shape_and_pixel_size(resolve_paths(star_path, context.project, [first]) / first)
+        if size is not None:
+            return np.full(len(optics), size), f"The micrographs' pixel size is that of {first}'s header, {size:g} Å."
+    if "original_pixel_size_angstrom" in optics:
+        said = "The micrographs' pixel size is taken from rlnMicrographOriginalPixelSize, right if they are not binned."
+        return optics["original_pixel_size_angstrom"], said
+    raise InconsistentDataError(
+        f"The pixel size of the micrographs must be known; got none in {star_path} or the header of {first}; add the "
+        "column rlnMicrographPixelSize to the optics table."
+    )
 
 
 def _opened(context: JobContext, star_path: Path, micrographs: MicrographSet) -> OpenedMicrographs:

@@ -1,0 +1,231 @@
+"""``halfmap select``: split, select by value or image statistics, remove duplicates, join."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from halfmap.errors import InconsistentDataError, InputError
+from halfmap.project.job import JobContext, JobType
+from halfmap.selection.params import DuplicatesParams, SplitParams, StatisticsParams, ValuesParams
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from halfmap.data.micrographs import MicrographSet
+    from halfmap.data.particles import ParticleSet
+
+IMAGES_PER_TASK = 2000
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelectSplitParams(SplitParams):
+    """Inputs and settings of ``halfmap select split``."""
+
+    table: Path
+    """STAR file of particles or micrographs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelectValuesParams(ValuesParams):
+    """Inputs and settings of ``halfmap select values``."""
+
+    table: Path
+    """STAR file of particles or micrographs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelectStatisticsParams(StatisticsParams):
+    """Inputs and settings of ``halfmap select statistics``."""
+
+    particles: Path
+    """STAR file of particles."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelectDuplicatesParams(DuplicatesParams):
+    """Inputs and settings of ``halfmap select duplicates``."""
+
+    particles: Path
+    """STAR file of particles with coordinates."""
+
+    micrograph_pixel_size_angstrom: float | None = None
+    """Pixel size of the micrographs. Default: that of the optics table, else of a micrograph's header."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelectJoinParams:
+    """Inputs of ``halfmap select join``."""
+
+    tables: tuple[Path, ...]
+    """STAR files of particles, or of micrographs. What stands in several is taken once, from the first."""
+
+
+def _read(path: Path) -> "tuple[ParticleSet | MicrographSet, str]":
+    """Return a table and what it holds, ``particles`` or ``micrographs``."""
+    from halfmap.io import relion, star
+
+    file = star.read(path)
+    if "micrographs" in file or not any("rlnImageName" in table or table.name == "particles" for table in file):
+        return relion.read_micrographs(path), "micrographs"
+    return relion.read_particles(path), "particles"
+
+
+def _write(path: Path, table: "ParticleSet | MicrographSet") -> Path:
+    from halfmap.data.particles import ParticleSet
+    from halfmap.io import relion
+
+    if isinstance(table, ParticleSet):
+        relion.write_particles(path, table.without_unused_optics())
+    else:
+        relion.write_micrographs(path, table.without_unused_optics())
+    return path
+
+
+def _split(context: JobContext, params: SelectSplitParams) -> Path:
+    from halfmap.selection.subsets import split
+
+    table, what = _read(params.table)
+    parts = split(len(table), size=params.size, number=params.number, shuffle=params.shuffle, seed=params.seed)
+    written = []
+    for index, rows in enumerate(parts.subsets, start=1):
+        written.append(_write(context.folder / f"{what}_split{index}.star", table.take(rows)))
+        context.progress.message(f"{written[-1].name}: {len(rows)} {what}.")
+    if len(parts.rest):
+        rest = _write(context.folder / f"{what}_rest.star", table.take(parts.rest))
+        context.progress.message(f"{rest.name}: {len(parts.rest)} {what} that fit in no subset.")
+    return written[0]
+
+
+def _values(context: JobContext, params: SelectValuesParams) -> Path:
+    from halfmap.selection.subsets import within
+
+    table, what = _read(params.table)
+    values = _numbers(params.table, what, params.label)
+    return _kept(context, table, what, within(values, minimum=params.min, maximum=params.max))
+
+
+def _statistics(context: JobContext, params: SelectStatisticsParams) -> Path:
+    from functools import partial
+
+    import numpy as np
+
+    from halfmap.io.relion_paths import resolve_paths
+    from halfmap.selection.subsets import ImageStatistics, ordinary
+
+    table, what = _read(params.particles)
+    if "image_name" not in table:
+        raise InconsistentDataError(
+            f"{params.particles} must name images; got none; `halfmap select values` chooses by other columns."
+        )
+    names = table["image_name"]
+    root = resolve_paths(params.particles, context.project, names)
+    chunks = [names[start : start + IMAGES_PER_TASK] for start in range(0, len(names), IMAGES_PER_TASK)]
+    parts = list(context.executor.map(partial(_measure, root), chunks, progress=context.progress, label="Measuring"))
+    statistics = ImageStatistics(
+        mean=np.concatenate([part.mean for part in parts]), deviation=np.concatenate([part.deviation for part in parts])
+    )
+    return _kept(context, table, what, ordinary(statistics, sigma=params.sigma))
+
+
+def _measure(root: Path, names: "np.ndarray"):  # type: ignore[no-untyped-def]
+    import numpy as np
+
+    from halfmap.io.mrc import StackSource
+    from halfmap.selection.subsets import image_statistics
+
+    return image_statistics(StackSource(names, root), np.arange(len(names)))
+
+
+def _duplicates(context: JobContext, params: SelectDuplicatesParams) -> Path:
+    import numpy as np
+
+    from halfmap.jobs.micrograph_inputs import micrograph_pixel_sizes
+    from halfmap.selection.duplicates import keep_best
+
+    table, what = _read(params.particles)
+    for column, label in (("micrograph_name", "rlnMicrographName"), ("position_pixel", "rlnCoordinateX")):
+        if column not in table:
+            raise InconsistentDataError(
+                f"{params.particles} must have the column _{label}; got none; duplicates are found by position."
+            )
+    if params.micrograph_pixel_size_angstrom is None:
+        by_group, said = micrograph_pixel_sizes(context, params.particles, table)
+        context.progress.message(said)
+        size = by_group[table.optics.rows_of(table["optics_group"])]
+    else:
+        size = np.full(len(table), params.micrograph_pixel_size_angstrom)
+    origin = table["origin_angstrom"] if "origin_angstrom" in table else np.zeros((len(table), 2))
+    position = table["position_pixel"] * size[:, None] - origin
+    if params.by is not None:
+        score = _numbers(params.particles, what, params.by)
+    else:
+        score = table["figure_of_merit"] if "figure_of_merit" in table else np.zeros(len(table))
+    keep = keep_best(table["micrograph_name"], position, score, distance_angstrom=params.min_distance_angstrom)
+    return _kept(context, table, what, keep)
+
+
+def _join(context: JobContext, params: SelectJoinParams) -> Path:
+    import numpy as np
+
+    read = [_read(path) for path in params.tables]
+    kinds = {what for _, what in read}
+    if len(kinds) > 1:
+        raise InputError("Joined tables must all hold particles or all micrographs; got both; join them separately.")
+    what = kinds.pop()
+    tables = [table for table, _ in read]
+    joined = type(tables[0]).concatenate(tables)  # type: ignore[arg-type]
+    first = np.sort(np.unique(joined.uid, return_index=True)[1])
+    again = len(joined) - len(first)
+    joined = joined.take(first)
+    context.progress.message(
+        f"Joined {len(tables)} tables to {len(joined)} {what}; {again} stood in several and were taken once."
+    )
+    return _write(context.folder / f"join_{what}.star", joined)
+
+
+def _numbers(path: Path, what: str, label: str) -> "np.ndarray":
+    """Return a numeric column of a file by its label, with or without underscore and rln."""
+    from halfmap.io import star
+
+    file = star.read(path)
+    table = file[what] if what in file else next(t for t in file if t.is_loop and t.name != "optics")
+    bare = star.bare_label(label)
+    return table.numbers(bare if bare in table else f"rln{bare}" if f"rln{bare}" in table else bare)
+
+
+def _kept(context: JobContext, table: "ParticleSet | MicrographSet", what: str, keep: "np.ndarray") -> Path:
+    """Write what was selected and, beside it, what was not."""
+    if not keep.any():
+        raise InputError(f"At least one of the {len(table)} {what} must be selected; got none; widen the limits.")
+    selected = _write(context.folder / f"{what}.star", table.take(keep))
+    if not keep.all():
+        _write(context.folder / f"{what}_removed.star", table.take(~keep))
+    context.progress.message(f"Selected {keep.sum()} of {len(table)} {what}.")
+    return selected
+
+
+def _job(command: str, parameters: type, run: object, summary: str, inputs: Sequence[str]) -> JobType:
+    return JobType(
+        command=f"select {command}",
+        folder="Select",
+        parameters=parameters,
+        run=run,  # type: ignore[arg-type]
+        summary=summary,
+        inputs=tuple(inputs),
+    )
+
+
+SPLIT = _job("split", SelectSplitParams, _split, "Split a table into subsets", ("table",))
+VALUES = _job("values", SelectValuesParams, _values, "Select rows by the values of a column", ("table",))
+STATISTICS = _job(
+    "statistics", SelectStatisticsParams, _statistics, "Select particles with ordinary images", ("particles",)
+)
+DUPLICATES = _job(
+    "duplicates",
+    SelectDuplicatesParams,
+    _duplicates,
+    "Keep the best of particles that were picked twice",
+    ("particles",),
+)
+JOIN = _job("join", SelectJoinParams, _join, "Join tables, taking each particle once", ("tables",))
