@@ -13,7 +13,6 @@ from halfmap.geometry.rotations import euler_from_matrix, matrix_from_euler
 from halfmap.io.star import StarTable, as_strings, bare_label
 
 UID_LABEL = "halfmapUid"
-_DECIMALS = 6
 _SMALL = 1e-3  # below it six decimals are too few figures
 
 
@@ -154,8 +153,7 @@ def decode(table: StarTable, fields: Sequence[Field]) -> Decoded:
 def encode(table: Table, fields: Sequence[Field], *, skip: Sequence[str] = ()) -> dict[str, NDArray]:
     """Turn columns into labels and text, in the order of the file they came from.
 
-    Remembered text is used as it is; other numbers get six decimals without trailing zeros, or nine
-    figures below 0.001.
+    Remembered text is used as it is; other numbers get six decimals, or nine figures below 0.001.
 
     Raises
     ------
@@ -187,15 +185,15 @@ def encode(table: Table, fields: Sequence[Field], *, skip: Sequence[str] = ()) -
 
 
 def number_texts(name: str, values: NDArray) -> list[str]:
-    """Return the shortest text of each number that keeps six decimals (nine figures below 0.001)."""
+    """Return each number with six decimals, as RELION writes it, or with nine figures below 0.001."""
     numbers = np.asarray(values, dtype=np.float64)
     if not np.isfinite(numbers).all():
         row = int(np.flatnonzero(~np.isfinite(numbers))[0])
         raise InputError(f"Column {name} must be finite to be written; got {numbers[row]} in row {row + 1}.")
-    return [
-        repr(round(value, _DECIMALS)) if value == 0 or abs(value) >= _SMALL else f"{value:.9g}"
-        for value in numbers.tolist()
-    ]
+    texts = ("%.6f " * len(numbers) % tuple(numbers.tolist())).split()
+    for row in np.flatnonzero((np.abs(numbers) < _SMALL) & (numbers != 0)).tolist():
+        texts[row] = f"{numbers[row]:.9g}"
+    return texts
 
 
 def _by_column(fields: Sequence[Field]) -> dict[str, Field]:

@@ -300,8 +300,8 @@ class _Parser:
                 if comment:
                     self.pending.append(comment)
                 continue
-            first = tokens[0]
-            if _is_header(tokens):
+            first = "" if _is_quoted(text) else tokens[0]
+            if _is_header(first, tokens):
                 if name is not None and opens:
                     self._add(name, {}, header, is_loop=False, lines=[])
                 header, opens, name = self._place("block", comment), True, first[5:]
@@ -395,7 +395,7 @@ class _Parser:
                 if comment:
                     self.pending.append(comment)
                 continue
-            if not tokens[0].startswith("_"):
+            if _is_quoted(text) or not tokens[0].startswith("_"):
                 self._push_back(text)
                 break
             if len(tokens) > 1:
@@ -430,7 +430,7 @@ class _Parser:
             if not tokens:
                 if comment:
                     self.pending.append(comment)
-            elif not tokens[0].startswith("_"):
+            elif _is_quoted(text) or not tokens[0].startswith("_"):
                 self._push_back(text)
                 break
             elif len(tokens) != 2:
@@ -545,8 +545,7 @@ class _Parser:
                 if comment:
                     self.pending.append(comment)
                 continue
-            quoted = text.lstrip()[:1] in "'\""
-            if not quoted and _ends_rows(tokens[0].encode(), len(tokens) == 1):
+            if not _is_quoted(text) and _ends_rows(tokens[0].encode(), len(tokens) == 1):
                 self._push_back(text)
                 ended = True
                 break
@@ -592,8 +591,13 @@ class _Parser:
         return FormatError(self.path or "STAR text", expected=expected, found=found, line=self.line, remedy=remedy)
 
 
-def _is_header(tokens: list[str]) -> bool:
-    return len(tokens) == 1 and tokens[0][:5].lower() == "data_"
+def _is_header(first: str, tokens: list[str]) -> bool:
+    return len(tokens) == 1 and first[:5].lower() == "data_"
+
+
+def _is_quoted(text: str) -> bool:
+    """Whether a line begins with a quoted value, which is never a keyword or a label."""
+    return text.lstrip()[:1] in ("'", '"')
 
 
 def _ends_rows(first: bytes, alone: bool) -> bool:
