@@ -332,7 +332,7 @@ def _read(parameter: Parameter, value: Any) -> Any:
 def _read_one(parameter: Parameter, item: Any, whole: Any) -> Any:
     from pydantic import ValidationError
 
-    if isinstance(item, str) and parameter.type is not str:
+    if isinstance(item, str) and parameter.type not in (str, Path):
         item = item.strip()
     try:
         if parameter.choices:
