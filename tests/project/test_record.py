@@ -148,3 +148,15 @@ def test_changed_and_missing_inputs_are_told(project):
     (project / "numbers.txt").unlink()
     with pytest.raises(ProjectError, match="is missing; bring it back"):
         record.check_inputs_unchanged(entry, project)
+
+
+def test_the_command_line_of_a_record_repeats_it():
+    line = record.command_line(
+        JOB,
+        {"numbers": "my numbers.txt", "extra": ["a", "b"], "invert": False, "mask_diameter": "5.0px", "seed": 1}
+        | {"recenter_angstrom": [-1.0, 2.0, 0.1]},
+    )
+    assert line == (
+        "halfmap count --numbers 'my numbers.txt' --extra a --extra b --recenter -1.0,2.0,0.1 --no-invert "
+        "--mask-diameter 5.0px"
+    )

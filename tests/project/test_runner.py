@@ -251,16 +251,26 @@ def test_a_job_knows_its_paths_seed_and_executor(project):
     }
 
 
-def test_a_report_becomes_report_html(project):
-    class Page:
-        def to_html(self):
-            return "<html></html>"
+@dataclasses.dataclass(frozen=True)
+class Page:
+    command: str = ""
+    created: str = ""
+    version: str = ""
 
+    def to_html(self, *, beside):
+        beside["report_files/large.png"] = b"large"
+        return f"<html>{self.command} of halfmap {self.version}</html>"
+
+
+def test_a_report_is_signed_and_written_with_what_goes_beside_it(project):
     def run(context, values):
         context.report(Page())
         return counting_job.run(context, values)
 
-    assert (run_job(dataclasses.replace(JOB, run=run), params()).folder / "report.html").read_text() == "<html></html>"
+    folder = run_job(dataclasses.replace(JOB, run=run), params(steps=2)).folder
+    page = (folder / "report.html").read_text()
+    assert page.startswith("<html>halfmap count --numbers numbers.txt --steps 2 of halfmap 0.")
+    assert (folder / "report_files" / "large.png").read_bytes() == b"large"
 
 
 def test_a_job_is_a_function_with_the_same_folder_and_checks(project):

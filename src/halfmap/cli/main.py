@@ -5,7 +5,8 @@ Only the module of the command that was asked for is imported.
 """
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import typer
@@ -29,9 +30,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except HalfmapError as error:
         complain(str(error))
         sys.exit(OTHER if isinstance(error, ComputeError | JobFailed) else MISTAKE)
-    except KeyboardInterrupt:
-        complain("Interrupted; the state is kept: go on with --continue and the job's folder.")
-        sys.exit(INTERRUPTED)
     except Exception as error:  # noqa: BLE001 - the last resort, so that no traceback reaches a user
         notes = " ".join(getattr(error, "__notes__", []))
         complain(f"Unexpected {type(error).__name__}: {error}. {notes}")
@@ -112,13 +110,23 @@ def _run(job_type: JobType, values: dict[str, Any], run: dict[str, Any]) -> None
     from halfmap.project.runner import continue_from_values, run_from_values
 
     out, settings, reference = run.pop("out", None), run.pop("settings", None), run.pop("continue", None)
-    with LiveDisplay() as display:
+    with _interrupt_told(), LiveDisplay() as display:
         if reference is not None:
             given = {**values, **({"out": out} if out else {}), **({"settings": settings} if settings else {})}
             result = continue_from_values(job_type, reference, given, options=run, display=display)
         else:
             result = run_from_values(job_type, values, options=run, out=out, settings=settings, display=display)
     typer.echo(result.main_output)
+
+
+@contextmanager
+def _interrupt_told() -> Iterator[None]:
+    """Say where the state of an interrupted job is; typer alone would end with the code and no word."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        complain(" ".join(["Interrupted.", *getattr(error, "__notes__", [])]))
+        raise typer.Exit(INTERRUPTED) from error
 
 
 def _as_rerun(words: list[str]) -> list[str]:

@@ -1,6 +1,5 @@
 """`halfmap jobs …`: the jobs of a project, by number, folder or alias."""
 
-import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,7 +10,6 @@ from halfmap.errors import InputError, ProjectError
 from halfmap.project import record
 from halfmap.project.folder import JobFolder, find_job, find_project, job_folders, move_to_trash, set_alias
 from halfmap.project.job import ImmediateCommand, JobType
-from halfmap.project.parameters import from_json, parameters_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,29 +68,9 @@ def show_job(params: JobParams) -> Iterator[str]:
         yield f"parameter {name}: {value}"
     if job.note():
         yield from (f"note: {line}" for line in job.note().splitlines())
-    yield f"again: {command_line(entry)}"
+    yield f"again: {record.command_line(_job_type(entry), entry['parameters'])}"
     if entry["main_output"] is not None:
         yield f"main output: {entry['main_output']}"
-
-
-def command_line(entry: dict[str, Any]) -> str:
-    """Return the command that would make a job of the same parameters; those at their defaults are left out."""
-    from halfmap.jobs.registry import find
-
-    job_type = find(entry["command"]).load()
-    params: Any = from_json(job_type.parameters, entry["parameters"])
-    words = ["halfmap", *entry["command"].split(" ")]
-    for parameter in parameters_of(job_type.parameters):
-        value = getattr(params, parameter.name)
-        if value is None or (not parameter.required and value == parameter.default):
-            continue
-        if parameter.type is bool:
-            words.append(parameter.flag if value else f"--no-{parameter.flag.removeprefix('--')}")
-        elif parameter.many:
-            words += [word for item in value for word in (parameter.flag, str(item))]
-        else:
-            words += [parameter.flag, parameter.written(value)]
-    return shlex.join(words)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,14 +105,10 @@ def note_job(params: NoteParams) -> Iterator[str]:
 
 def rerun_job(params: JobParams) -> Iterator[str]:
     """Run the job again as it was, and yield the path of its main output."""
-    from halfmap.jobs.registry import find
     from halfmap.project.runner import run_from_values
 
     job = find_job(find_project(), params.job)
-    job_type = find(record.read_record(job.path)["command"]).load()
-    if not isinstance(job_type, JobType):
-        raise ProjectError(f"A job must belong to a command that makes jobs; got {job_type.command}; begin it anew.")
-    yield str(run_from_values(job_type, {}, settings=job.path).main_output)
+    yield str(run_from_values(_job_type(record.read_record(job.path)), {}, settings=job.path).main_output)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,6 +175,16 @@ def clean_jobs(params: CleanParams) -> Iterator[str]:
 def _entry(job: JobFolder) -> dict[str, Any]:
     """Return the job's record, empty for jobs of other programs."""
     return record.read_record(job.path) if (job.path / record.NAME).is_file() else {}
+
+
+def _job_type(entry: dict[str, Any]) -> JobType:
+    """Return the job type of a record."""
+    from halfmap.jobs.registry import find
+
+    found = find(entry["command"]).load()
+    if not isinstance(found, JobType):
+        raise ProjectError(f"A job must belong to a command that makes jobs; got {found.command}; begin it anew.")
+    return found
 
 
 def _output(entry: dict[str, Any]) -> str:

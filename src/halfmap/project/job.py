@@ -33,14 +33,17 @@ and one line in `halfmap.jobs.registry`. Paths among ``inputs`` reach ``run`` ab
 makes no folder is an `ImmediateCommand`; its ``run`` takes the parameters and yields lines of text.
 """
 
+import dataclasses
+import importlib.metadata
 import inspect
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from halfmap.errors import ComputeError
-from halfmap.io.atomic import write_text
+from halfmap.io.atomic import replacing, write_text
 from halfmap.project.options import RunOptions
 from halfmap.project.parameters import Parameter, parameters_of
 
@@ -52,11 +55,22 @@ DEFAULT_SEED = 1
 
 
 class Page(Protocol):
-    """A report that can turn itself into one self-contained HTML page."""
+    """A report, as `halfmap.report.blocks.Report` is one: a dataclass that can turn itself into a page."""
 
-    def to_html(self) -> str:
-        """Return the page."""
-        ...
+    @property
+    def command(self) -> str:
+        """The command that made it; the job fills it in, with date and version."""
+
+    @property
+    def created(self) -> str:
+        """Date and time."""
+
+    @property
+    def version(self) -> str:
+        """Version of halfmap."""
+
+    def to_html(self, *, beside: dict[str, bytes] | None = None) -> str:
+        """Return the page; what does not fit into it goes into ``beside``, by path relative to the page."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -121,6 +135,7 @@ class JobContext:
     ----------
     folder : the job's folder, absolute.
     project : the project's folder, absolute.
+    command : the command line that repeats the job.
     options : where and with what to run.
     progress : takes ``start(label, total)``, ``advance(n)`` and ``message(text)``.
     log : writes a line into ``run.log``.
@@ -134,6 +149,7 @@ class JobContext:
         *,
         folder: Path,
         project: Path,
+        command: str,
         options: RunOptions,
         progress: "JobProgress",
         log: Callable[[str], None],
@@ -143,6 +159,7 @@ class JobContext:
     ) -> None:
         self.folder = folder
         self.project = project
+        self.command = command
         self.options = options
         self.progress = progress
         self.log = log
@@ -204,9 +221,21 @@ class JobContext:
             )
 
     def report(self, report: Page) -> Path:
-        """Write the job's ``report.html``."""
+        """Write the job's ``report.html``, signed with command, date and version, and what goes beside it."""
+        page: Any = report
+        signed = dataclasses.replace(
+            page,
+            command=page.command or self.command,
+            created=page.created or f"{datetime.now():%Y-%m-%d %H:%M}",
+            version=page.version or importlib.metadata.version("halfmap"),
+        )
+        beside: dict[str, bytes] = {}
+        text = signed.to_html(beside=beside)
+        for name, content in beside.items():
+            with replacing(self.folder / name) as temporary:
+                temporary.write_bytes(content)
         path = self.folder / "report.html"
-        write_text(path, report.to_html())
+        write_text(path, text)
         return path
 
 

@@ -5,6 +5,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from halfmap.errors import FormatError, InputError, ProjectError
 from halfmap.io.atomic import write_json
 from halfmap.project.folder import find_job
 from halfmap.project.job import DEFAULT_SEED, JobType
-from halfmap.project.parameters import to_json
+from halfmap.project.parameters import from_json, parameters_of, to_json
 
 NAME = "job.json"
 _WHOLE_BYTES = 64 << 20
@@ -190,6 +191,28 @@ def read_settings(project: Path, source: str | Path, job_type: JobType) -> dict[
             f"`{record['command']}` in {path}; use a job.json that `{job_type.command}` made."
         )
     return dict(record["parameters"])
+
+
+def command_line(job_type: JobType, values: Mapping[str, Any]) -> str:
+    """Return the command that makes a job of these parameters; those at their defaults are left out.
+
+    Parameters
+    ----------
+    values : the parameters as ``job.json`` holds them.
+    """
+    params: Any = from_json(job_type.parameters, values)
+    words = ["halfmap", *job_type.command.split(" ")]
+    for parameter in parameters_of(job_type.parameters):
+        value = getattr(params, parameter.name)
+        if value is None or (not parameter.required and value == parameter.default):
+            continue
+        if parameter.type is bool:
+            words.append(parameter.flag if value else f"--no-{parameter.flag.removeprefix('--')}")
+        elif parameter.many:
+            words += [word for item in value for word in (parameter.flag, str(item))]
+        else:
+            words += [parameter.flag, parameter.written(value)]
+    return shlex.join(words)
 
 
 def write_settings(path: Path, record: Mapping[str, Any]) -> None:

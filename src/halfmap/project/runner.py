@@ -181,7 +181,7 @@ def _run_in(
         log = _Log(job.path / "run.log")
         stack.callback(log.close)
         signalled = stack.enter_context(_signals())
-        stack.enter_context(_end_noted(job, emit, log))
+        stack.enter_context(_end_noted(job, job_type, emit, log))
         progress = JobProgress(emit=emit, log=log.line, display=display)
         for request in ABORT_REQUESTS:
             (job.path / request).unlink(missing_ok=True)
@@ -204,6 +204,7 @@ def _run_in(
         context = JobContext(
             folder=job.path,
             project=project,
+            command=record.command_line(job_type, entry["parameters"]),
             options=options,
             progress=progress,
             log=log.line,
@@ -226,7 +227,7 @@ def _run_in(
 
 
 @contextmanager
-def _end_noted(job: JobFolder, emit: Callable[..., Any], log: "_Log") -> Iterator[None]:
+def _end_noted(job: JobFolder, job_type: JobType, emit: Callable[..., Any], log: "_Log") -> Iterator[None]:
     """Leave marker, event and traceback of a job that does not succeed, as far as the disk still takes them."""
     try:
         yield
@@ -238,7 +239,10 @@ def _end_noted(job: JobFolder, emit: Callable[..., Any], log: "_Log") -> Iterato
         with suppress(OSError):
             job.mark(ABORTED if interrupted else FAILED, reason)
         emit("aborted" if interrupted else "failed", reason=reason)
-        error.add_note(f"The traceback is in {job.path / 'run.log'}.")
+        if interrupted:
+            error.add_note(f"The state is kept: go on with `halfmap {job_type.command} --continue {job.path}`.")
+        else:
+            error.add_note(f"The traceback is in {job.path / 'run.log'}.")
         raise
 
 
