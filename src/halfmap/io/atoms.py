@@ -1,0 +1,91 @@
+"""Atomic models from PDB and mmCIF files."""
+
+from pathlib import Path
+
+import gemmi
+import numpy as np
+
+from halfmap.data.atomic_models import (
+    HYDROGENS_PER_ATOM,
+    MASS_DALTON,
+    NUCLEIC_ACID_VOLUME_ANGSTROM3_PER_DALTON,
+    PROTEIN_VOLUME_ANGSTROM3_PER_DALTON,
+    AtomicModel,
+)
+from halfmap.errors import FormatError, InputError
+
+
+def read_atoms(path: str | Path, *, assembly: str = "") -> AtomicModel:
+    """Read the first model of a PDB or mmCIF file.
+
+    Parameters
+    ----------
+    path : ``.pdb``, ``.ent``, ``.cif`` or ``.mmcif``, also with ``.gz``.
+    assembly : name of a biological assembly that the file defines, as ``1``; the atoms as they stand if empty.
+
+    Returns
+    -------
+    AtomicModel
+        In the file's order and frame, without water, without hydrogens of its own (each carbon and
+        nitrogen carries its mean number), and with the first of alternative conformers.
+
+    Raises
+    ------
+    InputError
+        There is no such file, or no assembly of that name.
+    FormatError
+        The file cannot be read as a model, or holds no atom.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"A model must be a PDB or mmCIF file; got {path}, which does not exist; correct the path.")
+    try:
+        structure = gemmi.read_structure(str(path))
+    except (RuntimeError, ValueError, OSError, IndexError) as error:
+        raise FormatError(path, expected="a PDB or mmCIF model", found=str(error)) from error
+    structure.remove_alternative_conformations()
+    structure.remove_hydrogens()
+    structure.remove_waters()
+    if len(structure) == 0 or structure[0].count_atom_sites() == 0:
+        raise FormatError(path, expected="a model with atoms", found="none", remedy="check the file's format")
+    if assembly:
+        known = [a.name for a in structure.assemblies]
+        if assembly not in known:
+            raise InputError(
+                f"An assembly of {path} must be one of {', '.join(known) or '(none defined)'}; got {assembly!r}; "
+                "choose one or leave it out."
+            )
+        structure.transform_to_assembly(assembly, gemmi.HowToNameCopiedChain.AddNumber)
+    return _model(structure[0])
+
+
+def _model(model: gemmi.Model) -> AtomicModel:
+    elements, names, positions, occupancies, numbers, nucleic, masses = [], [], [], [], [], [], []
+    number = 0
+    for chain in model:
+        number += 1
+        for residue in chain:
+            number += 1
+            is_nucleic = gemmi.find_tabulated_residue(residue.name).is_nucleic_acid()
+            for atom in residue:
+                symbol = atom.element.name
+                elements.append(symbol)
+                names.append(atom.name)
+                positions.append(atom.pos.tolist())
+                occupancies.append(atom.occ)
+                numbers.append(number)
+                nucleic.append(is_nucleic)
+                masses.append(MASS_DALTON.get(symbol, atom.element.weight))
+    hydrogens = np.array([HYDROGENS_PER_ATOM.get(symbol, 0.0) for symbol in elements])
+    mass = np.array(masses) + hydrogens * MASS_DALTON["H"]
+    volume = np.where(nucleic, NUCLEIC_ACID_VOLUME_ANGSTROM3_PER_DALTON, PROTEIN_VOLUME_ANGSTROM3_PER_DALTON)
+    return AtomicModel(
+        elements=np.array(elements, dtype="U2"),
+        positions_angstrom=np.array(positions, dtype=np.float64),
+        occupancies=np.array(occupancies, dtype=np.float64),
+        hydrogens=hydrogens,
+        masses_dalton=mass,
+        volumes_angstrom3=mass * volume,
+        names=np.array(names, dtype="U4"),
+        residue_numbers=np.array(numbers, dtype=np.int64),
+    )
