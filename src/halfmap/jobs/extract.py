@@ -1,8 +1,9 @@
 """``halfmap extract``: particle images cut out of micrographs, or cut out again."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from halfmap.errors import InconsistentDataError, InputError
 from halfmap.extraction.params import ExtractParams
@@ -11,6 +12,8 @@ from halfmap.project.job import JobContext, JobType
 if TYPE_CHECKING:
     from halfmap.data.particles import ParticleSet
     from halfmap.jobs.extract_micrograph import ExtractedMicrograph
+    from halfmap.jobs.per_micrograph import Rejected
+    from halfmap.report.blocks import Report
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +68,7 @@ def run(context: JobContext, params: ExtractJobParams) -> Path:
     tasks = extract_micrograph.tasks(context, params, wanted)
     largest = max(task.memory_bytes for task in tasks)
     context.expect_memory(largest, "one micrograph and its windows in each worker")
-    done: list[ExtractedMicrograph] = []
+    done: list[tuple[str, ExtractedMicrograph]] = []
     keep, names, reasons = [], [], []
     results = resumable_map(
         context,
@@ -79,7 +82,7 @@ def run(context: JobContext, params: ExtractJobParams) -> Path:
         if isinstance(result, Rejected):
             rejected.append(result)
             continue
-        done.append(result)
+        done.append((task.name, result))
         stack = context.relative(task.stack)
         number = 0
         for row, reason in zip(task.rows, result.reason, strict=True):
@@ -108,6 +111,7 @@ def run(context: JobContext, params: ExtractJobParams) -> Path:
         f"Extracted {len(extracted)} particles from {len(done)} micrographs; set aside {len(reasons)} particles and "
         f"{len(rejected)} micrographs."
     )
+    context.report(_page(context, params, extracted, done, reasons, rejected))
     forget_states(context)
     return output
 
@@ -128,6 +132,77 @@ def _table(params: ExtractJobParams, particles: "ParticleSet", keep: list[int], 
         ctf_premultiplied=params.premultiply_ctf,
     )
     return replace(extracted, optics=optics).without_unused_optics()
+
+
+def _page(
+    context: JobContext,
+    params: ExtractJobParams,
+    extracted: "ParticleSet",
+    counts: "Sequence[tuple[str, ExtractedMicrograph]]",
+    reasons: "Sequence[tuple[int, str]]",
+    rejected: "Sequence[Rejected]",
+) -> "Report":
+    """Return the job's page."""
+    from collections import Counter
+    from functools import partial
+
+    import numpy as np
+
+    from halfmap.jobs import stack_report
+    from halfmap.report.blocks import Axis, Facts, Histogram, Note, Report, Section, Table
+
+    names = extracted["image_name"]
+    shown = names[np.unique(np.linspace(0, len(names) - 1, 2000).astype(np.int64))]
+    chunks = np.array_split(shown, max(1, len(shown) // 500))
+    radius = params.background_radius_pixel(float(extracted.optics["micrograph_pixel_size_angstrom"][0]))
+    parts = list(context.executor.map(partial(stack_report.measure, context.project, radius), chunks))
+    deviations = np.concatenate([one.background_deviation for _, one in counts])
+    blocks: list[Any] = [
+        Table(
+            title="Particles of each micrograph",
+            columns=("micrograph", "extracted", "set aside", "background deviation before"),
+            rows=[
+                (name, one.n_kept, len(one.reason) - one.n_kept, float(np.nanmedian(one.background_deviation)))
+                for name, one in counts
+            ],
+        )
+    ]
+    if reasons or rejected:
+        why = Counter(reason for _, reason in reasons)
+        text = [f"{n} particles: {reason}." for reason, n in why.most_common()]
+        text += [f"{one.name}: {one.reason}." for one in rejected]
+        blocks.insert(0, Note(text="\n\n".join(["Set aside, listed in rejected.star:", *text]), level="warning"))
+    return Report(
+        title="Extraction",
+        summary=f"{len(extracted)} particles from {len(counts)} micrographs.",
+        facts=Facts(
+            facts=(
+                ("particles", len(extracted)),
+                ("micrographs", len(counts)),
+                ("set aside", len(reasons)),
+                ("box", params.image_side, "px"),
+                ("pixel size", float(extracted.optics["pixel_size_angstrom"][0]), "Å"),
+            )
+        ),
+        sections=(
+            stack_report.pictures(context.project, names, sum(one.total for _, one in counts)),
+            stack_report.background(
+                np.concatenate([part.mean for part in parts]), np.concatenate([part.deviation for part in parts])
+            ),
+            Section(
+                title="Micrographs",
+                blocks=(
+                    Histogram.of(
+                        deviations,
+                        title="Background deviation before normalising",
+                        x=Axis(label="standard deviation", unit="grey values"),
+                        caption="A second hump or a tail: carbon, ice, or micrographs of another kind.",
+                    ),
+                    *blocks,
+                ),
+            ),
+        ),
+    )
 
 
 JOB = JobType(

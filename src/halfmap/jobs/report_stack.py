@@ -1,0 +1,114 @@
+"""``halfmap report stack``: a page about any stack of images, or some of them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from annotated_types import Gt
+
+from halfmap.errors import InconsistentDataError, InputError
+from halfmap.project.job import JobContext, JobType
+from halfmap.units import Length
+
+IMAGES_PER_TASK = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportStackParams:
+    """Inputs and settings of ``halfmap report stack``."""
+
+    particles: Path
+    """STAR file of particles, or an MRC stack."""
+
+    select: tuple[str, ...] = ()
+    """Only particles for which these conditions hold, as 'rlnDefocusU>=15000'."""
+
+    background_diameter: Length | None = None
+    """Diameter of the circle outside which pixels count as background. Default: 75 % of the box."""
+
+    max_images: Annotated[int, Gt(0)] | None = None
+    """Look at no more than this many, evenly spaced. Default: all."""
+
+
+def run(context: JobContext, params: ReportStackParams) -> Path:
+    """Write the page, and return its path."""
+    from functools import partial
+
+    import numpy as np
+
+    from halfmap.io import mrc
+    from halfmap.jobs import stack_report
+    from halfmap.report.blocks import Facts, Report
+
+    names, root = _images(context, params)
+    n_all = len(names)
+    if params.max_images is not None and n_all > params.max_images:
+        names = names[np.unique(np.linspace(0, n_all - 1, params.max_images).astype(np.int64))]
+    grid = mrc.StackSource(names[:1], root).grid
+    radius = params.background_diameter and params.background_diameter.to_pixel(grid.pixel_size_angstrom) / 2
+    chunks = [names[start : start + IMAGES_PER_TASK] for start in range(0, len(names), IMAGES_PER_TASK)]
+    context.expect_memory(8 * IMAGES_PER_TASK * grid.n_pixels, "images measured at a time in each worker")
+    parts = list(
+        context.executor.map(
+            partial(stack_report.measure, root, radius), chunks, progress=context.progress, label="Measuring"
+        )
+    )
+    total = sum((part.total for part in parts[1:]), parts[0].total)
+    return context.report(
+        Report(
+            title=f"Stack {params.particles.name}",
+            summary=f"{len(names)} of {n_all} images looked at." if len(names) < n_all else f"{n_all} images.",
+            facts=Facts(
+                facts=(
+                    ("images", n_all),
+                    ("box", grid.side, "px"),
+                    ("pixel size", grid.pixel_size_angstrom, "Å"),
+                )
+            ),
+            sections=(
+                stack_report.pictures(root, names, total),
+                stack_report.background(
+                    np.concatenate([part.mean for part in parts]), np.concatenate([part.deviation for part in parts])
+                ),
+            ),
+        )
+    )
+
+
+def _images(context: JobContext, params: ReportStackParams):  # type: ignore[no-untyped-def]
+    """Return the image names to look at, and the folder they are relative to."""
+    import numpy as np
+
+    from halfmap.io import mrc, star
+    from halfmap.io.relion_paths import resolve_paths
+    from halfmap.selection.conditions import Condition
+
+    path = params.particles
+    if path.suffix != ".star":
+        if params.select:
+            raise InputError("--select must go with a STAR file; got a stack; give the STAR file that lists it.")
+        n = mrc.read_header(path).shape[0]
+        return np.array([f"{i:06d}@{path.name}" for i in range(1, n + 1)], dtype=object), path.parent
+    file = star.read(path)
+    table = next((table for table in file if "rlnImageName" in table), None)
+    if table is None:
+        raise InconsistentDataError(f"{path} must have the column _rlnImageName; got none; choose a particle file.")
+    keep = np.ones(len(table), dtype=bool)
+    for text in params.select:
+        condition = Condition.parse(text)
+        label = condition.label if condition.label in table else f"rln{condition.label}"
+        keep &= condition.holds(table.text(label if label in table else condition.label))
+    if not keep.any():
+        raise InputError(f"--select must leave an image; got none of {len(table)}; widen the conditions.")
+    names = table.text("rlnImageName")[keep]
+    return names, resolve_paths(path, context.project, names)
+
+
+JOB = JobType(
+    command="report stack",
+    folder="Report",
+    parameters=ReportStackParams,
+    run=run,
+    summary="Show a stack or some of its images: montage, mean, background",
+    inputs=("particles",),
+)
