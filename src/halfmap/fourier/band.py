@@ -101,7 +101,7 @@ class FourierBand:
 
     def to(self, device: torch.device | str) -> "FourierBand":
         """Return the band with its index tensors on another device."""
-        return replace(self, device=device)
+        return self if self.indices.device == torch.device(device) else replace(self, device=device)
 
     def head(self, shell: int) -> "FourierBand":
         """Return the band up to a lower shell: its values are the first of this band's.

@@ -229,7 +229,7 @@ def extract(padded: PaddedTransform, rotations: Rotations, band: FourierBand) ->
     Imaging 10, 473, for the gridding correction.
     """
     planes = _planes(rotations, padded.values.device)
-    coordinates = padded.grid.coordinates(band.to(padded.values.device))
+    coordinates = padded.grid.coordinates(band).to(padded.values.device)
     slices = _Extract.apply(padded.values, planes, coordinates)
     scale = padded.grid.field_scale(band)
     slices = slices if scale == 1.0 else slices * scale
@@ -273,7 +273,7 @@ def insert(
         shapes = tuple(values.shape), None if weights is None else tuple(weights.shape)
         raise ShapeError(f"Values and weights must have shape {expected}; got {shapes[0]} and {shapes[1]}.")
     planes = _planes(rotations, values.device)
-    coordinates = grid.coordinates(band.to(values.device))
+    coordinates = grid.coordinates(band).to(values.device)
     real = values.real.dtype
     if weights is None:
         weights = torch.empty(0, dtype=real, device=values.device)

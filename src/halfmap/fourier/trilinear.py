@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-POINTS_AT_ONCE = {"cpu": 1 << 18}
+POINTS_AT_ONCE = {"cpu": 1 << 15}
 """Points of a chunk by device type: temporaries stay in a cache on a CPU and fill an accelerator."""
 
 

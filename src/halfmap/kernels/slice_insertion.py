@@ -78,6 +78,7 @@ def _insert(
     sign = np.empty(BLOCK, np.float32)
     one = np.float32(1)
     weighted = weight.size > 0
+    alone = bool(owned.all())
     for n in range(planes.shape[0]):
         for start in range(0, coordinates.shape[0], BLOCK):
             count = min(BLOCK, coordinates.shape[0] - start)
@@ -89,7 +90,7 @@ def _insert(
                 imag = values[n, start + i, 1] * sign[i]
                 for dz in range(2):
                     low = cell[i] + dz * sheet
-                    if not owned[low // sheet]:
+                    if not (alone or owned[low // sheet]):
                         continue
                     wz = fz if dz else one - fz
                     for dy in range(2):
