@@ -1,0 +1,1 @@
+"""Reports: blocks of data, and the one self-contained page that shows them."""

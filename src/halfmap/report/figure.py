@@ -1,0 +1,227 @@
+"""Figures as SVG that takes the colours and the font of the page it stands in."""
+
+import io
+import re
+import threading
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.colors import ListedColormap, to_hex
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+
+from halfmap.report.blocks import Axis, Curve, Histogram, Mark, Scatter
+
+N_SERIES = 6
+"""Series colours that the page defines, ``--series-1`` and on."""
+
+_COLOUR_MAP, _COLOUR_FROM = "plasma", 0.22  # what is darker does not show on a dark page or a micrograph
+
+_RASTERISED_FROM = 1500
+_WIDTH_INCH, _HEIGHT_INCH = 6.0, 3.5
+_LOCK = threading.Lock()
+
+# Stand-ins that no figure uses, replaced by the page's own colours.
+_INK, _MUTED, _RULE = "#0a0b01", "#0a0b02", "#0a0b03"
+_SERIES = tuple(f"#0a0c{number:02x}" for number in range(1, N_SERIES + 1))
+_VARIABLE_OF = {
+    _INK: "var(--ink)",
+    _MUTED: "var(--muted)",
+    _RULE: "var(--rule)",
+    **{colour: f"var(--series-{number})" for number, colour in enumerate(_SERIES, start=1)},
+}
+_STYLE: Any = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "halfmap",
+    "font.size": 10.0,
+    "axes.edgecolor": _RULE,
+    "axes.labelcolor": _MUTED,
+    "axes.linewidth": 0.8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": _RULE,
+    "grid.linewidth": 0.6,
+    "text.color": _INK,
+    "xtick.color": _RULE,
+    "ytick.color": _RULE,
+    "xtick.labelcolor": _MUTED,
+    "ytick.labelcolor": _MUTED,
+    "xtick.major.size": 3.0,
+    "ytick.major.size": 0.0,
+    "legend.frameon": False,
+    "legend.labelcolor": _INK,
+    "lines.linewidth": 1.8,
+    "lines.solid_capstyle": "round",
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+    "savefig.facecolor": "none",
+}
+_LINE_STYLES = {"line": "-", "dashed": (0, (5, 3)), "dotted": (0, (1, 2)), "points": "none", "steps": "-"}
+_NICE_RESOLUTIONS_ANGSTROM = (
+    200, 100, 50, 30, 20, 15, 12, 10, 9, 8, 7, 6, 5, 4.5, 4, 3.5, 3.2, 3, 2.8, 2.6, 2.4, 2.2, 2, 1.8, 1.6, 1.5, 1.4,
+    1.3, 1.2, 1.1, 1, 0.9, 0.8, 0.7, 0.6, 0.5,
+)  # fmt: skip
+
+
+def colour_scale(n_colours: int = 64) -> list[str]:
+    """Return the colours of coded values, from low to high, as ``#rrggbb``."""
+    shares = np.linspace(_COLOUR_FROM, 1, n_colours)
+    return [to_hex(colour) for colour in matplotlib.colormaps[_COLOUR_MAP](shares)]
+
+
+def svg(block: Curve | Histogram | Scatter) -> str:
+    """Draw a block.
+
+    Parameters
+    ----------
+    block : what is drawn; its title and caption are left to the page.
+
+    Returns
+    -------
+    An ``<svg>`` element for an HTML page that defines ``--ink``, ``--muted``, ``--rule`` and
+    ``--series-1`` to ``--series-6``.
+    """
+    with _LOCK, matplotlib.rc_context(_STYLE):  # matplotlib's settings belong to the whole process
+        height = _WIDTH_INCH * 0.8 if isinstance(block, Scatter) and block.equal else _HEIGHT_INCH
+        figure = Figure(figsize=(_WIDTH_INCH, height), layout="constrained")
+        FigureCanvasSVG(figure)
+        axes = figure.add_subplot()
+        if isinstance(block, Curve):
+            _draw_curve(axes, block)
+        elif isinstance(block, Histogram):
+            _draw_histogram(axes, block)
+        else:
+            _draw_scatter(figure, axes, block)
+        stream = io.StringIO()
+        figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    return _for_page(stream.getvalue())
+
+
+def _draw_curve(axes: Axes, block: Curve) -> None:
+    for number, line in enumerate(block.lines):
+        axes.plot(
+            line.x,
+            line.y,
+            linestyle=_LINE_STYLES[line.style],
+            marker="o" if line.style == "points" else None,
+            markersize=3.5,
+            markeredgewidth=0,
+            drawstyle="steps-mid" if line.style == "steps" else "default",
+            label=line.label or None,
+            color=_SERIES[number % N_SERIES],
+        )
+    _finish(axes, block.x, block.y, block.marks)
+    _legend(axes, sum(bool(line.label) for line in block.lines))
+
+
+def _draw_histogram(axes: Axes, block: Histogram) -> None:
+    edges = np.asarray(block.edges)
+    for number, bars in enumerate(block.bars):
+        colour = _SERIES[number % N_SERIES]
+        axes.stairs(bars.counts, edges, fill=True, color=colour, alpha=0.35 if len(block.bars) > 1 else 0.75)
+        if len(block.bars) > 1:
+            axes.stairs(bars.counts, edges, color=colour, linewidth=1.4, label=bars.label or None)
+    axes.set_xlim(edges[0], edges[-1])
+    axes.grid(visible=False, axis="x")
+    if block.y.scale == "linear":
+        axes.set_ylim(bottom=0)
+    _finish(axes, block.x, block.y, block.marks)
+    _legend(axes, sum(bool(bars.label) for bars in block.bars) if len(block.bars) > 1 else 0)
+
+
+def _draw_scatter(figure: Figure, axes: Axes, block: Scatter) -> None:
+    points = np.asarray(block.points)
+    drawn = axes.scatter(
+        points[:, 0],
+        points[:, 1],
+        s=float(np.clip(20000 / max(len(points), 1), 2, 22)),
+        c=block.colours if block.colours is not None else "#4a86e8",
+        cmap=ListedColormap(colour_scale()) if block.colours is not None else None,
+        linewidths=0,
+        alpha=0.8 if len(points) < _RASTERISED_FROM else 0.5,
+        rasterized=len(points) >= _RASTERISED_FROM,
+    )
+    if block.colours is not None:
+        bar = figure.colorbar(drawn, ax=axes, label=_label(block.colour) if block.colour else "", pad=0.02)
+        bar.outline.set_visible(False)
+    if block.equal:
+        axes.set_aspect("equal", adjustable="datalim")
+    _finish(axes, block.x, block.y, ())
+
+
+def _finish(axes: Axes, x: Axis, y: Axis, marks: object) -> None:
+    for mark in marks if isinstance(marks, list | tuple) else ():
+        _draw_mark(axes, mark)
+    axes.margins(x=0.01)
+    axes.set_xlabel(_label(x))
+    axes.set_ylabel(_label(y))
+    for name, axis in (("x", x), ("y", y)):
+        if axis.scale == "log":
+            getattr(axes, f"set_{name}scale")("log")
+        getattr(axes, f"set_{name}lim")(*axis.limits)
+        ticks = axes.xaxis if name == "x" else axes.yaxis
+        if axis.scale == "resolution":
+            ticks.set_major_locator(FixedLocator(_resolution_ticks(*getattr(axes, f"get_{name}lim")())))
+            ticks.set_minor_locator(NullLocator())
+            ticks.set_major_formatter(FuncFormatter(lambda frequency, _: f"{1 / frequency:.3g}"))
+        elif axis.scale == "linear":
+            ticks.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
+
+
+def _draw_mark(axes: Axes, mark: Mark) -> None:
+    draw = axes.axvline if mark.axis == "x" else axes.axhline
+    draw(mark.value, color=_MUTED, linewidth=1.0, linestyle=(0, (3, 3)), zorder=1)
+    if mark.label:
+        across = axes.get_xaxis_transform() if mark.axis == "x" else axes.get_yaxis_transform()
+        place = (mark.value, 0.98) if mark.axis == "x" else (0.99, mark.value)
+        axes.annotate(
+            mark.label,
+            place,
+            xycoords=across,
+            xytext=(4, 0) if mark.axis == "x" else (0, 3),
+            textcoords="offset points",
+            ha="left" if mark.axis == "x" else "right",
+            va="top" if mark.axis == "x" else "bottom",
+            color=_MUTED,
+            fontsize=9,
+        )
+
+
+def _legend(axes: Axes, n_labels: int) -> None:
+    if n_labels:
+        axes.legend(loc="best" if n_labels < 4 else "upper right", fontsize=9.5, handlelength=1.6)
+
+
+def _label(axis: Axis) -> str:
+    return f"{axis.label} ({axis.unit})" if axis.unit else axis.label
+
+
+def _resolution_ticks(low: float, high: float) -> list[float]:
+    """Return spatial frequencies of round resolutions, far enough apart to be read."""
+    ticks: list[float] = []
+    for resolution in _NICE_RESOLUTIONS_ANGSTROM:
+        frequency = 1.0 / resolution
+        if low < frequency <= high and frequency - (ticks[-1] if ticks else low) > 0.075 * (high - low):
+            ticks.append(frequency)
+    return ticks
+
+
+def _for_page(text: str) -> str:
+    """Cut the element out, and let colours, font and size follow the page."""
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)
+    text = re.sub(r"<!--.*?-->\s*", "", text, flags=re.DOTALL)
+    text = re.sub(
+        r' id="(?:figure|axes|patch|text|line2d|matplotlib\.axis|xtick|ytick|legend|PathCollection)_\d+"', "", text
+    )
+    text = re.sub(r"<svg [^>]*?viewBox=\"([^\"]+)\"[^>]*>", r'<svg viewBox="\1" role="img">', text, count=1)
+    text = re.sub(r"font: ([\d.]+)px [^;\"]+", r"font-size: \1px", text)
+    text = re.sub(r"font-family: [^;\"]+;? ?", "", text)
+    for colour, variable in _VARIABLE_OF.items():
+        text = text.replace(colour, variable)
+    return text.strip()

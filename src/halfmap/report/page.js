@@ -1,0 +1,114 @@
+"use strict";
+(() => {
+  const root = document.documentElement;
+  const dark = matchMedia("(prefers-color-scheme: dark)");
+  const kept = () => { try { return localStorage.getItem("halfmap-theme"); } catch { return null; } };
+  const show = (theme) => { root.dataset.theme = theme; };
+  show(kept() || (dark.matches ? "dark" : "light"));
+  dark.addEventListener("change", () => { if (!kept()) show(dark.matches ? "dark" : "light"); });
+  document.getElementById("theme").addEventListener("click", () => {
+    const theme = root.dataset.theme === "dark" ? "light" : "dark";
+    show(theme);
+    try { localStorage.setItem("halfmap-theme", theme); } catch { /* a private window keeps nothing */ }
+  });
+
+  for (const button of document.querySelectorAll(".copy")) {
+    button.addEventListener("click", async () => {
+      const code = button.parentElement.querySelector("code");
+      try { await navigator.clipboard.writeText(code.textContent); button.textContent = "copied"; }
+      catch { getSelection().selectAllChildren(code); }
+    });
+  }
+
+  for (const table of document.querySelectorAll("table.sortable")) {
+    const body = table.tBodies[0];
+    const headings = [...table.tHead.rows[0].cells];
+    headings.forEach((heading, column) => {
+      if (body.rows[0] && body.rows[0].cells[column].classList.contains("n")) heading.classList.add("n");
+      heading.firstElementChild.addEventListener("click", () => {
+        const down = heading.getAttribute("aria-sort") === "ascending";
+        headings.forEach((other) => other.removeAttribute("aria-sort"));
+        heading.setAttribute("aria-sort", down ? "descending" : "ascending");
+        const sign = down ? -1 : 1;
+        const key = (row) => { const cell = row.cells[column]; return cell.dataset.key ?? cell.textContent; };
+        const rows = [...body.rows].map((row) => [key(row), row]);
+        rows.sort(([a], [b]) => {
+          const x = parseFloat(a), y = parseFloat(b);
+          if (isNaN(x) !== isNaN(y)) return isNaN(x) ? 1 : -1;
+          return sign * (isNaN(x) || String(a).match(/[^\d.eE+-]/) ? a.localeCompare(b, undefined, { numeric: true }) : x - y);
+        });
+        body.append(...rows.map(([, row]) => row));
+      });
+    });
+  }
+
+  const large = document.getElementById("large");
+  for (const button of document.querySelectorAll(".zoom")) {
+    button.addEventListener("click", () => {
+      const picture = button.querySelector("img");
+      if (!picture) return;
+      large.querySelector("img").src = picture.src;
+      large.querySelector("p").textContent = picture.alt;
+      large.showModal();
+    });
+  }
+  large.addEventListener("click", () => large.close());
+
+  const digits = (value) => Number(value.toPrecision(3)).toString();
+  const colour = (share) => GRADIENT[Math.max(0, Math.min(GRADIENT.length - 1, Math.round(share * (GRADIENT.length - 1))))];
+  for (const figure of document.querySelectorAll(".overlay")) {
+    const stage = figure.querySelector(".stage"), canvas = figure.querySelector("canvas");
+    const points = JSON.parse(stage.querySelector("script").textContent);
+    const box = figure.querySelector("input[type=checkbox]"), slider = figure.querySelector("input[type=range]");
+    const finite = (points.v || []).filter((value) => value !== null).sort((a, b) => a - b);
+    const at = (share) => finite[Math.round(share * (finite.length - 1))];
+    const low = finite.length ? at(0.02) : 0, high = finite.length ? at(0.98) : 1;
+    const floor = () => slider && finite.length && slider.value > 0 ? finite[0] + (finite[finite.length - 1] - finite[0]) * slider.value / 1000 : -Infinity;
+    if (slider) {
+      figure.querySelector(".low").textContent = digits(low);
+      figure.querySelector(".high").textContent = digits(high);
+      figure.querySelector(".bar i").style.background = `linear-gradient(90deg, ${GRADIENT.join(",")})`;
+    }
+    const draw = () => {
+      const ratio = devicePixelRatio || 1, width = stage.clientWidth, height = stage.clientHeight;
+      canvas.width = width * ratio; canvas.height = height * ratio;
+      const pen = canvas.getContext("2d"), scale = width / points.w;
+      pen.scale(ratio, ratio);
+      const stroke = Math.max(1.2, Math.min(2.2, points.r * scale * 0.18));
+      const limit = floor();
+      let shown = 0;
+      points.x.forEach((x, index) => {
+        const value = points.v ? points.v[index] : null;
+        if (value !== null && value < limit) return;
+        shown += 1;
+        if (!box.checked) return;
+        pen.beginPath();
+        pen.arc((x + 0.5) * scale, (points.y[index] + 0.5) * height / points.h, points.r * scale, 0, 2 * Math.PI);
+        pen.strokeStyle = "rgb(0 0 0 / 45%)";
+        pen.lineWidth = stroke + 1.6;
+        pen.stroke();
+        pen.strokeStyle = value === null ? (points.v ? "#ffffff" : "#37e0a0") : colour((value - low) / (high - low || 1));
+        pen.lineWidth = stroke;
+        pen.stroke();
+      });
+      const all = points.x.length;
+      figure.querySelector(".count").textContent = shown === all ? `${all} positions` : `${shown} of ${all} positions`;
+      if (slider) figure.querySelector("output").textContent = finite.length ? digits(limit === -Infinity ? finite[0] : limit) : "";
+    };
+    box.addEventListener("change", draw);
+    if (slider) slider.addEventListener("input", draw);
+    new ResizeObserver(draw).observe(stage);
+  }
+
+  const links = [...document.querySelectorAll("nav a")];
+  if (links.length) {
+    const sections = links.map((link) => document.querySelector(link.hash));
+    const follow = () => {
+      const passed = sections.filter((section) => section.getBoundingClientRect().top < innerHeight * 0.3);
+      const here = Math.max(0, passed.length - 1);
+      links.forEach((link, index) => link.classList.toggle("here", index === here));
+    };
+    addEventListener("scroll", follow, { passive: true });
+    follow();
+  }
+})();

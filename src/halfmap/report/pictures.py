@@ -1,0 +1,152 @@
+"""`Picture`: grey values made visible, encoded once and small."""
+
+import base64
+import io
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from PIL import Image
+from scipy import ndimage
+
+from halfmap.errors import ShapeError
+
+ByteImage = NDArray[np.uint8]
+
+_DISPLAY_SMOOTHING_PIXEL = 0.8
+_BACKGROUND_FRACTION = 0.08
+_CONTRAST_DEVIATIONS = 3.0
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Picture:
+    """An encoded picture.
+
+    Parameters
+    ----------
+    data : the PNG or JPEG file.
+    media_type : ``image/png`` or ``image/jpeg``.
+    shape : its sides (y, x) in its own pixels.
+    """
+
+    data: bytes
+    media_type: Literal["image/png", "image/jpeg"]
+    shape: tuple[int, int]
+
+    @classmethod
+    def png(cls, values: ArrayLike) -> "Picture":
+        """Encode without loss: uint8, shape (y, x) or (y, x, 3)."""
+        return cls._encoded(values, "image/png", optimize=True)
+
+    @classmethod
+    def jpeg(cls, values: ArrayLike, quality: int = 80) -> "Picture":
+        """Encode with loss: uint8, shape (y, x) or (y, x, 3)."""
+        return cls._encoded(values, "image/jpeg", quality=quality, optimize=True)
+
+    @classmethod
+    def _encoded(cls, values: ArrayLike, media_type: Literal["image/png", "image/jpeg"], **options: Any) -> "Picture":
+        pixels = np.asarray(values)
+        if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3):
+            raise ShapeError(
+                f"A picture must be uint8 of shape (y, x) or (y, x, 3); got {pixels.dtype} {pixels.shape}."
+            )
+        stream = io.BytesIO()
+        Image.fromarray(pixels).save(stream, format=media_type.split("/")[1], **options)
+        return cls(data=stream.getvalue(), media_type=media_type, shape=(pixels.shape[0], pixels.shape[1]))
+
+    @property
+    def source(self) -> str:
+        """The picture as a data URI."""
+        return f"data:{self.media_type};base64,{base64.b64encode(self.data).decode('ascii')}"
+
+    @property
+    def suffix(self) -> str:
+        """Suffix of a file that holds the picture: ``.png`` or ``.jpg``."""
+        return ".png" if self.media_type == "image/png" else ".jpg"
+
+    def reduced(self, factor: float, quality: int = 70) -> "Picture":
+        """Return a JPEG of fewer pixels.
+
+        Parameters
+        ----------
+        factor : new over old side, at most 1.
+        quality : of the JPEG.
+        """
+        with Image.open(io.BytesIO(self.data)) as picture:
+            sides = (max(1, round(picture.width * factor)), max(1, round(picture.height * factor)))
+            smaller = picture.resize(sides, Image.Resampling.LANCZOS) if factor < 1 else picture.copy()
+        return Picture.jpeg(np.asarray(smaller.convert("L" if smaller.mode == "L" else "RGB")), quality)
+
+
+def to_grey(
+    images: ArrayLike,
+    *,
+    percentiles: tuple[float, float] = (1.0, 99.0),
+    contrast: Literal["each", "shared"] = "each",
+) -> ByteImage:
+    """Scale grey values to 0 … 255 between two percentiles.
+
+    Parameters
+    ----------
+    images : shape (..., y, x); what is not finite becomes black.
+    percentiles : the values that become black and white.
+    contrast : whether each image has its own limits, or all share them.
+
+    Returns
+    -------
+    Same shape.
+    """
+    values = np.asarray(images, dtype=np.float32)
+    finite = np.where(np.isfinite(values), values, np.nan)
+    axes = (-2, -1) if contrast == "each" else None
+    with np.errstate(all="ignore"):
+        low, high = (
+            np.percentile(np.nan_to_num(finite, nan=_median(finite)), percentiles, axis=axes, keepdims=True)
+            if values.size
+            else (np.float32(0), np.float32(1))
+        )
+        scaled = (finite - low) / np.maximum(high - low, np.finfo(np.float32).tiny)
+    grey: ByteImage = np.round(np.nan_to_num(np.clip(scaled, 0, 1), nan=0.0) * 255).astype(np.uint8)
+    return grey
+
+
+def shrink(image: ArrayLike, max_side: int) -> NDArray[np.float32]:
+    """Average an image (y, x) down until no side is longer than ``max_side``."""
+    values = np.asarray(image, dtype=np.float32)
+    factor = max_side / max(values.shape)
+    if factor >= 1:
+        return values
+    sides = (max(1, round(values.shape[1] * factor)), max(1, round(values.shape[0] * factor)))
+    return np.asarray(Image.fromarray(values).resize(sides, Image.Resampling.BOX))
+
+
+def micrograph_picture(micrograph: ArrayLike, *, max_side: int = 900, quality: int = 78) -> Picture:
+    """Make a micrograph visible: averaged down, freed of its background, with local contrast.
+
+    Parameters
+    ----------
+    micrograph : shape (y, x).
+    max_side : longest side of the picture in pixels.
+    quality : of the JPEG.
+
+    Returns
+    -------
+    A JPEG of the whole field, so positions scale by its sides over the micrograph's.
+    """
+    values = np.asarray(micrograph, dtype=np.float32)
+    values = np.where(np.isfinite(values), values, _median(values))
+    small = ndimage.gaussian_filter(shrink(values, max_side), _DISPLAY_SMOOTHING_PIXEL)
+    low, high = np.percentile(small, (0.1, 99.9))
+    small = np.clip(small, low, high)
+    width = _BACKGROUND_FRACTION * max(small.shape)
+    flat = small - ndimage.gaussian_filter(small, width)
+    deviation = np.sqrt(ndimage.gaussian_filter(flat**2, width))
+    floor = 0.3 * float(np.median(deviation)) + np.finfo(np.float32).tiny
+    scaled = flat / np.maximum(deviation, floor) / (2 * _CONTRAST_DEVIATIONS) + 0.5
+    return Picture.jpeg(np.round(np.clip(scaled, 0, 1) * 255).astype(np.uint8), quality)
+
+
+def _median(values: NDArray[np.float32]) -> float:
+    finite = values[np.isfinite(values)]
+    return float(np.median(finite)) if finite.size else 0.0
