@@ -297,7 +297,7 @@ def values_of(table: Table, label: str, fields: Sequence[Field] = PARTICLE_FIELD
 
     Returns
     -------
-    Shape (n,): float64 if every value is a number, else text.
+    Shape (n,): numbers if every value is one, else text.
 
     Raises
     ------
@@ -314,12 +314,14 @@ def values_of(table: Table, label: str, fields: Sequence[Field] = PARTICLE_FIELD
                     values = euler_from_matrix(np.array(table["rotation"])).numpy()
                 else:
                     values = table[field.column].reshape(len(table), -1)
-                return values[:, field.labels.index(full)].astype(np.float64)
+                return values[:, field.labels.index(full)]
         labels = sorted(encode(table, fields))
         raise InputError(f"A label must be one of {', '.join(labels)}; got {label!r}.")
     values = table[label if label in table.columns else full]
-    if values.ndim != 1:
+    if values.ndim != 1 and values.size:
         raise InputError(f"Column {label} has {values[0].size} components; name one of them by its RELION label.")
+    if values.dtype.kind != "O":
+        return values
     try:
         return values.astype(np.float64)
     except ValueError:
