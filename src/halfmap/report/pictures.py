@@ -17,6 +17,7 @@ ByteImage = NDArray[np.uint8]
 _DISPLAY_SMOOTHING_PIXEL = 0.8
 _BACKGROUND_FRACTION = 0.08
 _CONTRAST_DEVIATIONS = 3.0
+_OUTLIER_DEVIATIONS = 20.0
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -135,16 +136,27 @@ def micrograph_picture(micrograph: ArrayLike, *, max_side: int = 900, quality: i
     A JPEG of the whole field, so positions scale by its sides over the micrograph's.
     """
     values = np.asarray(micrograph, dtype=np.float32)
-    values = np.where(np.isfinite(values), values, _median(values))
-    small = ndimage.gaussian_filter(shrink(values, max_side), _DISPLAY_SMOOTHING_PIXEL)
-    low, high = np.percentile(small, (0.1, 99.9))
-    small = np.clip(small, low, high)
+    median = _median(values)
+    values = np.where(np.isfinite(values), values, median)
+    reach = _OUTLIER_DEVIATIONS * _median(np.abs(values - median))
+    if reach > 0:
+        values = np.clip(values, median - reach, median + reach)
+    small = ndimage.gaussian_filter(_without_slope(shrink(values, max_side)), _DISPLAY_SMOOTHING_PIXEL)
     width = _BACKGROUND_FRACTION * max(small.shape)
     flat = small - ndimage.gaussian_filter(small, width)
-    deviation = np.sqrt(ndimage.gaussian_filter(flat**2, width))
+    deviation = np.sqrt(ndimage.gaussian_filter(np.clip(flat, *np.percentile(flat, (0.5, 99.5))) ** 2, width))
     floor = 0.3 * float(np.median(deviation)) + np.finfo(np.float32).tiny
     scaled = flat / np.maximum(deviation, floor) / (2 * _CONTRAST_DEVIATIONS) + 0.5
     return Picture.jpeg(np.round(np.clip(scaled, 0, 1) * 255).astype(np.uint8), quality)
+
+
+def _without_slope(image: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Subtract the plane of least squares, which a Gaussian background misses along the frame."""
+    flat = image - image.mean(dtype=np.float64)
+    for axis, side in enumerate(image.shape):
+        ramp = np.expand_dims(np.arange(side) - (side - 1) / 2, 1 - axis)
+        flat = flat - ramp * (flat * ramp).sum() / max(float((ramp**2).sum() * image.size / side), 1.0)
+    return flat.astype(np.float32)
 
 
 def _median(values: NDArray[np.float32]) -> float:
