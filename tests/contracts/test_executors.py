@@ -166,7 +166,7 @@ def test_a_submitted_task_gives_its_result_or_raises(executor: Executor) -> None
 
 
 def test_a_task_knows_its_device(executor: Executor) -> None:
-    assert list(executor.map(tasks.device_name, range(2))) == ["cpu", "cpu"]
+    assert list(executor.map(tasks.device_name, [0])) == ["cpu"]
 
 
 def test_a_function_that_workers_cannot_import_is_refused(executor: Executor) -> None:

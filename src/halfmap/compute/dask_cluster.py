@@ -326,7 +326,7 @@ def slurm_cluster(options: dict[str, Any], *, n_threads: int) -> Any:
 
 async def _kill_workers(cluster: "distributed.LocalCluster") -> None:
     """End the workers without waiting for what they still compute."""
-    await asyncio.gather(*(nanny.kill(timeout=0.1) for nanny in cluster.workers.values()))
+    await asyncio.gather(*(nanny.close(timeout=0.1) for nanny in cluster.workers.values()))
 
 
 class _WorkerSetup(distributed.WorkerPlugin):

@@ -61,10 +61,10 @@ def set_threads(n_threads: int) -> None:
     """
     os.environ.update(thread_environment(n_threads))
     torch, numba = sys.modules.get("torch"), sys.modules.get("numba")
+    if numba:  # before torch: where both use OpenMP, numba's start of its threads sets torch's number too
+        numba.set_num_threads(min(n_threads, numba.config.NUMBA_NUM_THREADS))
     if torch:
         torch.set_num_threads(n_threads)
-    if numba:
-        numba.set_num_threads(min(n_threads, numba.config.NUMBA_NUM_THREADS))
 
 
 @contextmanager
@@ -89,10 +89,10 @@ def limited_threads(n_threads: int) -> Iterator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
-        if torch:
-            torch.set_num_threads(torch_threads)
         if numba:
             numba.set_num_threads(numba_threads)
+        if torch:
+            torch.set_num_threads(torch_threads)
 
 
 def _check(n_threads: int) -> None:

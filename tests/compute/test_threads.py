@@ -1,0 +1,44 @@
+"""Numbers of threads, and what they are taken from."""
+
+import os
+from pathlib import Path
+
+import numba
+import pytest
+import torch
+
+from halfmap.compute.threads import limited_threads, set_threads, thread_environment, usable_cores
+from halfmap.errors import InputError
+
+
+def test_threads_are_limited_within_the_block_and_put_back() -> None:
+    numba.set_num_threads(numba.get_num_threads())
+    before = torch.get_num_threads(), numba.get_num_threads(), os.environ.get("OMP_NUM_THREADS")
+    with limited_threads(1):
+        assert (torch.get_num_threads(), numba.get_num_threads()) == (1, 1)
+        assert os.environ["OMP_NUM_THREADS"] == "1"
+    assert (torch.get_num_threads(), numba.get_num_threads(), os.environ.get("OMP_NUM_THREADS")) == before
+
+
+def test_no_thread_at_all_is_refused() -> None:
+    for use in (set_threads, thread_environment):
+        with pytest.raises(InputError, match="must be at least 1; got 0"):
+            use(0)
+
+
+def test_cores_are_those_of_the_process_within_its_quota(tmp_path: Path) -> None:
+    cores = len(os.sched_getaffinity(0))
+    assert usable_cores(tmp_path) == cores
+    (tmp_path / "cpu.max").write_text("max 100000\n")
+    assert usable_cores(tmp_path) == cores
+    (tmp_path / "cpu.max").write_text("100000 100000\n")
+    assert usable_cores(tmp_path) == 1
+    (tmp_path / "cpu.max").write_text("20000 100000\n")
+    assert usable_cores(tmp_path) == 1
+
+
+def test_the_quota_of_older_kernels_is_read(tmp_path: Path) -> None:
+    (tmp_path / "cpu").mkdir()
+    (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text("100000\n")
+    (tmp_path / "cpu" / "cpu.cfs_period_us").write_text("100000\n")
+    assert usable_cores(tmp_path) == 1
