@@ -105,6 +105,14 @@ def test_a_coordinate_file_that_fits_two_micrographs_is_refused(tmp_path):
         relion.read_picks(tmp_path, ["x/a.mrc", "y/a.mrc"], project_root=tmp_path)
 
 
+def test_folders_tell_micrographs_of_one_name_apart(tmp_path):
+    for folder in ("x", "y"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "a.box").write_text("1 2 8 8\n")
+    picks = relion.read_picks(tmp_path, ["m/x/a.mrc", "m/y/a.mrc", "m/xy/a.mrc"], project_root=tmp_path)
+    assert picks.micrographs == ("m/x/a.mrc", "m/y/a.mrc")
+
+
 def test_a_folder_without_coordinates_is_refused(tmp_path):
     with pytest.raises(FormatError, match="expected coordinate files"):
         relion.read_picks(tmp_path, ["a.mrc"], project_root=tmp_path)

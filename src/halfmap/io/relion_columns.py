@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from halfmap.data.table import Table
 from halfmap.errors import InputError
 from halfmap.geometry.rotations import euler_from_matrix, matrix_from_euler
-from halfmap.io.star import StarTable, as_strings, bare_label
+from halfmap.io.star_tables import StarTable, as_strings, bare_label
 
 UID_LABEL = "halfmapUid"
 _SMALL = 1e-3  # below it six decimals are too few figures

@@ -181,8 +181,8 @@ def read_picks(path: str | Path, micrograph_names: Sequence[str], *, project_roo
     """
     path = Path(path)
     if not path.is_dir():
-        file = star.read(path)
-        return read_autopick(path, project_root) if "coordinate_files" in file else read_coordinates(path)
+        is_list = "coordinate_files" in star.read(path)
+        return read_autopick(path, project_root) if is_list else read_coordinates(path)
     files = sorted(file for file in path.rglob("*") if file.suffix.lower() in _SUFFIXES and file.is_file())
     files = [file for file in files if file.name not in ("autopick.star", "summary.star", "job.star")]
     if not files:
@@ -196,9 +196,9 @@ def read_picks(path: str | Path, micrograph_names: Sequence[str], *, project_roo
         stem = next((stem for stem in stems if stem in of_stem), stems[-1])
         fitting = of_stem.get(stem, [stem])
         if len(fitting) > 1:
-            relative = str(file.relative_to(path).parent)
-            closer = [name for name in fitting if str(Path(name).parent).endswith(relative)]
-            if len(closer) != 1 or relative == ".":
+            folders = file.relative_to(path).parent.parts
+            closer = [name for name in fitting if folders and Path(name).parent.parts[-len(folders) :] == folders]
+            if len(closer) != 1:
                 raise InconsistentDataError(
                     f"Coordinate file {file} must fit one micrograph; got {' and '.join(fitting[:3])}; "
                     "name the files in an autopick.star instead."
