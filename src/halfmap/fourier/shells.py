@@ -36,7 +36,10 @@ def shell_radius(grid: ImageGrid, *, device: torch.device | str = "cpu") -> Tens
     axes = [_whole_frequencies(side, device) * larger / side for side in grid.shape[:-1]]
     halved = grid.shape[-1]
     axes.append(torch.arange(halved // 2 + 1, dtype=torch.float64, device=device) * larger / halved)
-    return torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).norm(dim=-1)
+    squares = axes[0].square()
+    for axis in axes[1:]:
+        squares = squares[..., None] + axis.square()
+    return squares.sqrt_()
 
 
 def shell_index(grid: ImageGrid, *, device: torch.device | str = "cpu") -> Tensor:
@@ -47,7 +50,7 @@ def shell_index(grid: ImageGrid, *, device: torch.device | str = "cpu") -> Tenso
     int64, shape ``grid.rfft_shape``. Coefficients in the corners carry their number too, which is
     ``n_shells(grid)`` or more. Exact halves, which only non-square grids have, go up.
     """
-    return torch.floor(shell_radius(grid, device=device) + (0.5 + 1e-9)).to(torch.int64)
+    return shell_radius(grid, device=device).add_(0.5 + 1e-9).floor_().to(torch.int64)
 
 
 def multiplicity(grid: ImageGrid, *, device: torch.device | str = "cpu") -> Tensor:
@@ -83,13 +86,7 @@ def radial_sum(values: Tensor, grid: ImageGrid) -> Tensor:
         The last axes are not those of a half transform.
     """
     _check(values, grid)
-    shells = n_shells(grid)
-    bins = shell_index(grid, device=values.device).clamp_(max=shells).reshape(-1)
-    weighted = values.to(torch.float64) * multiplicity(grid, device=values.device)
-    flat = weighted.reshape(-1, bins.numel())
-    sums = torch.zeros(flat.shape[0], shells + 1, dtype=torch.float64, device=values.device)
-    sums.index_add_(1, bins, flat)
-    return sums[:, :shells].reshape(*values.shape[: -grid.ndim], shells)
+    return _sum_over(values, _bins(grid, values.device), grid)
 
 
 def shell_counts(grid: ImageGrid, *, device: torch.device | str = "cpu") -> Tensor:
@@ -165,8 +162,12 @@ def fsc(first: VolumesRfft, second: VolumesRfft, grid: ImageGrid) -> Tensor:
     """
     if first.shape[-grid.ndim :] != second.shape[-grid.ndim :]:
         raise ShapeError(f"Two transforms must have the same axes; got {tuple(first.shape)} and {tuple(second.shape)}.")
-    cross = radial_sum(_real_product(first, second), grid)
-    norm = torch.sqrt(radial_sum(_real_product(first, first), grid) * radial_sum(_real_product(second, second), grid))
+    _check(first, grid)
+    bins = _bins(grid, first.device)
+    cross = _sum_over(_real_product(first, second), bins, grid)
+    norm = torch.sqrt(
+        _sum_over(_real_product(first, first), bins, grid) * _sum_over(_real_product(second, second), bins, grid)
+    )
     return torch.where(norm > 0, cross / norm.clamp_min(torch.finfo(torch.float64).tiny), torch.zeros_like(cross))
 
 
@@ -214,6 +215,20 @@ def resolution_at_threshold(curve: Tensor, grid: ImageGrid, threshold: float = 0
 def _whole_frequencies(side: int, device: torch.device | str) -> Tensor:
     k = torch.arange(side, dtype=torch.float64, device=device)
     return torch.where(k < (side + 1) // 2, k, k - side)
+
+
+def _bins(grid: ImageGrid, device: torch.device) -> Tensor:
+    """Return the shell of each coefficient, flat, with all corners in one bin behind the last."""
+    return shell_index(grid, device=device).clamp_(max=n_shells(grid)).reshape(-1)
+
+
+def _sum_over(values: Tensor, bins: Tensor, grid: ImageGrid) -> Tensor:
+    shells = n_shells(grid)
+    weighted = values.to(torch.float64) * multiplicity(grid, device=values.device)
+    flat = weighted.reshape(-1, bins.numel())
+    sums = torch.zeros(flat.shape[0], shells + 1, dtype=torch.float64, device=values.device)
+    sums.index_add_(1, bins, flat)
+    return sums[:, :shells].reshape(*values.shape[: -grid.ndim], shells)
 
 
 def _real_product(first: Tensor, second: Tensor) -> Tensor:
