@@ -10,6 +10,8 @@ from halfmap.extraction.params import ExtractParams
 from halfmap.project.job import JobContext, JobType
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from halfmap.data.particles import ParticleSet
     from halfmap.jobs.extract_micrograph import ExtractedMicrograph
     from halfmap.jobs.per_micrograph import Rejected
@@ -162,7 +164,7 @@ def _page(
             title="Particles of each micrograph",
             columns=("micrograph", "extracted", "set aside", "background deviation before"),
             rows=[
-                (name, one.n_kept, len(one.reason) - one.n_kept, float(np.nanmedian(one.background_deviation)))
+                (name, one.n_kept, len(one.reason) - one.n_kept, _median(one.background_deviation))
                 for name, one in counts
             ],
         )
@@ -203,6 +205,13 @@ def _page(
             ),
         ),
     )
+
+
+def _median(values: "np.ndarray") -> float | None:
+    import numpy as np
+
+    finite = values[np.isfinite(values)]
+    return float(np.median(finite)) if len(finite) else None
 
 
 JOB = JobType(
