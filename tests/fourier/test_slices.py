@@ -278,3 +278,16 @@ def test_bad_input_is_refused() -> None:
         slices.prepare(torch.zeros(8, 8, 8), grid, padding=0)
     with pytest.raises(ShapeError, match="equal sides"):
         slices.prepare(torch.zeros(8, 8, 6), ImageGrid(shape=(8, 8, 6), pixel_size_angstrom=1.0))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no accelerator")
+def test_an_accelerator_gives_what_the_kernels_give() -> None:
+    grid, band = ImageGrid.cubic(20, 1.0), FourierBand(ImageGrid.square(20, 1.0))
+    padded = slices.prepare(noise(20, 20, 20).float(), grid)
+    turns, values = rotations(7), complex_noise(7, len(band)).to(torch.complex64)
+    found = slices.extract(padded.to("cuda"), turns, band)
+    assert found.device.type == "cuda"
+    assert relative_error(found.cpu(), slices.extract(padded, turns, band)) < 1e-6
+    on_device, _ = slices.insert(values.cuda(), None, turns, band, padded.grid)
+    assert relative_error(on_device.cpu(), slices.insert(values, None, turns, band, padded.grid)[0]) < 1e-6
