@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from support import executor_tasks as tasks
+
 pytest.importorskip("distributed", reason="the extra 'cluster' is not installed")
 
 from halfmap.compute.dask_cluster import DaskExecutor, read_cluster_file, slurm_cluster
@@ -76,3 +78,16 @@ def test_a_scheduler_that_is_not_there_is_named(tmp_path: Path, monkeypatch: pyt
         pytest.raises(ComputeError, match=r"The scheduler tcp://127.0.0.1:9 must take the work"),
     ):
         DaskExecutor.from_file(path)
+
+
+def test_a_running_scheduler_is_used_and_left_running(tmp_path: Path) -> None:
+    import distributed
+
+    with distributed.LocalCluster(
+        n_workers=1, threads_per_worker=1, memory_limit=0, dashboard_address=None, silence_logs=50
+    ) as cluster:
+        path = written(tmp_path, f"scheduler: {cluster.scheduler_address}\nscratch: {tmp_path / 'scratch'}\n")
+        for _ in range(2):
+            with DaskExecutor.from_file(path) as executor:
+                assert list(executor.map(tasks.square, range(3))) == [0, 1, 4]
+                assert executor.broadcast({"voltage_kv": 300.0}).path.parent.parent == tmp_path / "scratch"
