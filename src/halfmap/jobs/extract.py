@@ -187,7 +187,7 @@ def _page(
             )
         ),
         sections=(
-            stack_report.pictures(context.project, names, sum(one.total for _, one in counts)),
+            stack_report.pictures(context.project, names, np.sum([one.total for _, one in counts], axis=0)),
             stack_report.background(
                 np.concatenate([part.mean for part in parts]), np.concatenate([part.deviation for part in parts])
             ),

@@ -243,11 +243,11 @@ def write_rejected(
             star.StarTable(
                 name="particles",
                 columns={
-                    "rlnMicrographName": [str(name) for name in particles["micrograph_name"][rows]],
-                    "rlnCoordinateX": [f"{x:g}" for x in position[:, 0]],
-                    "rlnCoordinateY": [f"{y:g}" for y in position[:, 1]],
-                    "halfmapUid": [str(uid) for uid in particles.uid[rows]],
-                    "halfmapReason": [reason for _, reason in reasons],
+                    "rlnMicrographName": particles["micrograph_name"][rows],
+                    "rlnCoordinateX": position[:, 0].astype(str),
+                    "rlnCoordinateY": position[:, 1].astype(str),
+                    "halfmapUid": particles.uid[rows].astype(str),
+                    "halfmapReason": np.array([reason for _, reason in reasons]),
                 },
             )
         )

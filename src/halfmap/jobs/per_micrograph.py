@@ -12,6 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
+
 from halfmap.errors import FormatError, InconsistentDataError, InputError, JobFailed
 from halfmap.io import star, states
 from halfmap.project.job import JobContext
@@ -98,8 +100,8 @@ def rejected_micrographs(rejected: Sequence[Rejected]) -> star.StarTable:
     return star.StarTable(
         name="micrographs",
         columns={
-            "rlnMicrographName": [one.name for one in rejected],
-            "halfmapReason": [one.reason for one in rejected],
+            "rlnMicrographName": np.array([one.name for one in rejected]),
+            "halfmapReason": np.array([one.reason for one in rejected]),
         },
     )
 

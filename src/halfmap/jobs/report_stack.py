@@ -45,7 +45,8 @@ def run(context: JobContext, params: ReportStackParams) -> Path:
     if params.max_images is not None and n_all > params.max_images:
         names = names[np.unique(np.linspace(0, n_all - 1, params.max_images).astype(np.int64))]
     grid = mrc.StackSource(names[:1], root).grid
-    radius = params.background_diameter and params.background_diameter.to_pixel(grid.pixel_size_angstrom) / 2
+    circle = params.background_diameter
+    radius = None if circle is None else circle.to_pixel(grid.pixel_size_angstrom) / 2
     chunks = [names[start : start + IMAGES_PER_TASK] for start in range(0, len(names), IMAGES_PER_TASK)]
     context.expect_memory(8 * IMAGES_PER_TASK * grid.n_pixels, "images measured at a time in each worker")
     parts = list(

@@ -140,10 +140,11 @@ def _measure(root: Path, names: "np.ndarray"):  # type: ignore[no-untyped-def]
 def _duplicates(context: JobContext, params: SelectDuplicatesParams) -> Path:
     import numpy as np
 
+    from halfmap.io import relion
     from halfmap.jobs.micrograph_inputs import micrograph_pixel_sizes
     from halfmap.selection.duplicates import keep_best
 
-    table, what = _read(params.particles)
+    table, what = relion.read_particles(params.particles), "particles"
     for column, label in (("micrograph_name", "rlnMicrographName"), ("position_pixel", "rlnCoordinateX")):
         if column not in table:
             raise InconsistentDataError(
