@@ -55,6 +55,12 @@ def test_an_input_given_twice_is_refused(halfmap):
     assert "`--numbers` must be given once; got numbers.txt and more.txt" in err
 
 
+def test_a_switch_given_both_ways_is_refused(halfmap):
+    code, _, err = halfmap("count", "numbers.txt", "--invert", "--no-invert")
+    assert code == 2
+    assert "`--invert` must be given once; got no and yes" in err
+
+
 def test_flags_of_every_kind_reach_the_parameters(halfmap, project):
     code, _, _ = halfmap(
         *("count", "numbers.txt", "--extra", "more.txt", "--extra", "numbers.txt", "--box", "64", "--no-invert"),
@@ -173,6 +179,7 @@ def test_help_of_a_job_shows_panels_units_bounds_and_defaults(halfmap):
     assert code == 0
     for text in ("Inputs", "Parameters", "Run options", "Side of the box. (px; ≥ 2 and even; default 256)"):
         assert text in out
+    assert "Count down. (default yes; --no-invert for no)" in out
     assert "one of disc, square; default disc" in out
     assert "File of numbers. (also without its name; must be given)" in out
     assert out.index("--numbers") < out.index("--box") < out.index("--out")

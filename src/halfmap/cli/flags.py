@@ -17,6 +17,7 @@ from halfmap.project.parameters import Parameter, parameters_of
 
 _RUN_PANEL = "Run options"
 _POSITIONAL = "_positional"
+_OFF = "_off"
 
 Handler = Callable[[dict[str, Any], dict[str, Any]], None]
 
@@ -38,6 +39,7 @@ def as_typer_function(command: JobType | ImmediateCommand, handle: Handler) -> C
     listed += [
         _option(p, "Inputs" if p.name in inputs else "Parameters", first=p.name in positional) for p in parameters
     ]
+    listed += [_switch_off(p) for p in parameters if _is_switch(p)]
     if is_job:
         listed += _job_options()
         listed += [_option(parameter, _RUN_PANEL) for parameter in run_options]
@@ -46,7 +48,9 @@ def as_typer_function(command: JobType | ImmediateCommand, handle: Handler) -> C
         values = {p.name: given[p.name] for p in parameters if given[p.name] not in (None, [])}
         for parameter in parameters:
             typed = given.get(parameter.name + _POSITIONAL)
-            if typed:
+            if given.get(parameter.name + _OFF):
+                typed = False
+            if typed not in (None, []):
                 if parameter.name in values:
                     raise InputError(
                         f"`{parameter.flag}` must be given once; got {parameter.shown(typed)} and "
@@ -93,10 +97,11 @@ def _option(parameter: Parameter, panel: str, *, first: bool = False) -> inspect
         facts.append("must be given")
     elif parameter.default not in (None, ()):
         facts.append(f"default {parameter.shown(parameter.default)}")
+    if _is_switch(parameter) and parameter.default is not False:
+        facts.append(f"{_off(parameter)} for no")
     text = " ".join(part for part in (parameter.help, f"({'; '.join(facts)})" if facts else "") if part)
-    if parameter.type is bool and parameter.length is None:
-        names = f"{parameter.flag}/--no-{parameter.flag.lstrip('-')}"
-        mark = typer.Option(names, help=escape(text), show_default=False, rich_help_panel=panel)
+    if _is_switch(parameter):
+        mark = typer.Option(parameter.flag, help=escape(text), show_default=False, rich_help_panel=panel)
         return _entry(parameter.name, bool | None, mark)
     mark = typer.Option(
         parameter.flag,
@@ -106,6 +111,19 @@ def _option(parameter: Parameter, panel: str, *, first: bool = False) -> inspect
         rich_help_panel=panel,
     )
     return _entry(parameter.name, list[str] | None if parameter.many else str | None, mark)
+
+
+def _is_switch(parameter: Parameter) -> bool:
+    return parameter.type is bool and parameter.length is None
+
+
+def _off(parameter: Parameter) -> str:
+    return f"--no-{parameter.flag.removeprefix('--')}"
+
+
+def _switch_off(parameter: Parameter) -> inspect.Parameter:
+    """Return the other half of a yes-or-no flag, which the help names beside the first."""
+    return _entry(parameter.name + _OFF, bool | None, typer.Option(_off(parameter), hidden=True, show_default=False))
 
 
 def _job_options() -> list[inspect.Parameter]:
