@@ -260,7 +260,7 @@ def test_real_map_with_a_skewed_cell_is_refused_and_named():
 
 def test_real_map_without_pixel_size_asks_for_one_and_takes_it():
     path = shared_data("maps/ribosome70s_65.mrc")
-    with pytest.raises(InputError, match="--pixel-size"):
+    with pytest.raises(InputError, match="got none in its header; state it"):
         mrc.read_volume(path)
     assert mrc.read_volume(path, 5.4).grid == ImageGrid.cubic(65, 5.4)
 

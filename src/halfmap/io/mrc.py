@@ -408,12 +408,12 @@ def _volume_pixel_size(header: MrcHeader) -> float:
             header.path,
             expected="voxels that are cubes",
             found="sides of " + " × ".join(f"{size:g}" for size in compared) + " Å",
-            remedy="resample the map onto a cubic grid, or give the one pixel size it has with --pixel-size",
+            remedy="resample the map onto a cubic grid, or state the one pixel size it has",
         )
     return _known(compared[0] if compared is not None else None, header.path)
 
 
 def _known(pixel_size_angstrom: float | None, path: Path) -> float:
     if pixel_size_angstrom is None:
-        raise InputError(f"{path} must have a pixel size; got none in its header; give it with --pixel-size.")
+        raise InputError(f"{path} must have a pixel size; got none in its header; state it beside the file.")
     return pixel_size_angstrom

@@ -1,0 +1,349 @@
+"""``halfmap volume``: resample, crop, filter, symmetrise, compare and describe maps.
+
+Each command does one thing to one map, so their order is the order in which they are called. All keep grey
+values and the centre voxel where they are.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from annotated_types import Ge, Gt
+
+from halfmap.errors import InconsistentDataError, InputError
+from halfmap.project.job import ImmediateCommand, JobContext, JobType
+
+if TYPE_CHECKING:
+    from halfmap.data.volumes import Volume
+
+PIXEL_SIZE_TOLERANCE = 1e-3
+"""Largest relative difference between pixel sizes that count as one."""
+
+BLOCK_VALUES = 1 << 24
+"""Values that ``info`` holds in memory at a time."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MapParams:
+    """What every command that turns one map into another takes."""
+
+    volume: Path
+    """The map, MRC or CCP4."""
+
+    header_pixel_size_angstrom: Annotated[float, Gt(0)] | None = None
+    """Pixel size of the map, if its header states none or a wrong one."""
+
+    float16: bool = False
+    """Write half precision."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VolumeResampleParams(MapParams):
+    """Inputs and settings of ``halfmap volume resample``."""
+
+    pixel_size_angstrom: Annotated[float, Gt(0)] | None = None
+    """Pixel size wanted; the result has exactly this one."""
+
+    box_pixel: Annotated[int, Ge(4)] | None = None
+    """Side wanted. What lies outside the old map is 0. Default: the even side that holds the old map."""
+
+    like: Path | None = None
+    """Take pixel size and sides from this map instead."""
+
+    def __post_init__(self) -> None:
+        if (self.pixel_size_angstrom is None) == (self.like is None):
+            raise InputError("Either --pixel-size or --like must be given; got both or neither; give one.")
+        if self.like is not None and self.box_pixel is not None:
+            raise InputError("--box must not be given with --like, which has sides of its own; leave one out.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class VolumeCropParams(MapParams):
+    """Inputs and settings of ``halfmap volume crop``."""
+
+    box_pixel: Annotated[int, Ge(4)]
+    """Side wanted: smaller cuts, larger surrounds the map, both about the centre voxel."""
+
+    fill: float = 0.0
+    """Value of voxels outside the old map."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VolumeFilterParams(MapParams):
+    """Inputs and settings of ``halfmap volume filter``."""
+
+    low_pass_angstrom: Annotated[float, Gt(0)] | None = None
+    """Keep what is coarser than this resolution."""
+
+    high_pass_angstrom: Annotated[float, Gt(0)] | None = None
+    """Keep what is finer than this resolution."""
+
+    b_factor_angstrom2: float | None = None
+    """Multiply by exp(-B s²/4): negative sharpens. Corners beyond Nyquist become 0."""
+
+    edge_width: Annotated[float, Ge(0)] = 2.0
+    """Width of the filters' raised-cosine edges in Fourier shells."""
+
+    def __post_init__(self) -> None:
+        if (self.low_pass_angstrom, self.high_pass_angstrom, self.b_factor_angstrom2) == (None, None, None):
+            raise InputError("A filter must be given; got none; use --low-pass, --high-pass or --b-factor.")
+        low, high = self.low_pass_angstrom, self.high_pass_angstrom
+        if low is not None and high is not None and low >= high:
+            raise InputError(
+                f"--low-pass must be a finer resolution than --high-pass; got {low:g} and {high:g} Å; exchange them."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class VolumeSymmetriseParams(MapParams):
+    """Inputs and settings of ``halfmap volume symmetrise``."""
+
+    symmetry: str
+    """Point group: C1, C2, …, D2, …, T, O, I1 to I4, axes as in RELION."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VolumeFscParams:
+    """Inputs and settings of ``halfmap volume fsc``."""
+
+    volumes: tuple[Path, ...]
+    """Two maps of one box and pixel size."""
+
+    mask: Path | None = None
+    """Map of values from 0 to 1 that both are multiplied by, for a second curve."""
+
+    header_pixel_size_angstrom: Annotated[float, Gt(0)] | None = None
+    """Pixel size of the maps, if their headers state none or a wrong one."""
+
+    def __post_init__(self) -> None:
+        if len(self.volumes) != 2:
+            raise InputError(f"An FSC must be of two maps; got {len(self.volumes)}; name two files.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class VolumeInfoParams:
+    """Inputs of ``halfmap volume info``."""
+
+    volumes: tuple[Path, ...]
+    """MRC files: maps, stacks or micrographs."""
+
+
+def resample(context: JobContext, params: VolumeResampleParams) -> Path:
+    """Write the map at another pixel size: its band-limited values, without what the new sampling cannot hold."""
+    import math
+
+    from halfmap.data.volumes import Volume
+    from halfmap.fourier.resample import rescale_to_pixel_size
+
+    before = _read(params.volume, params.header_pixel_size_angstrom)
+    pixel_size = params.pixel_size_angstrom
+    sides: int | tuple[int, ...]
+    if params.like is not None:
+        model = _read(params.like, None)
+        pixel_size, sides = model.grid.pixel_size_angstrom, model.grid.shape
+    elif params.box_pixel is not None:
+        sides = params.box_pixel
+    else:
+        assert pixel_size is not None
+        ratio = before.grid.pixel_size_angstrom / pixel_size
+        sides = tuple(2 * math.ceil(round(side * ratio / 2, 6)) for side in before.grid.shape)
+    assert pixel_size is not None
+    values, grid = rescale_to_pixel_size(before.values, before.grid, pixel_size, sides)
+    note = ""
+    if pixel_size > before.grid.pixel_size_angstrom * (1 + PIXEL_SIZE_TOLERANCE):
+        note = f"Detail finer than {2 * pixel_size:.4g} Å, which the new pixels cannot hold, is gone."
+    after = Volume(values=values, grid=grid)
+    return _finish(context, params, "Resampled map", "resampled.mrc", before, after, note)
+
+
+def crop(context: JobContext, params: VolumeCropParams) -> Path:
+    """Write the map with other sides about the same centre voxel."""
+    from halfmap.data.volumes import Volume
+    from halfmap.fourier.resample import crop_or_pad
+
+    before = _read(params.volume, params.header_pixel_size_angstrom)
+    values, grid = crop_or_pad(before.values, before.grid, params.box_pixel, params.fill)
+    return _finish(context, params, "Cropped map", "cropped.mrc", before, Volume(values=values, grid=grid))
+
+
+def filter_map(context: JobContext, params: VolumeFilterParams) -> Path:
+    """Write the map times the filters asked for; they commute, so their order does not matter."""
+    import torch
+
+    from halfmap.data.volumes import Volume
+    from halfmap.fourier import filters
+
+    before = _read(params.volume, params.header_pixel_size_angstrom)
+    grid = before.grid
+    multiplier = torch.ones(grid.rfft_shape)
+    done = []
+    if params.b_factor_angstrom2 is not None:
+        multiplier *= filters.b_factor(grid, params.b_factor_angstrom2)
+        done.append(f"B-factor {params.b_factor_angstrom2:g} Å²")
+    if params.low_pass_angstrom is not None:
+        multiplier *= filters.low_pass(grid, params.low_pass_angstrom, params.edge_width)
+        done.append(f"low-pass {params.low_pass_angstrom:g} Å")
+    if params.high_pass_angstrom is not None:
+        multiplier *= filters.high_pass(grid, params.high_pass_angstrom, params.edge_width)
+        done.append(f"high-pass {params.high_pass_angstrom:g} Å")
+    after = Volume(values=filters.apply_filter(before.values, grid, multiplier), grid=grid)
+    return _finish(context, params, "Filtered map", "filtered.mrc", before, after, f"Applied: {', '.join(done)}.")
+
+
+def symmetrise(context: JobContext, params: VolumeSymmetriseParams) -> Path:
+    """Write the mean of the map over the rotations of a point group."""
+    from halfmap.data.volumes import Volume
+    from halfmap.geometry.symmetric_volumes import symmetrise_volume
+    from halfmap.geometry.symmetry import order
+
+    n_rotations = order(params.symmetry)
+    before = _read(params.volume, params.header_pixel_size_angstrom)
+    _require_cubic(params.volume, before)
+    context.progress.message(f"Averaging {n_rotations} rotations of {params.symmetry}")
+    after = Volume(values=symmetrise_volume(before.values, before.grid, params.symmetry), grid=before.grid)
+    note = f"Mean over the {n_rotations} rotations of {params.symmetry.upper()}, axes through the centre voxel."
+    return _finish(context, params, "Symmetrised map", "symmetrised.mrc", before, after, note)
+
+
+def fsc(context: JobContext, params: VolumeFscParams) -> Path:
+    """Write the correlation of two maps, shell by shell, as a table, and where it falls below 0.5 and 0.143."""
+    from halfmap.fourier import shells
+    from halfmap.jobs import volume_report
+
+    first, second = (_read(path, params.header_pixel_size_angstrom) for path in params.volumes)
+    _require_same_grid(params.volumes[0], first, params.volumes[1], second)
+    grid = first.grid
+    curves = {"unmasked": shells.fsc(grid.rfft(first.values), grid.rfft(second.values), grid)}
+    if params.mask is not None:
+        mask = _read(params.mask, None if _has_pixel_size(params.mask) else grid.pixel_size_angstrom)
+        _require_same_grid(params.volumes[0], first, params.mask, mask)
+        low, high = float(mask.values.min()), float(mask.values.max())
+        if low < -0.01 or high > 1.01 or high <= 0:
+            raise InputError(
+                f"{params.mask} must hold values from 0 to 1 with some above 0; got {low:g} to {high:g}; give a "
+                "mask of this box."
+            )
+        curves["masked"] = shells.fsc(
+            grid.rfft(first.values * mask.values), grid.rfft(second.values * mask.values), grid
+        )
+    path = context.folder / "fsc.star"
+    crossings = volume_report.crossings(curves, grid)
+    volume_report.write_fsc(path, curves, crossings, grid)
+    context.report(volume_report.fsc_report(params.volumes, (first, second), curves, crossings))
+    for crossing in crossings:
+        context.log(f"{crossing.label}: {crossing.text}")
+    return path
+
+
+def info(params: VolumeInfoParams) -> Iterator[str]:
+    """Yield header facts and statistics of each file."""
+    from halfmap.jobs.volume_report import described
+
+    for number, path in enumerate(params.volumes):
+        if number:
+            yield ""
+        yield from described(path, BLOCK_VALUES)
+
+
+def _read(path: Path, pixel_size_angstrom: float | None) -> "Volume":
+    from halfmap.io import mrc
+    from halfmap.io.mrc_values import finite_or_reason
+
+    if pixel_size_angstrom is None and mrc.read_header(path).voxel_size_angstrom is None:
+        raise InputError(f"{path} must have a pixel size; got none in its header; give it with --header-pixel-size.")
+    volume = mrc.read_volume(path, pixel_size_angstrom)
+    reason = finite_or_reason(volume.values.numpy())
+    if reason is not None:
+        raise InputError(f"{path} must hold finite values; got a map in which {reason}; make the map again.")
+    return volume
+
+
+def _has_pixel_size(path: Path) -> bool:
+    from halfmap.io import mrc
+
+    return mrc.read_header(path).pixel_size_angstrom is not None
+
+
+def _require_cubic(path: Path, volume: "Volume") -> None:
+    if len(set(volume.grid.shape)) != 1:
+        sides = " × ".join(str(side) for side in volume.grid.shape[::-1])
+        raise InputError(
+            f"{path} must have three equal sides to be symmetrised; got {sides}; use `halfmap volume crop` first."
+        )
+
+
+def _require_same_grid(first_path: Path, first: "Volume", second_path: Path, second: "Volume") -> None:
+    if first.grid.shape != second.grid.shape:
+        one, other = (" × ".join(map(str, volume.grid.shape[::-1])) for volume in (first, second))
+        raise InconsistentDataError(
+            f"{second_path} must have the box of {first_path}, {one} voxels; got {other}; use `halfmap volume crop` or "
+            "`resample --like`."
+        )
+    one_size, other_size = first.grid.pixel_size_angstrom, second.grid.pixel_size_angstrom
+    if abs(other_size / one_size - 1) > PIXEL_SIZE_TOLERANCE:
+        raise InconsistentDataError(
+            f"{second_path} must have the pixel size of {first_path}, {one_size:g} Å; got {other_size:g} Å; use "
+            "`halfmap volume resample --like`, or give --header-pixel-size if the headers are wrong."
+        )
+
+
+def _finish(
+    context: JobContext, params: MapParams, title: str, name: str, before: "Volume", after: "Volume", note: str = ""
+) -> Path:
+    from halfmap.io import mrc
+    from halfmap.jobs import volume_report
+
+    path = context.folder / name
+    mrc.write_volume(path, after, float16=params.float16)
+    context.report(volume_report.map_report(title, params.volume, before, after, note))
+    return path
+
+
+RESAMPLE = JobType(
+    command="volume resample",
+    folder="Volume",
+    parameters=VolumeResampleParams,
+    run=resample,
+    summary="Change a map's pixel size, to exactly the one asked for",
+    inputs=("volume", "like"),
+)
+CROP = JobType(
+    command="volume crop",
+    folder="Volume",
+    parameters=VolumeCropParams,
+    run=crop,
+    summary="Cut a map, or surround it, about its centre",
+    inputs=("volume",),
+)
+FILTER = JobType(
+    command="volume filter",
+    folder="Volume",
+    parameters=VolumeFilterParams,
+    run=filter_map,
+    summary="Low-pass, high-pass, sharpen or dampen a map",
+    inputs=("volume",),
+)
+SYMMETRISE = JobType(
+    command="volume symmetrise",
+    folder="Volume",
+    parameters=VolumeSymmetriseParams,
+    run=symmetrise,
+    summary="Average a map over the rotations of a point group",
+    inputs=("volume",),
+)
+FSC = JobType(
+    command="volume fsc",
+    folder="Volume",
+    parameters=VolumeFscParams,
+    run=fsc,
+    summary="Correlate two maps, shell by shell",
+    inputs=("volumes", "mask"),
+)
+INFO = ImmediateCommand(
+    command="volume info",
+    parameters=VolumeInfoParams,
+    run=info,
+    summary="Print header facts and statistics of MRC files",
+    positional=("volumes",),
+)
