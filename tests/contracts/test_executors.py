@@ -58,12 +58,8 @@ def executor(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
         yield opened
 
 
-@pytest.fixture
-def mortal(executor: Executor) -> Executor:
-    """The same executor, where its workers can die without the test."""
-    if isinstance(executor, InProcessExecutor):
-        pytest.skip("in process there is no worker to lose")
-    return executor
+# In process there is no worker to lose, and nothing is pickled.
+with_workers = pytest.mark.parametrize("executor", KINDS[1:], indirect=True)
 
 
 def test_results_come_in_the_order_of_items_whatever_finishes_first(executor: Executor) -> None:
@@ -138,9 +134,10 @@ def test_an_exception_in_a_chunk_or_in_the_addition_ends_a_sum(executor: Executo
         executor.reduce(tasks.square, range(2), tasks.add_wrongly)
 
 
-def test_an_exception_that_cannot_travel_still_tells_its_type_and_message(mortal: Executor) -> None:
+@with_workers
+def test_an_exception_that_cannot_travel_still_tells_its_type_and_message(executor: Executor) -> None:
     with pytest.raises(ComputeError, match="UnpicklableError: particle 4"):
-        list(mortal.map(tasks.fail_in_its_own_way, [4]))
+        list(executor.map(tasks.fail_in_its_own_way, [4]))
 
 
 def test_with_a_label_progress_counts_items(executor: Executor) -> None:
@@ -174,31 +171,35 @@ def test_a_function_that_workers_cannot_import_is_refused(executor: Executor) ->
         executor.map(lambda number: number, [1])
 
 
-def test_an_item_that_cannot_be_pickled_is_refused(mortal: Executor) -> None:
+@with_workers
+def test_an_item_that_cannot_be_pickled_is_refused(executor: Executor) -> None:
     with pytest.raises(InputError, match="must be picklable"):
-        list(mortal.map(tasks.square, [threading.Lock()]))  # type: ignore[list-item]
-    assert list(mortal.map(tasks.square, [2])) == [4]
+        list(executor.map(tasks.square, [threading.Lock()]))  # type: ignore[list-item]
+    assert list(executor.map(tasks.square, [2])) == [4]
 
 
-def test_a_lost_worker_changes_neither_results_nor_progress(mortal: Executor, tmp_path: Path) -> None:
+@with_workers
+def test_a_lost_worker_changes_neither_results_nor_progress(executor: Executor, tmp_path: Path) -> None:
     recorder = Recorder()
-    assert list(mortal.map(partial(tasks.die_once, tmp_path), range(4), progress=recorder)) == [0, 1, 2, 3]
+    assert list(executor.map(partial(tasks.die_once, tmp_path), range(4), progress=recorder)) == [0, 1, 2, 3]
     assert (tmp_path / "died2").exists()
     assert recorder.count == 8
     assert sorted(recorder.messages) == ["item 0", "item 1", "item 2", "item 3"]
 
 
-def test_a_worker_lost_in_an_addition_does_not_change_the_sum(mortal: Executor, tmp_path: Path) -> None:
+@with_workers
+def test_a_worker_lost_in_an_addition_does_not_change_the_sum(executor: Executor, tmp_path: Path) -> None:
     expected = InProcessExecutor().reduce(tasks.tiny_sum, range(5), tasks.add)
-    total = mortal.reduce(tasks.tiny_sum, range(5), partial(tasks.add_dying_once, tmp_path))
+    total = executor.reduce(tasks.tiny_sum, range(5), partial(tasks.add_dying_once, tmp_path))
     assert (tmp_path / "died").exists()
     assert total.tobytes() == expected.tobytes()
 
 
-def test_a_chunk_that_kills_every_worker_is_named(mortal: Executor) -> None:
+@with_workers
+def test_a_chunk_that_kills_every_worker_is_named(executor: Executor) -> None:
     with pytest.raises(ComputeError, match=r"Chunk 1 of 'Scoring' must be computed .* 3 workers lost"):
-        list(mortal.map(tasks.die_always, range(2), label="Scoring"))
-    assert list(mortal.map(tasks.square, [3])) == [9]
+        list(executor.map(tasks.die_always, range(2), label="Scoring"))
+    assert list(executor.map(tasks.square, [3])) == [9]
 
 
 def _pids(folder: Path, at_least: int) -> list[int]:
@@ -258,7 +259,7 @@ if __name__ == "__main__":
         ("cancel", 1, "The work must not be cancelled"),
     ],
 )
-@pytest.mark.parametrize("kind", ["processes", "dask"])
+@pytest.mark.parametrize("kind", KINDS[1:])
 def test_no_worker_outlives_a_caller_that_is_killed_interrupted_or_cancelled(
     kind: str, way: str, code: int, said: str, tmp_path: Path
 ) -> None:

@@ -133,6 +133,7 @@ class DaskExecutor:
         cls, *, n_workers: int, devices: tuple[str, ...] = ("cpu",), n_threads: int = 1, scratch: Path | None = None
     ) -> Self:
         """Start a scheduler and workers on this machine."""
+        folder = ScratchFolder(scratch)
         cluster = distributed.LocalCluster(
             n_workers=n_workers,
             threads_per_worker=1,
@@ -140,10 +141,13 @@ class DaskExecutor:
             memory_limit=0,
             dashboard_address=None,
             silence_logs=logging.CRITICAL,
+            local_directory=str(folder.path),
             env=thread_environment(n_threads),
         )
         client = distributed.Client(cluster)
-        return cls(client, cluster=cluster, devices=devices, n_threads=n_threads, scratch=scratch)
+        executor = cls(client, cluster=cluster, devices=devices, n_threads=n_threads)
+        executor._scratch = folder
+        return executor
 
     @classmethod
     def from_file(
