@@ -1,0 +1,1 @@
+"""Finding particles in micrographs: pickers, their masks and thresholds, without files."""

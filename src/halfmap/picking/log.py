@@ -1,0 +1,152 @@
+"""Blob picking: particles as round things of a given size, without a reference."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from halfmap.errors import InputError
+from halfmap.picking.masks import Reason, excluded_areas
+from halfmap.picking.params import LogPickParams
+from halfmap.picking.peaks import apart, compete, find_peaks
+from halfmap.picking.sphere_score import SphereScore, score_spheres
+from halfmap.picking.threshold import Threshold, automatic_threshold
+from halfmap.picking.work_image import WorkImage, reduce
+
+LOBE = 1.0
+"""Distance, in longest diameters, within which a particle takes the negative responses beside it with it. Those lie in
+the ring around it, and between neighbours that touch."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class MicrographPicks:
+    """What was found in one micrograph.
+
+    Parameters
+    ----------
+    position_pixel : float64, shape (n, 2): (x, y) in micrograph pixels, by falling figure of merit.
+    figure_of_merit : float64, shape (n,): score of the sphere, in standard deviations that it has in white noise of the
+        strength found around the particle at the resolution looked at. It depends on no other part of the micrograph,
+        so it compares between micrographs of one data set.
+    diameter_angstrom : float64, shape (n,): diameter of the sphere that fits best.
+    threshold : least figure of merit of a pick.
+    upper_threshold : figure of merit above which peaks were dropped.
+    sigma : standard deviation of the background's scores.
+    n_above : number of peaks dropped for their height.
+    reason : uint8, shape (y, x) on the work grid: a `Reason` for each pixel.
+    score : float32, shape (y, x) on the work grid.
+    work : the reduced micrograph, with its grid and how it lies in the recorded one.
+    """
+
+    position_pixel: np.ndarray
+    figure_of_merit: np.ndarray
+    diameter_angstrom: np.ndarray
+    threshold: float
+    upper_threshold: float
+    sigma: float
+    n_above: int
+    reason: Tensor
+    score: Tensor
+    work: WorkImage
+
+
+def pick(micrograph: Tensor | np.ndarray, *, pixel_size_angstrom: float, params: LogPickParams) -> MicrographPicks:
+    """Pick particles in one micrograph.
+
+    Parameters
+    ----------
+    micrograph : shape (y, x), as recorded: particles dark, unless ``white_particles``.
+    pixel_size_angstrom : of the micrograph.
+    params : the settings.
+
+    Raises
+    ------
+    ShapeError
+        The array is not an image.
+    InputError
+        Pixels are not finite or all alike, or the particle is too small or too large for the micrograph.
+    """
+    shortest, longest = params.min_diameter_angstrom, params.max_diameter_angstrom
+    work = reduce(
+        micrograph,
+        pixel_size_angstrom=pixel_size_angstrom,
+        work_pixel_angstrom=params.max_resolution_angstrom / 2,
+    )
+    pixel = work.grid.pixel_size_angstrom
+    if shortest < 3 * pixel:
+        raise InputError(
+            f"--min-diameter must be at least 3 pixels of the micrograph; got {shortest:g} Å at "
+            f"{pixel:g} Å per pixel; check the pixel size."
+        )
+    if 1.5 * longest > min(work.grid.shape) * pixel:
+        raise InputError(
+            f"--max-diameter must be less than two thirds of the micrograph's shorter side; got {longest:g} Å for "
+            f"{min(work.grid.shape) * pixel:.0f} Å; check the diameter and the pixel size."
+        )
+    values = work.values if params.white_particles else -work.values
+    reason = excluded_areas(work, shortest_angstrom=shortest, longest_angstrom=longest)
+    usable = reason == int(Reason.USABLE)
+    scored = score_spheres(
+        values, usable, pixel_size_angstrom=pixel, shortest_angstrom=shortest, longest_angstrom=longest
+    )
+    allowed = usable & _inside(work, params.margin_angstrom)
+    return _choose(work, scored, reason, allowed, params)
+
+
+def _choose(
+    work: WorkImage, scored: SphereScore, reason: Tensor, allowed: Tensor, params: LogPickParams
+) -> MicrographPicks:
+    """Take the peaks between the two thresholds."""
+    pixel_size = work.grid.pixel_size_angstrom
+    distance = params.pick_distance_angstrom / pixel_size
+    positive = find_peaks(scored.positive, allowed)
+    rivals = compete(
+        positive,
+        find_peaks(scored.negative, allowed),
+        distance_pixel=distance,
+        lobe_pixel=LOBE * params.max_diameter_angstrom / pixel_size,
+    )
+    peaks = apart(positive, distance)
+    automatic = automatic_threshold(scored.negative, allowed, height=peaks.height, rivals=rivals)
+    threshold = automatic.value + params.threshold * automatic.sigma
+    upper = _upper_threshold(peaks.height, automatic, params.upper_threshold)
+    taken = peaks.height >= threshold
+    kept = taken & (peaks.height <= upper)
+    pixel = peaks.pixel[kept]
+    index = scored.diameter_index.cpu().numpy()[pixel[:, 1], pixel[:, 0]]
+    return MicrographPicks(
+        position_pixel=work.to_micrograph(peaks.position[kept]),
+        figure_of_merit=peaks.height[kept],
+        diameter_angstrom=np.asarray(scored.diameters_angstrom, dtype=np.float64)[index],
+        threshold=threshold,
+        upper_threshold=upper,
+        sigma=automatic.sigma,
+        n_above=int((taken & ~kept).sum()),
+        reason=reason,
+        score=scored.positive,
+        work=work,
+    )
+
+
+def _upper_threshold(height: np.ndarray, automatic: Threshold, factor: float) -> float:
+    """Height above which a peak is too strong for the particles of this micrograph."""
+    picks = height[height >= automatic.value]
+    if not len(picks):
+        return math.inf
+    middle = float(np.median(picks))
+    spread = 1.4826 * float(np.median(np.abs(picks - middle)))
+    return middle + factor * max(spread, automatic.sigma)
+
+
+def _inside(work: WorkImage, margin_angstrom: float) -> Tensor:
+    """Work pixels at least a distance from the edge of what was recorded, the replicated frame apart."""
+    top, bottom, left, right = work.border_pixel
+    margin = margin_angstrom / work.grid.pixel_size_angstrom * work.step_pixel
+    lines = []
+    for axis, (before, after) in enumerate(((top, bottom), (left, right))):
+        n, side = work.grid.shape[axis], work.micrograph_shape[axis]
+        centre = torch.arange(n, device=work.values.device) * work.step_pixel
+        lines.append((centre >= before + margin) & (centre <= side - 1 - after - margin))
+    return lines[0][:, None] & lines[1]

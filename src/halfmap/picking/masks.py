@@ -1,0 +1,216 @@
+"""Areas of a micrograph where no particle can be trusted: frame, carbon, ice, specks, holes."""
+
+import math
+from enum import IntEnum
+
+import numpy as np
+import torch
+from scipy import ndimage
+from torch import Tensor
+
+from halfmap.picking.convolution import RoundKernels
+from halfmap.picking.work_image import WorkImage
+
+OUTLIER_SIGMA = 6.0
+"""Robust standard deviations beyond which an area's mean or texture is foreign to its micrograph. A Gaussian field
+reaches it once in 5e8 independent places."""
+
+SPECK_SIGMA = 10.0
+"""The same for detail of a quarter of a particle, which strong particles themselves may have."""
+
+LEAST_TEXTURE = 0.2
+"""Least rise of the logarithm of the fine variance that counts as another texture: 22 %."""
+
+ROUNDS = 3
+"""Most often that statistics are taken again without what was found."""
+
+NEW_SHARE = 0.02
+"""Finding less than this part of the area changes the statistics too little to take them again."""
+
+EDGE_SIGMA = 3.0
+"""Detail of a foreign thing is followed down to this many robust standard deviations."""
+
+EMPTY_VARIANCE = 0.02
+"""Fine variance below this part of the usual one means that nothing was recorded there."""
+
+
+class Reason(IntEnum):
+    """Why an area is left out."""
+
+    USABLE = 0
+    FRAME = 1
+    """Rows or columns that repeat their neighbours, or hold one value."""
+    EMPTY = 2
+    """No noise: blanked, or shadowed."""
+    THICKNESS = 3
+    """Mean far from the micrograph's: ice, carbon, a hole."""
+    TEXTURE = 4
+    """Finer detail far stronger than elsewhere: carbon, crystals."""
+    SPECK = 5
+    """Small and of extreme contrast: ice crystals, gold, dirt."""
+
+
+def excluded_areas(work: WorkImage, *, shortest_angstrom: float, longest_angstrom: float) -> Tensor:
+    """Find the areas of a micrograph to be left out.
+
+    Parameters
+    ----------
+    work : the reduced micrograph.
+    shortest_angstrom, longest_angstrom : diameters of the particles looked for. What is foreign is judged on scales at
+        which they contribute little: means over areas larger than one, and detail finer than one.
+
+    Returns
+    -------
+    uint8, shape of the work image: a `Reason` for each pixel.
+    """
+    shortest, longest = (diameter / work.grid.pixel_size_angstrom for diameter in (shortest_angstrom, longest_angstrom))
+    kernels = RoundKernels((work.grid.shape[0], work.grid.shape[1]), 2.0 * longest, work.values.device)
+    reason = np.where(_frame(work), int(Reason.FRAME), int(Reason.USABLE)).astype(np.uint8)
+    for _ in range(ROUNDS):
+        usable = reason == int(Reason.USABLE)
+        if not usable.any():
+            break
+        found = _foreign(work.values, usable, kernels, shortest, longest)
+        reason = np.where(usable, found, reason)
+        if (found[usable] != int(Reason.USABLE)).mean() < NEW_SHARE:
+            break
+    taken = reason != int(Reason.USABLE)
+    if taken.any():
+        closed = _rounded(taken, shortest / 4, 2.0 * longest)
+        nearest = ndimage.distance_transform_edt(~taken, return_distances=False, return_indices=True)
+        reason = np.where(closed & ~taken, reason[tuple(nearest)], reason)
+    return torch.from_numpy(reason).to(work.values.device)
+
+
+def _foreign(
+    values: Tensor, usable_area: np.ndarray, kernels: RoundKernels, shortest: float, longest: float
+) -> np.ndarray:
+    """Judge each pixel by the statistics of the area usable so far; lengths in pixels. Returns reasons."""
+    usable = torch.from_numpy(usable_area).to(values.device)
+    weight_rfft = kernels.forward(usable.to(values.dtype))
+    centred = (values - values[usable].median()) * usable
+    centred_rfft = kernels.forward(centred)
+
+    def local_mean(transform: Tensor, sigma: float) -> Tensor:
+        window = kernels.gaussian(sigma)
+        return kernels.apply(transform, window) / kernels.apply(weight_rfft, window).clamp_min(1e-3)
+
+    fine = (centred - local_mean(centred_rfft, 1.0)) * usable
+    power_rfft = kernels.forward(fine**2)
+    power = local_mean(power_rfft, max(1.0, shortest / 4))
+    empty = usable & (power < EMPTY_VARIANCE * power[usable].median())
+
+    mean = local_mean(centred_rfft, longest / 2)
+    trend = _trend(mean, usable)
+    detail = _robust_z(local_mean(centred_rfft, max(0.7, shortest / 8)) - trend, usable)
+    level = _robust_z(mean - trend, usable)
+    variance = local_mean(power_rfft, longest / 2)
+    logarithm = torch.log(variance.clamp_min(torch.finfo(variance.dtype).tiny))
+    rough = (_robust_z(logarithm, usable) > OUTLIER_SIGMA) & (logarithm - logarithm[usable].median() > LEAST_TEXTURE)
+    uneven = (level.abs() > OUTLIER_SIGMA) & usable
+
+    reason = np.zeros(usable_area.shape, dtype=np.uint8)
+    for why, area in (
+        (Reason.TEXTURE, _opened(_half_height(variance, rough & usable), 1.5 * longest)),
+        (Reason.SPECK, _spread(detail, detail.abs() > SPECK_SIGMA, usable_area, longest)),
+        (Reason.THICKNESS, _half_height(level.abs(), uneven) | _spread(detail, uneven, usable_area, longest)),
+        (Reason.EMPTY, empty.cpu().numpy()),
+    ):
+        reason[area & usable_area] = int(why)
+    return reason
+
+
+def _frame(work: WorkImage) -> np.ndarray:
+    """Work pixels whose centre lies in the replicated frame."""
+    top, bottom, left, right = work.border_pixel
+    height, width = work.micrograph_shape
+    lines = []
+    for side, before, after, n in ((height, top, bottom, work.grid.shape[0]), (width, left, right, work.grid.shape[1])):
+        centre = np.arange(n) * work.step_pixel
+        reach = 0.5 * work.step_pixel
+        lines.append(((centre < before + reach) & (before > 0)) | ((centre > side - 1 - after - reach) & (after > 0)))
+    return lines[0][:, None] | lines[1]
+
+
+def _robust_z(image: Tensor, usable: Tensor) -> Tensor:
+    """Deviation from the median in robust standard deviations."""
+    inside = image[usable]
+    median = inside.median()
+    spread = 1.4826 * (inside - median).abs().median()
+    return (image - median) / spread.clamp_min(torch.finfo(image.dtype).tiny)
+
+
+def _trend(image: Tensor, usable: Tensor) -> Tensor:
+    """Quadratic surface that fits the bulk of the usable pixels."""
+    height, width = image.shape
+    y = torch.linspace(-1, 1, height, dtype=torch.float64, device=image.device)[:, None].expand(height, width)
+    x = torch.linspace(-1, 1, width, dtype=torch.float64, device=image.device).expand(height, width)
+    basis = torch.stack([torch.ones_like(x), x, y, x * x, x * y, y * y], dim=-1)
+    stride = max(1, min(height, width) // 64)
+    sampled = basis[::stride, ::stride][usable[::stride, ::stride]]
+    target = image[::stride, ::stride][usable[::stride, ::stride]].to(torch.float64)
+    if len(target) < 12:
+        return torch.zeros_like(image)
+    weight = torch.ones_like(target)
+    surface = torch.zeros(6, dtype=torch.float64, device=image.device)
+    for _ in range(10):
+        normal = sampled.T @ (sampled * weight[:, None]) + 1e-6 * torch.eye(6, dtype=torch.float64, device=image.device)
+        surface = torch.linalg.solve(normal, sampled.T @ (weight * target))
+        residual = target - sampled @ surface
+        spread = (1.4826 * residual.abs().median()).clamp_min(1e-30)
+        weight = (1 - (residual / (4.7 * spread)) ** 2).clamp_min(0) ** 2
+    return (basis @ surface).to(image.dtype)
+
+
+def _half_height(image: Tensor, area: Tensor) -> np.ndarray:
+    """Cut each part of an area back to where the image is half as high above its usual value as in the part.
+
+    A blurred step passes half its height where the sharp one stood.
+    """
+    labels, n = ndimage.label(area.cpu().numpy())
+    if n == 0:
+        return np.zeros(area.shape, dtype=bool)
+    values = image.cpu().numpy()
+    base = float(np.median(values))
+    middle = np.asarray(ndimage.median(values, labels, np.arange(1, n + 1)))
+    half = np.concatenate([[np.inf], base + 0.5 * (middle - base)])
+    return np.asarray(values >= half[labels])
+
+
+def _spread(detail: Tensor, seed: Tensor, inside: np.ndarray, reach_pixel: float) -> np.ndarray:
+    """Follow seeds through connected detail of their own sign, no further than a distance."""
+    values = detail.cpu().numpy()
+    seeds = seed.cpu().numpy() & inside & (np.abs(values) > EDGE_SIGMA)
+    if not seeds.any():
+        return seeds
+    near = ndimage.distance_transform_edt(~seeds) <= reach_pixel
+    spread = np.zeros_like(seeds)
+    for sign in (-1.0, 1.0):
+        through = (sign * values > EDGE_SIGMA) & near & inside
+        if (seeds & through).any():
+            spread |= ndimage.binary_propagation(seeds & through, mask=through)
+    return spread
+
+
+def _opened(area: np.ndarray, diameter_pixel: float) -> np.ndarray:
+    """Keep the parts of an area that a disc can cover; outside the micrograph the area goes on."""
+    if not area.any():
+        return area
+    pad = math.ceil(diameter_pixel)
+    padded = np.pad(area, pad, mode="edge")
+    core = np.asarray(ndimage.distance_transform_edt(padded)) > diameter_pixel / 2
+    if not core.any():
+        return np.zeros_like(area)
+    opened = np.asarray(ndimage.distance_transform_edt(~core)) <= diameter_pixel / 2
+    return np.asarray(opened[pad:-pad, pad:-pad] & area)
+
+
+def _rounded(area: np.ndarray, reach_pixel: float, island_pixel: float) -> np.ndarray:
+    """Grow an area by a distance, and add what it leaves of usable ground in pieces smaller than an island."""
+    if not area.any():
+        return area
+    grown = np.asarray(ndimage.distance_transform_edt(~area)) <= reach_pixel
+    labels, n = ndimage.label(~grown)
+    sizes = ndimage.sum_labels(~grown, labels, np.arange(1, n + 1))
+    small = np.concatenate([[False], np.asarray(sizes) < island_pixel**2])
+    return grown | small[labels]

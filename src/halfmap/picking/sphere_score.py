@@ -1,0 +1,118 @@
+"""How well a projected solid sphere explains a micrograph at every position."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from halfmap.picking.convolution import RoundKernels
+
+RING = 1.2
+"""Diameter of the disc whose mean is subtracted from the sphere, in sphere diameters. The ring around a particle is
+its local background; a wider one meets the neighbours in crowded fields, none leaves no background at all."""
+
+BACKGROUND = 2.0
+"""Standard deviation of the Gaussian that takes the background's mean and variance, in longest diameters."""
+
+DIAMETER_RATIO = 1.15
+"""Largest ratio of neighbouring diameters; a sphere 7 % off loses less than 2 % of its score."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SphereScore:
+    """Scores of spheres.
+
+    Parameters
+    ----------
+    positive : float32, shape (y, x): best over the diameters; 0 outside the area scored. Each diameter's is standard
+        normal in white noise.
+    negative : float32, shape (y, x): the same of the inverted micrograph, so that noise is as likely to make any
+        height in one as in the other.
+    diameter_index : int64, shape (y, x): which diameter was best.
+    diameters_angstrom : those tried.
+    """
+
+    positive: Tensor
+    negative: Tensor
+    diameter_index: Tensor
+    diameters_angstrom: tuple[float, ...]
+
+
+def trial_diameters(shortest: float, longest: float) -> tuple[float, ...]:
+    """Return a geometric series from the shortest to the longest diameter, steps of at most 15 %."""
+    n = max(1, math.ceil(math.log(longest / shortest) / math.log(DIAMETER_RATIO) - 1e-9)) + 1
+    return (
+        (shortest,)
+        if longest == shortest
+        else tuple(shortest * (longest / shortest) ** (k / (n - 1)) for k in range(n))
+    )
+
+
+def flatten_background(values: Tensor, usable: Tensor, kernels: RoundKernels, sigma_pixel: float) -> Tensor:
+    """Bring the local mean to 0 and the local variance to 1, from usable pixels alone.
+
+    Parameters
+    ----------
+    values : float32, shape (y, x).
+    usable : bool, shape (y, x).
+    kernels : of that shape.
+    sigma_pixel : standard deviation of the Gaussian window.
+
+    Returns
+    -------
+    float32, shape (y, x); 0 where not usable.
+    """
+    weight = usable.to(values.dtype)
+    window = kernels.gaussian(sigma_pixel)
+    total = kernels.apply(kernels.forward(weight), window).clamp_min(1e-6)
+    centre = values[usable].median() if bool(usable.any()) else values.new_zeros(())
+    raw = (values - centre) * weight
+    mean = kernels.apply(kernels.forward(raw), window) / total
+    flat = (raw - mean) * weight
+    variance = kernels.apply(kernels.forward(flat**2), window) / total
+    floor = 1e-4 * float((flat**2).sum() / weight.sum().clamp_min(1))
+    return flat / variance.clamp_min(max(floor, torch.finfo(values.dtype).tiny)).sqrt()
+
+
+def score_spheres(
+    values: Tensor, usable: Tensor, *, pixel_size_angstrom: float, shortest_angstrom: float, longest_angstrom: float
+) -> SphereScore:
+    """Correlate a micrograph with zero-mean projected spheres.
+
+    Parameters
+    ----------
+    values : float32, shape (y, x), particles bright.
+    usable : bool, shape (y, x): what counts and is scored.
+    pixel_size_angstrom : of the array.
+    shortest_angstrom, longest_angstrom : range of diameters.
+
+    Notes
+    -----
+    The template of diameter d is the projected density of a solid sphere, sqrt(R² - r²), less a disc of 1.2 d of the
+    same sum, divided by its norm: the matched filter, in white noise, of a globular particle on an unknown background.
+    It answers at the centre of hollow particles too, where a Laplacian of that size answers on the shell.
+    """
+    diameters = trial_diameters(shortest_angstrom, longest_angstrom)
+    sigma = BACKGROUND * longest_angstrom / pixel_size_angstrom
+    shape = (values.shape[0], values.shape[1])
+    wide = RoundKernels(shape, 2 * sigma, values.device)
+    flat = flatten_background(values, usable, wide, sigma)
+    kernels = RoundKernels(shape, RING * longest_angstrom / pixel_size_angstrom, values.device)
+    transform = kernels.forward(flat)
+    best = torch.full_like(flat, -math.inf)
+    least = torch.full_like(flat, math.inf)
+    index = torch.zeros(flat.shape, dtype=torch.int64, device=flat.device)
+    for k, diameter in enumerate(diameters):
+        side = diameter / pixel_size_angstrom
+        template = kernels.sphere(side) - kernels.disc(RING * side)
+        value = kernels.apply(transform, template) / kernels.norm(template)
+        index = torch.where(value > best, k, index)
+        best = torch.maximum(best, value)
+        least = torch.minimum(least, value)
+    return SphereScore(
+        positive=best * usable,
+        negative=-least * usable,
+        diameter_index=index,
+        diameters_angstrom=diameters,
+    )
