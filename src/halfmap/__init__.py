@@ -12,10 +12,19 @@ from halfmap.project.job import as_function as _as_function
 from halfmap.project.job import function_name as _function_name
 
 _NOUNS: dict[str, str] = {
+    "FourierBand": "halfmap.fourier.band:FourierBand",
+    "HalfSets": "halfmap.data.half_sets:HalfSets",
     "HalfmapError": "halfmap.errors:HalfmapError",
     "ImageGrid": "halfmap.grid:ImageGrid",
+    "ImageSource": "halfmap.data.image_source:ImageSource",
+    "JobResult": "halfmap.project.job:JobResult",
     "Length": "halfmap.units:Length",
+    "MicrographSet": "halfmap.data.micrographs:MicrographSet",
+    "OpticsGroups": "halfmap.data.optics_groups:OpticsGroups",
+    "ParticleSet": "halfmap.data.particles:ParticleSet",
+    "Picks": "halfmap.data.picks:Picks",
     "RunOptions": "halfmap.project.options:RunOptions",
+    "Volume": "halfmap.data.volumes:Volume",
 }
 _JOBS = {_function_name(entry.command): entry for entry in _COMMANDS}
 

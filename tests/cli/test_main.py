@@ -108,9 +108,28 @@ def test_the_user_s_mistake_is_one_paragraph_and_code_2(halfmap, words, said):
     assert out == ""
 
 
-@pytest.mark.parametrize("words", [["count", "numbers.txt", "--bax", "3"], ["cuont"], ["jobs", "lits"]])
-def test_unknown_words_are_code_2(halfmap, words):
-    assert halfmap(*words)[0] == 2
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["count", "numbers.txt", "--bax", "3"], "No such option: --bax (Possible options: --box). See `halfmap count"),
+        (["count", "numbers.txt", "--box"], "See `halfmap count --help`."),
+        (["count", "numbers.txt", "more.txt"], "See `halfmap count --help`."),
+        (["cuont"], "See `halfmap --help`."),
+        (["jobs", "lits"], "See `halfmap jobs --help`."),
+    ],
+)
+def test_words_that_are_not_understood_are_one_line_and_code_2(halfmap, words, said):
+    code, _, err = halfmap(*words)
+    assert code == 2
+    assert said in err
+    assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("words", [[], ["jobs"]])
+def test_a_command_that_stops_half_way_shows_what_may_follow(halfmap, words):
+    code, out, _ = halfmap(*words)
+    assert code == 0
+    assert "Usage: halfmap" in out
 
 
 @pytest.mark.parametrize(

@@ -19,21 +19,35 @@ from halfmap.project.job import ImmediateCommand, JobType
 
 DONE, OTHER, MISTAKE, INTERRUPTED = 0, 1, 2, 130
 
+_UsageError: Any = typer.BadParameter.__base__  # wherever this version of typer keeps it
+
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 2 the user's mistake, 1 anything else, 130 interrupted."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    if not words or (len(words) == 1 and words[0] in registry.GROUPS):
+        words.append("--help")
     try:
         if words[:2] == ["jobs", "rerun"]:
             words = _as_rerun(words)
-        build_app(words)(args=words, prog_name="halfmap")
+        code = build_app(words)(args=words, prog_name="halfmap", standalone_mode=False)
     except HalfmapError as error:
         complain(str(error))
-        sys.exit(OTHER if isinstance(error, ComputeError | JobFailed) else MISTAKE)
+        code = OTHER if isinstance(error, ComputeError | JobFailed) else MISTAKE
+    except _UsageError as error:
+        complain(f"{error.format_message()} See `{' '.join(['halfmap', *_known(words), '--help'])}`.")
+        code = MISTAKE
     except Exception as error:  # noqa: BLE001 - the last resort, so that no traceback reaches a user
         notes = " ".join(getattr(error, "__notes__", []))
         complain(f"Unexpected {type(error).__name__}: {error}. {notes}")
-        sys.exit(OTHER)
+        code = OTHER
+    sys.exit(code or DONE)
+
+
+def _known(words: Sequence[str]) -> list[str]:
+    """Return the words at the beginning that name a command or group."""
+    names = {entry.command for entry in registry.COMMANDS} | set(registry.GROUPS)
+    return next((list(words[:n]) for n in (2, 1) if " ".join(words[:n]) in names), [])
 
 
 def build_app(words: Sequence[str]) -> typer.Typer:
@@ -47,7 +61,6 @@ def build_app(words: Sequence[str]) -> typer.Typer:
         name="halfmap",
         help="Cryo-EM from micrographs to maps. A command makes a job folder in the project and ends by printing "
         "the path of its main output.",
-        no_args_is_help=True,
         add_completion=False,
         pretty_exceptions_enable=False,
         rich_markup_mode="rich",
@@ -60,7 +73,7 @@ def build_app(words: Sequence[str]) -> typer.Typer:
         home = app
         if group:
             if group[0] not in groups:
-                groups[group[0]] = typer.Typer(help=registry.GROUPS[group[0]], no_args_is_help=True)
+                groups[group[0]] = typer.Typer(help=registry.GROUPS[group[0]])
                 app.add_typer(groups[group[0]], name=group[0], rich_help_panel=entry.panel)
             home = groups[group[0]]
         asked = list(words[: len(group) + 1]) == [*group, name]
