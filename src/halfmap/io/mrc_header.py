@@ -42,7 +42,7 @@ class MrcHeader:
     origin_angstrom : the origin words.
     space_group : ``ispg``; 0 in image stacks (and in many volumes), 1 in volumes, 401 and up in volume stacks.
     minimum, maximum, mean, rms : the statistics words, as stored; nothing vouches for them.
-    labels : the text labels.
+    labels : the text labels that are not empty.
     extended_type, n_extended_bytes : the extended header.
     file_bytes : size of the file.
     """
@@ -291,7 +291,7 @@ def _parse(path: Path, words: Any, order: ByteOrder, raw: bytes, file_bytes: int
         maximum=float(words["dmax"]),
         mean=float(words["dmean"]),
         rms=float(words["rms"]),
-        labels=tuple(_text(label) for label in words["label"][:n_labels]),
+        labels=tuple(text for text in map(_text, words["label"][:n_labels]) if text),
         extended_type=_text(words["exttyp"]),
         n_extended_bytes=n_extended_bytes,
         file_bytes=file_bytes,

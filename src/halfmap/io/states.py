@@ -31,7 +31,7 @@ State = TypeVar("State")
 def save(path: str | Path, state: Any) -> None:
     """Write a dataclass to one safetensors file; by rename when complete.
 
-    Fields may hold tensors and arrays of any number type, arrays of text, numbers, text, paths, None, enum
+    Fields may hold tensors and arrays of any number type, arrays of text, numbers, text, bytes, paths, None, enum
     members, other dataclasses, and tuples, lists and mappings of these. Each array is a tensor of the file under
     its place in the state; all else is JSON in the file's metadata. Tensors are kept as on the CPU.
 
@@ -128,6 +128,9 @@ class _Encoder:
             return self._array(value, place)
         if isinstance(value, np.generic):
             return {"kind": "scalar", "of": self._array(np.asarray(value), place)}
+        if type(value) is bytes:
+            raw = np.frombuffer(value, dtype=np.uint8).copy()
+            return {"kind": "bytes", **self._numbers(torch.from_numpy(raw), place)}
         if isinstance(value, PurePath):
             return {"kind": "path", "text": str(value)}
         if type(value) in (list, tuple):
@@ -148,8 +151,8 @@ class _Encoder:
             }
             return {"kind": "dataclass", "class": _class_name(type(value)), "fields": fields}
         raise InputError(
-            f"The state's {place!r} must be a tensor, array, number, text, path, enum, dataclass, or a tuple, list or "
-            f"mapping of these; got {type(value).__name__}."
+            f"The state's {place!r} must be a tensor, array, number, text, bytes, path, enum, dataclass, or a "
+            f"tuple, list or mapping of these; got {type(value).__name__}."
         )
 
     def _array(self, array: NDArray[Any], place: str) -> dict[str, Any]:
@@ -215,6 +218,8 @@ class _Decoder:
             return self._class(value["class"])[value["name"]]
         if kind == "tensor":
             return self._tensor(value)
+        if kind == "bytes":
+            return self._tensor(value).numpy().tobytes()
         if kind == "array":
             array = self._tensor(value).numpy()
             return array.view(value["seen_as"]) if "seen_as" in value else array

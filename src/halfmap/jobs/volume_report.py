@@ -65,7 +65,7 @@ def central_slices(volume: Volume, title: str) -> Gallery:
         top, left = ((side - extent) // 2 for extent in plane.shape)
         square[top : top + plane.shape[0], left : left + plane.shape[1]] = plane
     names = ["slice x, y", "slice x, z", "slice y, z", "projection along z", "projection along y", "projection along x"]
-    return Gallery.of(squares, names, title=title, tile_pixel=170, max_side=360)
+    return Gallery.of(squares, names, title=title, tile_pixel=170, max_side=360, percentiles=(0.5, 99.9))
 
 
 def map_report(title: str, source: Path, before: Volume, after: Volume, note: str) -> Report:

@@ -281,10 +281,11 @@ class Gallery:
         max_side: int = 256,
         tile_pixel: int = 140,
         contrast: Literal["each", "shared"] = "each",
+        percentiles: tuple[float, float] = (1.0, 99.0),
     ) -> "Gallery":
-        """Make a gallery of images (n, y, x), each a picture of its own."""
+        """Make a gallery of images (n, y, x), each a picture of its own; contrast as of `to_grey`."""
         small = np.stack([shrink(image, max_side) for image in np.asarray(images, dtype=np.float32)])
-        pictures = tuple(Picture.png(grey) for grey in to_grey(small, contrast=contrast))
+        pictures = tuple(Picture.png(grey) for grey in to_grey(small, contrast=contrast, percentiles=percentiles))
         return cls(pictures=pictures, captions=tuple(captions), title=title, caption=caption, tile_pixel=tile_pixel)
 
     @classmethod
