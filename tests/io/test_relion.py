@@ -329,6 +329,12 @@ def test_a_number_that_is_not_finite_is_not_written(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_what_a_failed_ctf_fit_left_is_written(tmp_path):
+    particles = a_particle_set(2, ctf_max_resolution_angstrom=np.array([np.inf, 4.0]))
+    relion.write_particles(tmp_path / "p.star", particles)
+    assert relion.read_particles(tmp_path / "p.star")["ctf_max_resolution_angstrom"].tolist() == [np.inf, 4.0]
+
+
 # --- micrographs --------------------------------------------------------------------------------------------------
 
 

@@ -51,6 +51,12 @@ def test_a_missing_file_does_not_hide_the_folder_of_the_others(project):
     assert resolve_paths(star, project, ["a.mrcs", "b.mrcs", "gone.mrcs"]) == project / "Extract"
 
 
+def test_among_equals_the_folder_tried_first_wins(project):
+    touch(project, "a.mrcs", "Extract/b.mrcs")
+    star = project / "Extract/job001/particles.star"
+    assert resolve_paths(star, project, ["a.mrcs", "b.mrcs"]) == project
+
+
 def test_file_outside_the_project_finds_its_own_neighbours():
     star = shared_data("apoferritin/micrographs_ctf.star")
     found = resolve_paths(star, "/nowhere", ["micrographs/May08_03.05.02.mrc"])

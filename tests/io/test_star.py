@@ -2,8 +2,10 @@
 
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
+from hypothesis import strategies as st
 
 from halfmap.errors import FormatError, InputError
 from halfmap.io import star
@@ -62,6 +64,29 @@ def content(text: str) -> list[list[str]]:
 def test_writing_what_was_read_keeps_every_word_in_its_place():
     text = EVERYTHING.replace("'a path/with spaces.mrc'", '"a path/with spaces.mrc"').replace('"it\'s"', "it's")
     assert content(star.to_text(parse(text))) == content(text)
+
+
+def test_comments_around_plain_rows_stay_in_their_place():
+    text = "data_a\nloop_\n_x #1\n# before the rows\n1\n2\n# before the block\ndata_b\n_y 1\n# the end\n"
+    assert content(star.to_text(parse(text))) == content(text)
+
+
+@hypothesis.given(
+    rows=st.lists(
+        st.tuples(st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Zl", "Zp"])), st.integers()),
+        max_size=5,
+    )
+)
+@hypothesis.settings(max_examples=150, derandomize=True, deadline=None)
+def test_any_text_is_read_back_or_refused(rows):
+    names, numbers = [name for name, _ in rows], [str(number) for _, number in rows]
+    try:
+        text = star.to_text([star.StarTable(name="t", columns={"name": names, "number": numbers})])
+    except InputError:
+        return  # both kinds of quotes beside spaces
+    table = parse(text)["t"]
+    assert table["name"].tolist() == names
+    assert table["number"].tolist() == numbers
 
 
 def test_values_are_read_without_their_quotes():

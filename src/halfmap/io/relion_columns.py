@@ -25,16 +25,18 @@ class Field:
     column : our name.
     labels : RELION's, without underscore; the components of a vector in order.
     kind : ``number``, ``whole``, ``flag`` (0/1), ``text``, ``list`` ([a,b,c]) or ``euler``.
+    finite : whether infinity and not-a-number are refused; fits that failed leave them in some columns.
     """
 
     column: str
     labels: tuple[str, ...]
     kind: str = "number"
+    finite: bool = True
 
 
 _CTF = (
-    Field(column="ctf_max_resolution_angstrom", labels=("rlnCtfMaxResolution",)),
-    Field(column="ctf_figure_of_merit", labels=("rlnCtfFigureOfMerit",)),
+    Field(column="ctf_max_resolution_angstrom", labels=("rlnCtfMaxResolution",), finite=False),
+    Field(column="ctf_figure_of_merit", labels=("rlnCtfFigureOfMerit",), finite=False),
     Field(column="defocus_u_angstrom", labels=("rlnDefocusU",)),
     Field(column="defocus_v_angstrom", labels=("rlnDefocusV",)),
     Field(column="defocus_angle_degrees", labels=("rlnDefocusAngle",)),
@@ -184,10 +186,10 @@ def encode(table: Table, fields: Sequence[Field], *, skip: Sequence[str] = ()) -
     return {label: texts[label] for label in sorted(texts, key=lambda label: order.get(label, len(order)))}
 
 
-def number_texts(name: str, values: NDArray) -> list[str]:
+def number_texts(name: str, values: NDArray, *, finite: bool = True) -> list[str]:
     """Return each number with six decimals, as RELION writes it, or with nine figures below 0.001."""
     numbers = np.asarray(values, dtype=np.float64)
-    if not np.isfinite(numbers).all():
+    if finite and not np.isfinite(numbers).all():
         row = int(np.flatnonzero(~np.isfinite(numbers))[0])
         raise InputError(f"Column {name} must be finite to be written; got {numbers[row]} in row {row + 1}.")
     texts = ("%.6f " * len(numbers) % tuple(numbers.tolist())).split()
@@ -248,7 +250,7 @@ def _decode_euler(table: StarTable, labels: list[str]) -> NDArray:
 def _encode_number(field: Field, values: NDArray) -> dict[str, NDArray]:
     parts = values.reshape(len(values), len(field.labels))
     return {
-        label: np.array(number_texts(field.column, parts[:, number]), dtype=object)
+        label: np.array(number_texts(field.column, parts[:, number], finite=field.finite), dtype=object)
         for number, label in enumerate(field.labels)
     }
 

@@ -26,8 +26,10 @@ _TOKEN = re.compile(
     r"""\s*(?:'((?:[^']|'(?=\S))*)'(?=\s|$)"""  # quoted; the quote closes before white space or the end
     r"""|"((?:[^"]|"(?=\S))*)"(?=\s|$)"""
     r"""|(\#.*)"""
-    r"""|(\S+))"""
+    r"""|(\S+))""",
+    re.ASCII,  # other spaces, such as the one that does not break, belong to a value
 )
+_ASCII_SPACES = " \t\r\v\f"
 
 
 def parse(data: bytes, path: Path | None = None) -> StarFile:
@@ -112,11 +114,11 @@ class _Parser:
         if "'" not in text and '"' not in text and "#" not in text:
             if text[:1] == ";":
                 raise self._error("a value on one line", "a text of several lines", "put it on one line, in quotes")
-            return text.split(), ""
+            return [token.decode() for token in text.encode().split()], ""
         if text[:1] == ";":
             raise self._error("a value on one line", "a text of several lines", "put it on one line, in quotes")
         tokens: list[str] = []
-        position, text = 0, text.rstrip()
+        position, text = 0, text.rstrip(_ASCII_SPACES)
         while position < len(text):
             match = _TOKEN.match(text, position)
             assert match is not None
@@ -352,7 +354,7 @@ def _is_header(first: str, tokens: list[str]) -> bool:
 
 def _is_quoted(text: str) -> bool:
     """Whether a line begins with a quoted value, which is never a keyword or a label."""
-    return text.lstrip()[:1] in ("'", '"')
+    return text.lstrip(_ASCII_SPACES)[:1] in ("'", '"')
 
 
 def _ends_rows(first: bytes, alone: bool) -> bool:

@@ -80,6 +80,6 @@ def _quoted(label: str, column: NDArray) -> list[str]:
 
 def _quote(label: str, value: str) -> str:
     for mark in ('"', "'"):
-        if not re.search(mark + r"(?=\s|$)", value):
+        if not re.search(mark + r"(?=\s|$)", value, re.ASCII):
             return mark + value + mark
     raise InputError(f"A value of _{label} must not hold both kinds of quotes beside spaces; got {value!r}.")
