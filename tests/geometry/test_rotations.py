@@ -12,6 +12,7 @@ from halfmap.geometry.rotations import (
     random_rotations,
     rotation_between,
     rotation_vector_from_matrix,
+    turn_between_directions,
     viewing_direction,
 )
 
@@ -109,6 +110,14 @@ def test_distance_is_symmetric_and_unchanged_when_both_frames_turn():
 def test_rotation_between_leads_from_one_to_the_other():
     a, b = some_rotations(2)
     torch.testing.assert_close(rotation_between(a, b) @ a, b, atol=ATOL, rtol=0)
+
+
+def test_turn_between_directions_is_the_smallest_one_that_leads_there():
+    start, end = viewing_direction(some_rotations(100)).chunk(2)
+    turn = turn_between_directions(start, end)
+    torch.testing.assert_close((turn @ start[..., None])[..., 0], end, atol=1e-10, rtol=0)
+    between = torch.rad2deg(torch.acos((start * end).sum(-1)))
+    torch.testing.assert_close(angular_distance_degrees(torch.eye(3), turn), between, atol=1e-6, rtol=0)
 
 
 def test_random_rotations_are_proper_and_uniform():

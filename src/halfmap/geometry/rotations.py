@@ -85,6 +85,25 @@ def rotation_between(start: Tensor, end: Tensor) -> Tensor:
     return end @ start.mT
 
 
+def turn_between_directions(start: Tensor, end: Tensor) -> Tensor:
+    """Return the smallest rotation that takes one direction to another.
+
+    Parameters
+    ----------
+    start, end : shape (..., 3)
+        Unit vectors, not opposite to one another.
+
+    Returns
+    -------
+    Shape (..., 3, 3)
+        R with ``R @ start = end``, about the normal of both.
+    """
+    cross = _cross_matrix(torch.linalg.cross(start, end))
+    cosine = (start * end).sum(-1)[..., None, None]
+    identity = torch.eye(3, dtype=start.dtype, device=start.device)
+    return identity + cross + cross @ cross / (1.0 + cosine)
+
+
 def angular_distance_degrees(first: Tensor, second: Tensor) -> Tensor:
     """Return the angle of the rotation that leads from one orientation to another.
 
