@@ -1,6 +1,7 @@
 """What every command in the table must satisfy."""
 
 import re
+from pathlib import Path
 
 import pytest
 
@@ -55,6 +56,14 @@ def test_inputs_are_fields(entry):
     names = {parameter.name for parameter in parameters_of(loaded.parameters)}
     listed = loaded.inputs if isinstance(loaded, JobType) else loaded.positional
     assert set(listed) <= names
+
+
+@ENTRIES
+def test_every_path_that_a_job_takes_is_an_input(entry):
+    loaded = entry.load()
+    if isinstance(loaded, JobType):
+        paths = {parameter.name for parameter in parameters_of(loaded.parameters) if parameter.type is Path}
+        assert paths == set(loaded.inputs)
 
 
 @ENTRIES

@@ -77,13 +77,11 @@ def test_bounds_of_the_items_of_a_tuple_and_intervals_are_read():
         build(Ranges, {"angles_degrees": "180,0"})
 
 
-def test_a_type_that_no_flag_can_carry_is_refused():
-    @dataclass(frozen=True, kw_only=True)
-    class Odd:
-        table: dict = dataclasses.field(default_factory=dict)
-
+@pytest.mark.parametrize("kind", [dict, int | str, tuple[int, float], list[int]])
+def test_a_type_that_no_flag_can_carry_is_refused(kind):
+    odd = dataclasses.make_dataclass("Odd", [("table", kind)], frozen=True, kw_only=True)
     with pytest.raises(InputError, match=r"Odd\.table must be of a type that a flag can carry"):
-        parameters_of(Odd)
+        parameters_of(odd)
 
 
 def test_texts_are_read_as_the_field_s_type():

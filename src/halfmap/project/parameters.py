@@ -190,7 +190,8 @@ def _parameter(cls: type, field: "dataclasses.Field[Any]", hint: Any, text: str)
     if typing.get_origin(hint) is tuple:
         items = typing.get_args(hint)
         length = 0 if items[-1] is Ellipsis else len(items)
-        hint, _ = _unwrap(items[0], limits)
+        kinds = {_unwrap(item, limits) for item in items if item is not Ellipsis}
+        hint = kinds.pop()[0] if len(kinds) == 1 else hint
     choices: tuple[str | int, ...] = ()
     if typing.get_origin(hint) is Literal:
         choices = typing.get_args(hint)
@@ -224,8 +225,10 @@ def _unwrap(hint: Any, limits: dict[str, Any]) -> tuple[Any, bool]:
                 _add_limits(extra, limits)
         elif origin in (typing.Union, types.UnionType):
             others = [item for item in typing.get_args(hint) if item is not type(None)]
+            if len(others) > 1:
+                return hint, optional
             optional = True
-            hint = others[0] if len(others) == 1 else Length if Length in others else others[0]
+            hint = others[0]
         else:
             return hint, optional
 
