@@ -88,9 +88,30 @@ def rescale(array: Tensor, grid: ImageGrid, shape: int | tuple[int, ...]) -> tup
     Returns
     -------
     The array of shape (..., *shape) and its grid, whose pixel size follows from the sides.
+
+    Notes
+    -----
+    The same as `crop_or_pad_transform` between the two grids' transforms, axis by axis: what is cropped
+    on one axis need not be transformed along the next, which saves half of the time.
     """
+    grid.check(array)
     to_grid = rescaled_grid(grid, shape)
-    return to_grid.irfft(crop_or_pad_transform(grid.rfft(array), grid, to_grid)), to_grid
+    values = torch.fft.rfft(array, dim=-1, norm="forward")
+    for dim in (-1, *range(-grid.ndim, -1)):
+        old, new = grid.shape[dim], to_grid.shape[dim]
+        if old == new:
+            continue
+        if dim != -1:
+            values = torch.fft.fft(values, dim=dim, norm="forward")
+        # The origin moves on the finer side, where the Nyquist frequency of the coarser one has both its signs.
+        if new < old:
+            values = _moved_origin(values, dim, old, new)
+        values = _resize_half_axis_of_real(values, old, new) if dim == -1 else _resize_full_axis(values, dim, old, new)
+        if new > old:
+            values = _moved_origin(values, dim, old, new)
+        if dim != -1:
+            values = torch.fft.ifft(values, dim=dim, norm="forward")
+    return torch.fft.irfft(values, n=to_grid.shape[-1], dim=-1, norm="forward"), to_grid
 
 
 def rescale_to_pixel_size(
@@ -220,6 +241,31 @@ def shift(array: Tensor, grid: ImageGrid, shifts_angstrom: Shifts) -> Tensor:
         shape = (*factors.shape[:-1], *leading, factors.shape[-1], *trailing)
         transform = transform * factors.reshape(shape).to(transform.dtype)
     return grid.irfft(transform)
+
+
+def _moved_origin(transform: Tensor, dim: int, old: int, new: int) -> Tensor:
+    """Move the phase so that the centre voxel stays the centre voxel; between even sides it does by itself."""
+    turns = (old // 2) / old - (new // 2) / new
+    if turns == 0:
+        return transform
+    n = transform.shape[dim]
+    k = torch.arange(n, device=transform.device)
+    if dim != -1:
+        k = torch.where(k > n // 2, k - n, k)
+    phase = torch.exp(2j * math.pi * turns * k.to(torch.float64)).to(transform.dtype)
+    return transform * phase.reshape(-1, *(1,) * (-dim - 1))
+
+
+def _resize_half_axis_of_real(transform: Tensor, old: int, new: int) -> Tensor:
+    """Crop or pad the halved axis of arrays that are real along the others."""
+    small = min(old, new)
+    if old == new:
+        return transform
+    kept = transform[..., : small // 2 + 1].clone()
+    if small % 2 == 0:
+        nyquist = kept[..., -1]
+        kept[..., -1] = 2 * nyquist.real if new < old else nyquist / 2
+    return kept if new < old else torch.nn.functional.pad(kept, (0, new // 2 - small // 2))
 
 
 def _resize_full_axis(transform: Tensor, dim: int, old: int, new: int) -> Tensor:

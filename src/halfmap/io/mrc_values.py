@@ -112,12 +112,17 @@ class RunningStatistics:
     def add(self, values: NDArray[Any]) -> None:
         """Add arrays along the first axis."""
         for image in values:
-            mean = float(image.mean(dtype=np.float64))
-            squared_deviations = float(np.square(image.astype(np.float64) - mean).sum())
-            total = self.count + image.size
+            # float32 within an image, about its first value, so that a pedestal costs no digits
+            flat = image.astype(np.float32, copy=False).ravel()
+            pedestal = float(flat[0])
+            flat = flat - flat[0] if math.isfinite(pedestal) else flat
+            below_mean = float(flat.mean())
+            squared_deviations = max(0.0, float(flat @ flat) - flat.size * below_mean**2)
+            mean = pedestal + below_mean
+            total = self.count + flat.size
             difference = mean - self.mean
-            self.squared_deviations += squared_deviations + difference**2 * self.count * image.size / total
-            self.mean += difference * image.size / total
+            self.squared_deviations += squared_deviations + difference**2 * self.count * flat.size / total
+            self.mean += difference * flat.size / total
             self.count = total
             self.minimum = min(self.minimum, float(image.min()))
             self.maximum = max(self.maximum, float(image.max()))

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from halfmap.report.blocks import Report
 
 
+SAMPLED_IMAGES = 400
+"""Written images that the page looks at again to show that their background is as it should be."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ExtractJobParams(ExtractParams):
     """Inputs and settings of ``halfmap extract``."""
@@ -154,8 +158,8 @@ def _page(
     from halfmap.report.blocks import Axis, Facts, Histogram, Note, Report, Section, Table
 
     names = extracted["image_name"]
-    shown = names[np.unique(np.linspace(0, len(names) - 1, 2000).astype(np.int64))]
-    chunks = np.array_split(shown, max(1, len(shown) // 500))
+    shown = names[np.unique(np.linspace(0, len(names) - 1, SAMPLED_IMAGES).astype(np.int64))]
+    chunks = np.array_split(shown, max(1, len(shown) // 200))
     radius = params.background_radius_pixel(float(extracted.optics["micrograph_pixel_size_angstrom"][0]))
     parts = list(context.executor.map(partial(stack_report.measure, context.project, radius), chunks))
     deviations = np.concatenate([one.background_deviation for _, one in counts])
