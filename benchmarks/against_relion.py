@@ -1,0 +1,153 @@
+"""CPU seconds per micrograph of blob picking and extraction, ours and RELION's, in one run.
+
+    python benchmarks/against_relion.py [--side 1200 4096] [--few 4] [--many 24]
+
+Needs Debian's RELION 3.1 (`apt-get install relion`). Start-up is taken out by running each program on few and on
+many micrographs: the slope is printed. One process, one thread; user and system time; the programs take turns.
+Micrographs are simulated blobs on noise at 1.5 Å per pixel, 16-bit as cameras write them.
+"""
+
+import argparse
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import mrcfile
+import numpy as np
+from scipy.ndimage import gaussian_filter
+
+HALFMAP = str(Path(sys.executable).with_name("halfmap"))
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
+OPTICS = """
+# version 30001
+
+data_optics
+
+loop_
+_rlnOpticsGroupName #1
+_rlnOpticsGroup #2
+_rlnMicrographPixelSize #3
+_rlnMicrographOriginalPixelSize #4
+_rlnVoltage #5
+_rlnSphericalAberration #6
+_rlnAmplitudeContrast #7
+opticsGroup1 1 1.5 1.5 300 2.7 0.1
+
+
+# version 30001
+
+data_micrographs
+
+loop_
+_rlnMicrographName #1
+_rlnOpticsGroup #2
+_rlnDefocusU #3
+_rlnDefocusV #4
+_rlnDefocusAngle #5
+"""
+
+
+def make_project(folder: Path, side: int, n: int) -> None:
+    """Write n micrographs, their table and coordinates."""
+    (folder / "Micrographs").mkdir()
+    (folder / "Coordinates/Micrographs").mkdir(parents=True)
+    rng = np.random.default_rng(1)
+    shape = (1200, 1240) if side == 1200 else (side, side)
+    n_particles = 150 if side == 1200 else 400
+    template = rng.normal(size=shape).astype(np.float32)
+    where = rng.integers(80, np.array(shape[::-1]) - 80, size=(n_particles, 2))
+    blobs = np.zeros(shape, np.float32)
+    blobs[where[:, 1], where[:, 0]] = -1
+    template = 400 + 20 * template + 20 * gaussian_filter(blobs, 30) / gaussian_filter(blobs, 30).std()
+    rows = "".join(f"{x} {y}\n" for x, y in where)
+    for i in range(n):
+        with mrcfile.new(folder / f"Micrographs/m{i:03d}.mrc") as mrc:
+            mrc.set_data(np.roll(template, 16 * i, axis=0).astype(np.int16))
+            mrc.voxel_size = 1.5
+        coordinates = folder / f"Coordinates/Micrographs/m{i:03d}_pick.star"
+        coordinates.write_text(f"\ndata_\n\nloop_\n_rlnCoordinateX #1\n_rlnCoordinateY #2\n{rows}")
+        (folder / f"Coordinates/m{i:03d}_pick.star").write_text(coordinates.read_text())
+
+
+def write_table(folder: Path, n: int) -> str:
+    name = f"micrographs_{n}.star"
+    rows = "".join(f"Micrographs/m{i:03d}.mrc 1 15000 15000 0\n" for i in range(n))
+    (folder / name).write_text(OPTICS + rows)
+    return name
+
+
+def cpu_seconds(command: list[str], folder: Path) -> float:
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run(command, cwd=folder, env=ENVIRONMENT, check=True, capture_output=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def commands(table: str, out: str, box: int, rescale: int | None) -> dict[str, list[str]]:
+    ours = ["--workers", "1", "--threads", "1"]
+    scaled = [] if rescale is None else ["--scale", str(rescale)]
+    return {
+        "pick RELION": [
+            *("relion_autopick", "--i", table, "--odir", f"{out}_pick_relion/", "--pickname", "autopick", "--LoG"),
+            *("--LoG_diam_min", "120", "--LoG_diam_max", "140", "--shrink", "0", "--lowpass", "20"),
+            *("--LoG_adjust_threshold", "0"),
+        ],
+        "pick halfmap": [
+            *(HALFMAP, "pick", "log", table, "--min-diameter", "120", "--max-diameter", "140"),
+            *("--out", f"{out}_pick_halfmap", *ours),
+        ],
+        "extract RELION": [
+            *("relion_preprocess", "--i", table, "--coord_suffix", "_pick.star", "--coord_dir", "Coordinates/"),
+            *("--part_dir", f"{out}_extract_relion/", "--part_star", f"{out}_extract_relion/particles.star"),
+            *("--extract", "--extract_size", str(box), "--norm", "--invert_contrast", *scaled),
+            *("--bg_radius", str(int(0.375 * (rescale or box)))),
+        ],
+        "extract halfmap": [
+            *(HALFMAP, "extract", table, "--picks", "Coordinates", "--box", str(box), "--no-float16"),
+            *(["--rescale", str(rescale)] if rescale else []),
+            *("--out", f"{out}_extract_halfmap", *ours),
+        ],
+    }
+
+
+def slopes(folder: Path, few: int, many: int, box: int, rescale: int | None) -> dict[str, float]:
+    spent: dict[str, list[float]] = {}
+    for n in (few, many):
+        for what, command in commands(write_table(folder, n), f"run{n}_{box}_{rescale}", box, rescale).items():
+            spent.setdefault(what, []).append(cpu_seconds(command, folder))
+    return {what: (b - a) / (many - few) for what, (a, b) in spent.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--side", type=int, nargs="+", default=[1200, 4096])
+    parser.add_argument("--few", type=int, default=4)
+    parser.add_argument("--many", type=int, default=24)
+    options = parser.parse_args()
+    if shutil.which("relion_autopick") is None:
+        raise SystemExit("RELION is not installed: apt-get install relion")
+    print("| micrograph | what | halfmap CPU s | RELION 3.1 CPU s | ours / theirs |")
+    print("|---|---|---|---|---|")
+    for side in options.side:
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            make_project(folder, side, options.many)
+            for box, rescale in ((128, None), (256, 64)):
+                found = slopes(folder, options.few, options.many, box, rescale)
+                label = "1240×1200" if side == 1200 else f"{side}²"
+                if rescale is None:
+                    print_row(label, "pick log", found["pick halfmap"], found["pick RELION"])
+                what = f"extract, box {box}" + (f" to {rescale}" if rescale else "")
+                print_row(label, what, found["extract halfmap"], found["extract RELION"])
+
+
+def print_row(label: str, what: str, ours: float, theirs: float) -> None:
+    print(f"| {label} | {what} | {ours:.4f} | {theirs:.4f} | {ours / theirs:.2f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
