@@ -53,9 +53,8 @@ def main() -> None:
             for _ in range(arguments.repeats):
                 least = [min(best, process_seconds(task)) for best, task in zip(least, pair, strict=True)]
             rates = [n_values / seconds / 1e6 for seconds in least]
-            print(
-                f"{name:5s}  halfmap {rates[0]:5.2f}  starfile {rates[1]:5.2f}  million values/s  ratio {rates[0] / rates[1]:.2f}"
-            )
+            ratio = rates[0] / rates[1]
+            print(f"{name:5s}  million values/s: halfmap {rates[0]:.2f}, starfile {rates[1]:.2f}, ratio {ratio:.2f}")
 
 
 if __name__ == "__main__":
