@@ -1,6 +1,7 @@
 """`halfmap doctor`: one line each, and what to do about what is missing."""
 
 import shutil
+from types import SimpleNamespace
 
 import pytest
 
@@ -52,3 +53,22 @@ def test_fewer_threads_than_cores_are_marked(monkeypatch):
     assert line("threads").startswith("!")
     monkeypatch.delenv("OMP_NUM_THREADS")
     assert line("threads").startswith("ok")
+
+
+def test_gpus_are_listed_by_name_and_memory(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    properties = SimpleNamespace(name="Card", total_memory=80 << 30)
+    monkeypatch.setattr("torch.cuda.get_device_properties", lambda number: properties)
+    assert line("GPU 0") == f"ok {'GPU 0':<22}Card, 80 GiB"
+    assert line("GPU 1").endswith("Card, 80 GiB")
+
+
+@pytest.mark.parametrize(("built", "remedy"), [(None, "built for the CPU alone"), ("12.8", "update the driver")])
+def test_a_gpu_that_torch_cannot_use_is_told_with_a_remedy(monkeypatch, built, remedy):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("torch.version.cuda", built)
+    monkeypatch.setattr("torch.version.hip", None)
+    monkeypatch.setattr(shutil, "which", lambda program: "/usr/bin/nvidia-smi" if program == "nvidia-smi" else None)
+    assert line("GPUs").startswith("!")
+    assert remedy in line("GPUs")
