@@ -100,6 +100,16 @@ def test_stack_is_valid_for_mrcfile_and_holds_the_statistics_of_all_its_values(t
         assert np.allclose(found, expected, rtol=1e-6)  # single precision of the header
 
 
+@pytest.mark.parametrize("pedestal", [0.0, 6535.0, -1e5])
+def test_statistics_survive_a_pedestal_and_a_dead_first_pixel(tmp_path, pedestal):
+    image = (images(1, (300, 200))[0] + pedestal).astype(np.float32)
+    image[0, 0] = 0
+    mrc.write_image(tmp_path / "a.mrc", image, ImageGrid(shape=image.shape, pixel_size_angstrom=1.0))
+    header = read_header(tmp_path / "a.mrc")
+    assert header.mean == pytest.approx(image.mean(dtype=np.float64), rel=1e-6)  # single precision of the header
+    assert header.rms == pytest.approx(image.std(dtype=np.float64), rel=1e-4)  # sums in single precision
+
+
 def test_volume_and_image_are_valid_for_mrcfile(tmp_path):
     grid = ImageGrid(shape=(4, 5, 6), pixel_size_angstrom=2.0)
     mrc.write_volume(tmp_path / "map.mrc", Volume(values=torch.zeros(grid.shape), grid=grid))

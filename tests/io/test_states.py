@@ -131,7 +131,8 @@ def test_text_arrays_come_back(tmp_path, array):
     "content",
     [
         None, True, 7, 2**80, -0.0, 0.1, math.inf, -math.inf, math.nan, 1e-320, 2 - 3j, "text with \n and \x00", "",
-        b"", b"\x00\xff", Outcome.LIMIT, Path("Extract/job007"), np.float64(0.1), np.float32(0.1), np.int64(3), np.True_, (), [], {},
+        b"", b"\x00\xff",
+        Outcome.LIMIT, Path("Extract/job007"), np.float64(0.1), np.float32(0.1), np.int64(3), np.True_, (), [], {},
         (1, (2.5, "a"), [None, {}]), {"a": 1, 2: (3,), (1, 2): "pair", Outcome.LIMIT: torch.ones(2)},
         MappingProxyType({"defocus_u_angstrom": np.arange(3.0)}), {"kind": "tensor", "name": "trap"},
     ],

@@ -112,20 +112,20 @@ class RunningStatistics:
     def add(self, values: NDArray[Any]) -> None:
         """Add arrays along the first axis."""
         for image in values:
-            # float32 within an image, about its first value, so that a pedestal costs no digits
+            # float32 within an image, about its mean and once more, so that a pedestal costs no digits
             flat = image.astype(np.float32, copy=False).ravel()
-            pedestal = float(flat[0])
-            flat = flat - flat[0] if math.isfinite(pedestal) else flat
-            below_mean = float(flat.mean())
-            squared_deviations = max(0.0, float(flat @ flat) - flat.size * below_mean**2)
-            mean = pedestal + below_mean
+            rough = flat.mean()
+            deviations = flat - rough
+            correction = float(deviations.mean())
+            squared_deviations = max(0.0, float(deviations @ deviations) - flat.size * correction**2)
+            mean = float(rough) + correction
             total = self.count + flat.size
             difference = mean - self.mean
             self.squared_deviations += squared_deviations + difference**2 * self.count * flat.size / total
             self.mean += difference * flat.size / total
             self.count = total
-            self.minimum = min(self.minimum, float(image.min()))
-            self.maximum = max(self.maximum, float(image.max()))
+            self.minimum = min(self.minimum, float(flat.min()))
+            self.maximum = max(self.maximum, float(flat.max()))
 
     def as_tuple(self) -> tuple[float, float, float, float]:
         """Return minimum, maximum, mean and rms deviation from the mean."""
