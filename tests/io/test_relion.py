@@ -161,6 +161,24 @@ def test_stale_pixel_offsets_are_dropped_when_the_offsets_change(tmp_path):
     assert "rlnOriginXAngst" in table
 
 
+def test_empty_sets_keep_their_columns_and_optics(tmp_path):
+    relion.write_particles(tmp_path / "p.star", a_particle_set(3).take([]))
+    again = relion.read_particles(tmp_path / "p.star")
+    assert set(again.columns) == set(a_particle_set(3).columns)
+    assert again["rotation"].shape == (0, 3, 3)
+    assert again.optics.numbers.tolist() == [1]
+
+
+def test_a_lone_angle_is_written_alone_until_the_rotation_changes(tmp_path):
+    text = particle_text("1@s.mrcs 1 30").replace("_rlnOriginXAngst", "_rlnAnglePsi")
+    particles = relion.read_particles(write(tmp_path, text))
+    np.testing.assert_allclose(particles["rotation"][0], matrix_from_euler(0.0, 0.0, 30.0).numpy(), atol=1e-12)
+    relion.write_particles(tmp_path / "same.star", particles)
+    assert not {"rlnAngleRot", "rlnAngleTilt"} & set(star.read(tmp_path / "same.star")["particles"].labels)
+    relion.write_particles(tmp_path / "new.star", particles.with_columns(rotation=np.eye(3)[None]))
+    assert {"rlnAngleRot", "rlnAngleTilt"} <= set(star.read(tmp_path / "new.star")["particles"].labels)
+
+
 @pytest.mark.parametrize("spelling", ["_rlnDefocusU", "rlnDefocusU", "DefocusU", "defocus_u_angstrom"])
 def test_values_are_found_under_any_spelling_of_a_label(spelling):
     particles = a_particle_set()
@@ -421,3 +439,18 @@ def test_relion_joins_micrographs_that_are_written_here(tmp_path):
     subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
     again = relion.read_micrographs(tmp_path / "y.star")
     assert again["micrograph_name"].tolist() == a_micrograph_set(3)["micrograph_name"].tolist()
+
+
+@pytest.mark.oracle
+def test_relion_unites_optics_groups_as_they_are_united_here(tmp_path):
+    first = a_particle_set(4, stack="a.mrcs")
+    second = a_particle_set(4, seed=5, stack="b.mrcs")
+    second = ParticleSet(columns=second.columns, optics=some_optics(1, voltage_kv=[200.0], name=["other"]))
+    for name, particles in (("a.star", first), ("b.star", second)):
+        relion.write_particles(tmp_path / name, particles)
+    command = [relion_program("relion_star_handler"), "--combine", "--i", "a.star b.star", "--o", "y.star"]
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    theirs, ours = relion.read_particles(tmp_path / "y.star"), ParticleSet.concatenate([first, second])
+    assert theirs.uid.tolist() == ours.uid.tolist()
+    assert theirs.optics_values("voltage_kv").tolist() == ours.optics_values("voltage_kv").tolist()
+    assert theirs.optics["name"].tolist() == ours.optics["name"].tolist()
