@@ -1,5 +1,6 @@
 """Cluster files and the Slurm jobs made of them."""
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -91,3 +92,18 @@ def test_a_running_scheduler_is_used_and_left_running(tmp_path: Path) -> None:
             with DaskExecutor.from_file(path) as executor:
                 assert list(executor.map(tasks.square, range(3))) == [0, 1, 4]
                 assert executor.broadcast({"voltage_kv": 300.0}).path.parent.parent == tmp_path / "scratch"
+
+
+def test_workers_that_join_late_are_used(tmp_path: Path) -> None:
+    import distributed
+
+    with distributed.LocalCluster(
+        n_workers=0, threads_per_worker=1, memory_limit=0, dashboard_address=None, silence_logs=50
+    ) as cluster:
+        path = written(tmp_path, f"scheduler: {cluster.scheduler_address}\nscratch: {tmp_path / 'scratch'}\n")
+        with DaskExecutor.from_file(path) as executor:
+            results = executor.submit(tasks.process_id, 0)
+            assert not results.done()
+            cluster.scale(2)
+            marks = executor.map(partial(tasks.meet, tmp_path, 2), range(2))
+            assert list(marks) == [0, 1]

@@ -137,3 +137,14 @@ def mark_and_sleep(folder: Path, number: int) -> int:
     (folder / f"pid{os.getpid()}").touch()
     time.sleep(60.0)
     return number
+
+
+def meet(folder: Path, n: int, number: int) -> int:
+    """End only when ``n`` tasks have run at the same time."""
+    (folder / f"met{number}").touch()
+    deadline = time.monotonic() + 30.0
+    while len(list(folder.glob("met*"))) < n:
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"task {number} stayed alone")
+        time.sleep(0.02)
+    return number

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Sized
 from dataclasses import dataclass
 from functools import partial
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any, Protocol
 
 from halfmap.compute.addition_tree import Addition, AdditionTree
@@ -13,6 +13,7 @@ from halfmap.errors import InputError
 
 RESULTS_PER_WORKER = 3
 N_TRIES = 3
+LOOK_FOR_WORKERS_SECONDS = 2.0
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -78,9 +79,13 @@ class _Flow:
     def _hear(self, key: Any, event: TaskReport | Outcome) -> None:
         self._events.put((key, event))
 
-    def next_outcome(self) -> tuple[Any, Outcome]:
+    def next_outcome(self) -> tuple[Any, Outcome] | None:
+        """Wait for a call to end; return None from time to time, since workers may have joined that could do more."""
         while True:
-            key, event = self._events.get()
+            try:
+                key, event = self._events.get(timeout=LOOK_FOR_WORKERS_SECONDS)
+            except Empty:
+                return None
             report = event.report if isinstance(event, Outcome) else event
             self._ledgers[key].pass_on(report, self._progress)
             if isinstance(event, Outcome):
@@ -138,9 +143,10 @@ def map_in_order(
                     progress.advance(1)
                 yield value
             elif len(flow):
-                number, outcome = flow.next_outcome()
-                finished[number] = outcome
-                is_open = is_open and outcome.error is None
+                ended = flow.next_outcome()
+                if ended is not None:
+                    finished[ended[0]] = ended[1]
+                    is_open = is_open and ended[1].error is None
             else:
                 return
     finally:
@@ -192,7 +198,10 @@ def reduce_in_tree(
                     flow.launch((0, number), Call(name=name, fn=fn, arguments=(item,), is_kept=True))
             if not len(flow):
                 break
-            key, outcome = flow.next_outcome()
+            ended = flow.next_outcome()
+            if ended is None:
+                continue
+            key, outcome = ended
             node = outcome.result()
             release_operands(key)
             if label is not None and key[0] == 0:
@@ -206,7 +215,9 @@ def reduce_in_tree(
         while len(rest) > 1:
             right, left = rest.pop(), rest.pop()
             launch_addition("rest", left, right)
-            rest.append(flow.next_outcome()[1].result())
+            while (ended := flow.next_outcome()) is None:
+                pass
+            rest.append(ended[1].result())
             release_operands("rest")
         value = launcher.fetch(rest[0])
         launcher.release(rest[0])
