@@ -9,7 +9,9 @@ APPENDING = """
 import sys
 from pathlib import Path
 from halfmap.project.events import append_event
-for step in range(100):
+print("ready", flush=True)
+sys.stdin.readline()
+for step in range(200):
     append_event(Path(sys.argv[1]), "progress", step=step)
 """
 
@@ -20,9 +22,20 @@ def test_numbers_grow_by_one(tmp_path):
 
 
 def test_processes_that_write_at_once_lose_nothing(tmp_path):
-    processes = [subprocess.Popen([sys.executable, "-c", APPENDING, str(tmp_path)]) for _ in range(3)]
-    assert [process.wait() for process in processes] == [0, 0, 0]
-    assert [event["number"] for event in read_events(tmp_path)] == list(range(1, 301))
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", APPENDING, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        for _ in range(3)
+    ]
+    for process in processes:
+        process.stdout.readline()
+    for process in processes:
+        process.stdin.write(b"go\n")
+        process.stdin.flush()
+    for process in processes:
+        process.communicate()
+    assert [event["number"] for event in read_events(tmp_path)] == list(range(1, 601))
 
 
 def test_a_line_cut_short_by_a_kill_is_passed_over(tmp_path):
