@@ -110,10 +110,10 @@ class RunningStatistics:
     maximum: float = -math.inf
 
     def add(self, values: NDArray[Any]) -> None:
-        """Add arrays along the first axis."""
+        """Add arrays along the first axis, each summed in its own precision: float64, else float32."""
         for image in values:
-            # float32 within an image, about its mean and once more, so that a pedestal costs no digits
-            flat = image.astype(np.float32, copy=False).ravel()
+            # about the mean, and once more: within an image float32 is enough then, whatever the pedestal
+            flat = image.astype(np.float64 if image.dtype == np.float64 else np.float32, copy=False).ravel()
             rough = flat.mean()
             deviations = flat - rough
             correction = float(deviations.mean())
