@@ -66,9 +66,16 @@ def test_writing_what_was_read_keeps_every_word_in_its_place():
     assert content(star.to_text(parse(text))) == content(text)
 
 
-def test_comments_around_plain_rows_stay_in_their_place():
-    text = "data_a\nloop_\n_x #1\n# before the rows\n1\n2\n# before the block\ndata_b\n_y 1\n# the end\n"
+@pytest.mark.parametrize("rest", ["", "# before the block\ndata_b\n_y 1\n# the end\n"], ids=["last", "followed"])
+def test_comments_around_plain_rows_stay_in_their_place(rest):
+    text = f"data_a\nloop_\n_x #1\n# before the rows\n1\n2\n{rest}"
     assert content(star.to_text(parse(text))) == content(text)
+
+
+@pytest.mark.parametrize("space", ["\u00a0", "\u2003", "\u3000"], ids=["no-break", "em", "ideographic"])
+def test_only_ascii_spaces_part_values(space):
+    table = parse(f"data_a\nloop_\n_x\n_y\n1{space}2 'a b'\n{space}3 4\n")["a"]
+    assert table["x"].tolist() == [f"1{space}2", f"{space}3"]
 
 
 @hypothesis.given(
