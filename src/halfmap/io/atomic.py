@@ -32,6 +32,8 @@ def replacing(path: str | Path) -> Iterator[Path]:
         os.replace(temporary, path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
+        if error.filename is not None and Path(error.filename) not in (temporary, path, *path.parents):
+            raise  # another file's trouble
         raise ProjectError(
             f"{path} must be writable; got '{error.strerror or error}'; free space on the disk, mend the "
             "folder's permissions, or choose another folder with --out."

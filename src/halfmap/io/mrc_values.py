@@ -96,6 +96,9 @@ def as_stored(path: str | Path, values: NDArray[Any], float16: bool) -> NDArray[
     return np.ascontiguousarray(values, dtype="<f2")
 
 
+_SUMMED_AT_ONCE = 2**18  # few enough for the cache and for seven digits
+
+
 @dataclass(slots=True)
 class RunningStatistics:
     """Minimum, maximum, mean and sum of squared deviations of all values seen so far.
@@ -111,9 +114,11 @@ class RunningStatistics:
 
     def add(self, values: NDArray[Any]) -> None:
         """Add arrays along the first axis, each summed in its own precision: float64, else float32."""
-        for image in values:
-            # about the mean, and once more: within an image float32 is enough then, whatever the pedestal
-            flat = image.astype(np.float64 if image.dtype == np.float64 else np.float32, copy=False).ravel()
+        at_once = max(1, _SUMMED_AT_ONCE // max(1, values[0].size)) if len(values) else 1
+        for start in range(0, len(values), at_once):
+            # about the mean, and once more: within so few float32 is enough then, whatever the pedestal
+            block = values[start : start + at_once]
+            flat = block.astype(np.float64 if block.dtype == np.float64 else np.float32, copy=False).ravel()
             rough = flat.mean()
             deviations = flat - rough
             correction = float(deviations.mean())
