@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -66,8 +67,7 @@ def flatten_background(values: Tensor, usable: Tensor, kernels: RoundKernels, si
     weight = usable.to(values.dtype)
     window = kernels.gaussian(sigma_pixel)
     total = kernels.apply(kernels.forward(weight), window).clamp_min(1e-6)
-    centre = values[usable].median() if bool(usable.any()) else values.new_zeros(())
-    raw = (values - centre) * weight
+    raw = (values - (values * weight).sum() / weight.sum().clamp_min(1)) * weight
     mean = kernels.apply(kernels.forward(raw), window) / total
     flat = (raw - mean) * weight
     variance = kernels.apply(kernels.forward(flat**2), window) / total
@@ -98,15 +98,14 @@ def score_spheres(
     shape = (values.shape[0], values.shape[1])
     wide = RoundKernels(shape, 2 * sigma, values.device)
     flat = flatten_background(values, usable, wide, sigma)
-    kernels = RoundKernels(shape, RING * longest_angstrom / pixel_size_angstrom, values.device)
+    sides = tuple(diameter / pixel_size_angstrom for diameter in diameters)
+    kernels, templates = _templates(shape, sides, values.device)
     transform = kernels.forward(flat)
     best = torch.full_like(flat, -math.inf)
     least = torch.full_like(flat, math.inf)
     index = torch.zeros(flat.shape, dtype=torch.int64, device=flat.device)
-    for k, diameter in enumerate(diameters):
-        side = diameter / pixel_size_angstrom
-        template = kernels.sphere(side) - kernels.disc(RING * side)
-        value = kernels.apply(transform, template) / kernels.norm(template)
+    for k, template in enumerate(templates):
+        value = kernels.apply(transform, template)
         index = torch.where(value > best, k, index)
         best = torch.maximum(best, value)
         least = torch.minimum(least, value)
@@ -116,3 +115,13 @@ def score_spheres(
         diameter_index=index,
         diameters_angstrom=diameters,
     )
+
+
+@lru_cache(maxsize=4)
+def _templates(
+    shape: tuple[int, int], sides: tuple[float, ...], device: torch.device
+) -> tuple[RoundKernels, tuple[Tensor, ...]]:
+    """Transforms of the zero-mean spheres of norm 1; kept, because micrographs of one set share them."""
+    kernels = RoundKernels(shape, RING * max(sides), device)
+    raw = [kernels.sphere(side) - kernels.disc(RING * side) for side in sides]
+    return kernels, tuple(template / kernels.norm(template) for template in raw)

@@ -26,8 +26,9 @@ LEAST_SIGMA = 1.5
 FEWEST = 3
 """Members below which a population of peaks cannot be described."""
 
-ROUNDS = 100
-"""Of expectation maximisation: far more than it takes to settle within the noise of the heights."""
+ROUNDS = 200
+SETTLED = 0.01
+"""Expectation maximisation ends when no mean moves by this part of a hundredth of the heights' spread."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,12 +97,12 @@ def gaussian_threshold(score: Tensor, usable: Tensor, sigma: float, false_peaks:
     A λ (2π)^(-3/2) z exp(-z²/2), λ the variance of its derivative over its own.
     """
     inner = usable[1:, 1:] & usable[:-1, 1:] & usable[1:, :-1]
-    down = (score[1:, 1:] - score[:-1, 1:])[inner].to(torch.float64)
-    right = (score[1:, 1:] - score[1:, :-1])[inner].to(torch.float64)
-    spread = float(score[usable].to(torch.float64).var()) if int(usable.sum()) > 1 else 0.0
-    if spread == 0 or not len(down):
+    steps = (score[1:, 1:] - score[:-1, 1:]) ** 2 + (score[1:, 1:] - score[1:, :-1]) ** 2
+    n_inner = int(inner.sum())
+    spread = float(score[usable].to(torch.float64).var()) if n_inner > 1 else 0.0
+    if spread == 0:
         return math.inf
-    roughness = float((down**2).mean() + (right**2).mean()) / 2 / spread
+    roughness = float((steps * inner).sum(dtype=torch.float64)) / n_inner / 2 / spread
     cells = float(usable.sum()) * roughness / (2 * math.pi) ** 1.5
     z = np.arange(1.0, 12.0, 0.01)
     rare = np.flatnonzero(cells * z * np.exp(-(z**2) / 2) <= false_peaks)
@@ -140,20 +141,21 @@ def _fit_two(height: np.ndarray, start: float) -> tuple[float, float] | None:
     mean = np.array([height[~above].mean(), height[above].mean()])
     spread = np.array([height[~above].std(), height[above].std()]).clip(least_spread)
     for _ in range(ROUNDS):
-        belongs = _log_density(height, share, mean, spread)
-        belongs = np.exp(belongs - belongs.max(axis=1, keepdims=True))
-        belongs /= belongs.sum(axis=1, keepdims=True)
-        members = belongs.sum(axis=0)
+        density = _log_density(height, share, mean, spread)
+        particle = 1.0 / (1.0 + np.exp((density[0] - density[1]).clip(-500, 500)))
+        members = np.array([len(height) - particle.sum(), particle.sum()])
         if members.min() < FEWEST - 1:
             return None
-        share = members / len(height)
-        mean = (belongs * height[:, None]).sum(axis=0) / members
-        deviation = (belongs * (height[:, None] - mean) ** 2).sum(axis=0) / members
-        spread = np.sqrt(deviation).clip(least_spread)
+        total = float((particle * height).sum())
+        previous, mean = mean, np.array([height.sum() - total, total]) / members
+        deviation = [((1.0 - particle) * (height - mean[0]) ** 2).sum(), (particle * (height - mean[1]) ** 2).sum()]
+        share, spread = members / len(height), np.sqrt(np.array(deviation) / members).clip(least_spread)
+        if np.abs(mean - previous).max() < SETTLED * least_spread:
+            break
     between = np.linspace(mean[0], mean[1], 1001)
     density = _log_density(between, share, mean, spread)
-    crossed = np.flatnonzero(density[:, 1] > density[:, 0])
-    likelihood = float(np.logaddexp.reduce(_log_density(height, share, mean, spread), axis=1).sum())
+    crossed = np.flatnonzero(density[1] > density[0])
+    likelihood = float(np.logaddexp(*_log_density(height, share, mean, spread)).sum())
     return (likelihood, float(between[crossed[0]])) if len(crossed) and mean[1] > mean[0] else None
 
 
@@ -167,8 +169,9 @@ def _otsu(height: np.ndarray) -> float:
 
 
 def _log_density(height: np.ndarray, share: np.ndarray, mean: np.ndarray, spread: np.ndarray) -> np.ndarray:
-    """Log of each population's share times its normal density, up to a constant; shape (n, 2)."""
-    return np.asarray(np.log(share / spread) - 0.5 * ((height[:, None] - mean) / spread) ** 2)
+    """Log of each population's share times its normal density, up to a constant; shape (2, n)."""
+    deviation = (height - mean[:, None]) / spread[:, None]
+    return np.asarray(np.log(share / spread)[:, None] - 0.5 * deviation**2)
 
 
 def automatic_threshold(negative: Tensor, usable: Tensor, *, height: np.ndarray, rivals: np.ndarray) -> Threshold:

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -18,6 +19,12 @@ REPLICATED = 0.1
 """Rows whose mean step to the next row is below this part of the usual one are copies of each other."""
 
 LANCZOS_LOBES = 3
+
+BAND = 32
+"""Work pixels resampled by one matrix product."""
+
+RUN_PIXELS = 2**19
+"""Pixels reduced at once: two mebibytes."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -70,14 +77,10 @@ def reduce(micrograph: Tensor | np.ndarray, *, pixel_size_angstrom: float, work_
     height, width = recorded.shape
     step = max(1.0, work_pixel_angstrom / pixel_size_angstrom)
     block = max(1, int(step / 2))
-    values = _clip(recorded.to(torch.float32))
-    rows, columns = height // block, width // block
-    if block > 1:
-        values = torch.nn.functional.avg_pool2d(values[None, None], block)[0, 0]
+    values = _block_means(recorded, block, _counting_limits(recorded))
     border = _replicated_border(values, block)
-    along_y = _resampling_matrix(rows, height, step, block).to(values.device)
-    along_x = _resampling_matrix(columns, width, step, block).to(values.device)
-    values = along_y @ values @ along_x.T
+    values = _resampled_rows(values, height, step, block)
+    values = _resampled_rows(values.T.contiguous(), width, step, block).T.contiguous()
     return WorkImage(
         values=values,
         grid=ImageGrid(shape=tuple(values.shape), pixel_size_angstrom=step * pixel_size_angstrom),
@@ -87,19 +90,33 @@ def reduce(micrograph: Tensor | np.ndarray, *, pixel_size_angstrom: float, work_
     )
 
 
-def _clip(values: Tensor) -> Tensor:
-    """Clip to the counting statistics; raises where pixels are not finite or all alike."""
-    low, high = (float(limit) for limit in torch.aminmax(values))
+def _counting_limits(recorded: Tensor) -> tuple[float, float]:
+    """Values that counting statistics does not pass, from a regular sample of the pixels."""
+    sample = recorded[:: max(1, recorded.shape[0] // 256), :: max(1, recorded.shape[1] // 256)].to(torch.float32)
+    median = sample.median()
+    reach = CLIP_SIGMA * 1.4826 * (sample - median).abs().median()
+    return (float(median - reach), float(median + reach)) if reach > 0 else (-math.inf, math.inf)
+
+
+def _block_means(recorded: Tensor, block: int, limits: tuple[float, float]) -> Tensor:
+    """Clip and average whole blocks, a run of rows at a time so that it stays in the cache.
+
+    Raises `InputError` where pixels are not finite or all alike.
+    """
+    n_rows = recorded.shape[0] // block * block
+    run = max(1, RUN_PIXELS // (recorded.shape[1] * block)) * block
+    parts, extremes = [], []
+    for start in range(0, n_rows, run):
+        rows = recorded[start : min(start + run, n_rows)].to(torch.float32)
+        extremes.append(torch.stack(torch.aminmax(rows)))
+        rows = rows.clamp(*limits)
+        parts.append(torch.nn.functional.avg_pool2d(rows[None, None], block)[0, 0] if block > 1 else rows)
+    low, high = float(torch.stack(extremes)[:, 0].min()), float(torch.stack(extremes)[:, 1].max())
     if not (math.isfinite(low) and math.isfinite(high)):
         raise InputError("A micrograph's pixels must be finite; got NaN or infinity; mend or leave out the file.")
     if low == high:
         raise InputError(f"A micrograph's pixels must vary; all are {low:g}; leave out the file.")
-    sample = values[:: max(1, values.shape[0] // 256), :: max(1, values.shape[1] // 256)]
-    median = sample.median()
-    sigma = 1.4826 * (sample - median).abs().median()
-    if sigma == 0:
-        return values
-    return values.clamp(float(median - CLIP_SIGMA * sigma), float(median + CLIP_SIGMA * sigma))
+    return torch.cat(parts)
 
 
 def _replicated_border(values: Tensor, block: int) -> tuple[int, int, int, int]:
@@ -119,14 +136,32 @@ def _replicated_border(values: Tensor, block: int) -> tuple[int, int, int, int]:
     return (widths[0], widths[1], widths[2], widths[3])
 
 
-def _resampling_matrix(n_blocks: int, n_recorded: int, step: float, block: int) -> Tensor:
-    """Rows of a Lanczos-windowed sinc that take every ``step``-th recorded pixel out of averages over blocks.
+def _resampled_rows(values: Tensor, n_recorded: int, step: float, block: int) -> Tensor:
+    """Take every ``step``-th recorded row out of averages over blocks of rows, as products over narrow bands."""
+    bands = [
+        matrix.to(values.device) @ values[start : start + matrix.shape[1]]
+        for start, matrix in _resampling_bands(values.shape[0], n_recorded, step, block)
+    ]
+    return torch.cat(bands)
+
+
+@lru_cache(maxsize=8)
+def _resampling_bands(n_blocks: int, n_recorded: int, step: float, block: int) -> tuple[tuple[int, Tensor], ...]:
+    """Lanczos-windowed sinc of the work pixel, a few dozen work pixels at a time.
 
     Returns
     -------
-    float32, shape (number of work pixels, n_blocks).
+    First block and weights, float32, shape (number of work pixels, number of blocks), of each band; a work pixel's
+    weights sum to 1, also where the micrograph ends within its reach.
     """
-    centre = torch.arange(int((n_recorded - 1) / step) + 1, dtype=torch.float64) * step
-    offset = (torch.arange(n_blocks, dtype=torch.float64) * block + (block - 1) / 2 - centre[:, None]) / step
-    weights = torch.sinc(offset) * torch.sinc(offset / LANCZOS_LOBES) * (offset.abs() < LANCZOS_LOBES)
-    return (weights / weights.sum(1, keepdim=True)).to(torch.float32)
+    centre = (np.arange(int((n_recorded - 1) / step) + 1) * step - (block - 1) / 2) / block
+    reach = LANCZOS_LOBES * step / block
+    bands = []
+    for first in range(0, len(centre), BAND):
+        part = centre[first : first + BAND]
+        start, stop = max(0, math.ceil(part[0] - reach)), min(n_blocks, math.floor(part[-1] + reach) + 1)
+        offset = (np.arange(start, stop) - part[:, None]) * block / step
+        weight = np.sinc(offset) * np.sinc(offset / LANCZOS_LOBES) * (np.abs(offset) < LANCZOS_LOBES)
+        weight /= weight.sum(axis=1, keepdims=True)
+        bands.append((start, torch.from_numpy(weight.astype(np.float32))))
+    return tuple(bands)
