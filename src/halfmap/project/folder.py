@@ -122,9 +122,12 @@ def job_folders(project: Path) -> list[JobFolder]:
 
 def next_number(project: Path) -> int:
     """Return 1 + the largest of all job numbers of the project, its trash and RELION's counter."""
-    trashed = (JobFolder(path=path).number for path in project.glob(f"{_TRASH}/*/job[0-9]*"))
-    numbers = [job.number or 0 for job in job_folders(project)] + [number or 0 for number in trashed]
-    return 1 + max([_relion_counter(project), *numbers])
+    return 1 + max([_relion_counter(project), *_taken_numbers(project)])
+
+
+def _taken_numbers(project: Path) -> set[int]:
+    trashed = (JobFolder(path=path) for path in project.glob(f"{_TRASH}/*/job[0-9]*"))
+    return {job.number for job in (*job_folders(project), *trashed) if job.number is not None}
 
 
 def _relion_counter(project: Path) -> int:
@@ -159,7 +162,7 @@ def claim(project: Path, type_folder: str) -> JobFolder:
                 number = max(number + 1, next_number(project))
                 continue
             try:
-                if number >= next_number(project):
+                if number not in _taken_numbers(project):  # its last holder may have finished since we looked
                     path = project / type_folder / f"job{number:03d}"
                     path.mkdir(parents=True)
                     return JobFolder(path=path)
