@@ -6,6 +6,12 @@ from halfmap.errors import ProjectError
 from halfmap.io.atomic import replacing, write_json, write_text
 
 
+def fail_writing(path, error):
+    with replacing(path) as temporary:
+        temporary.write_text("part")
+        raise error
+
+
 def test_file_appears_whole_and_leaves_nothing_beside_it(tmp_path):
     write_json(tmp_path / "deep/down/x.json", {"a": 1})
     assert (tmp_path / "deep/down/x.json").read_text() == '{\n  "a": 1\n}\n'
@@ -15,18 +21,15 @@ def test_file_appears_whole_and_leaves_nothing_beside_it(tmp_path):
 def test_last_good_file_stays_when_writing_fails(tmp_path):
     path = tmp_path / "x.txt"
     write_text(path, "good")
-    with pytest.raises(RuntimeError, match="half"), replacing(path) as temporary:
-        temporary.write_text("bad")
-        raise RuntimeError("half way")
+    with pytest.raises(RuntimeError, match="half"):
+        fail_writing(path, RuntimeError("half way"))
     assert path.read_text() == "good"
     assert list(tmp_path.iterdir()) == [path]
 
 
 def test_full_disk_is_said_with_the_remedy(tmp_path):
     with pytest.raises(ProjectError, match=r"x.txt must be writable; got 'No space left on device'; free space"):
-        with replacing(tmp_path / "x.txt") as temporary:
-            temporary.write_text("part")
-            raise OSError(errno.ENOSPC, "No space left on device")
+        fail_writing(tmp_path / "x.txt", OSError(errno.ENOSPC, "No space left on device"))
     assert not list(tmp_path.iterdir())
 
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 import halfmap
-from halfmap.errors import FormatError, InputError
+from halfmap.errors import InputError
 from halfmap.io import relion
 from support.particle_sets import a_particle_set
 from support.projects import a_small_project
@@ -51,7 +51,7 @@ def test_values_are_selected_by_any_spelling_of_the_label_with_both_ends_include
 
 
 def test_unknown_label_is_an_error_that_lists_the_labels(table):
-    with pytest.raises(FormatError, match=r"rlnNoSuchThing.*_rlnDefocusU"):
+    with pytest.raises(InputError, match=r"rlnDefocusU.*got 'rlnNoSuchThing'"):
         halfmap.select_values(table="particles.star", label="rlnNoSuchThing", min=0)
 
 

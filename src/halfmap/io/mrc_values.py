@@ -96,7 +96,7 @@ def as_stored(path: str | Path, values: NDArray[Any], float16: bool) -> NDArray[
     return np.ascontiguousarray(values, dtype="<f2")
 
 
-_SUMMED_AT_ONCE = 2**18  # few enough for the cache and for seven digits
+_SUMMED_AT_ONCE = 2**18  # few enough values for the cache
 
 
 @dataclass(slots=True)
@@ -114,23 +114,26 @@ class RunningStatistics:
 
     def add(self, values: NDArray[Any]) -> None:
         """Add arrays along the first axis, each summed in its own precision: float64, else float32."""
-        at_once = max(1, _SUMMED_AT_ONCE // max(1, values[0].size)) if len(values) else 1
+        values = values.reshape(len(values), -1)
+        at_once = max(1, _SUMMED_AT_ONCE // max(1, values.shape[1]))
         for start in range(0, len(values), at_once):
-            # about the mean, and once more: within so few float32 is enough then, whatever the pedestal
             block = values[start : start + at_once]
-            flat = block.astype(np.float64 if block.dtype == np.float64 else np.float32, copy=False).ravel()
-            rough = flat.mean()
-            deviations = flat - rough
-            correction = float(deviations.mean())
-            squared_deviations = max(0.0, float(deviations @ deviations) - flat.size * correction**2)
-            mean = float(rough) + correction
-            total = self.count + flat.size
-            difference = mean - self.mean
-            self.squared_deviations += squared_deviations + difference**2 * self.count * flat.size / total
-            self.mean += difference * flat.size / total
-            self.count = total
-            self.minimum = min(self.minimum, float(flat.min()))
-            self.maximum = max(self.maximum, float(flat.max()))
+            block = block.astype(np.float64 if block.dtype == np.float64 else np.float32, copy=False)
+            # Row by row, so that no block changes the sums; about the mean, and once more: within an image float32 is
+            # enough then, whatever the pedestal.
+            rough = block.mean(axis=1)
+            deviations = block - rough[:, np.newaxis]
+            corrections = deviations.mean(axis=1).astype(np.float64)
+            squares = np.einsum("ij,ij->i", deviations, deviations).astype(np.float64)
+            size = block.shape[1]
+            for mean, square in zip(rough + corrections, squares - size * corrections**2, strict=True):
+                total = self.count + size
+                difference = float(mean) - self.mean
+                self.squared_deviations += max(0.0, float(square)) + difference**2 * self.count * size / total
+                self.mean += difference * size / total
+                self.count = total
+            self.minimum = min(self.minimum, float(block.min()))
+            self.maximum = max(self.maximum, float(block.max()))
 
     def as_tuple(self) -> tuple[float, float, float, float]:
         """Return minimum, maximum, mean and rms deviation from the mean."""

@@ -80,7 +80,8 @@ def _images(context: JobContext, params: ReportStackParams):  # type: ignore[no-
     """Return the image names to look at, and the folder they are relative to."""
     import numpy as np
 
-    from halfmap.io import mrc, star
+    from halfmap.io import mrc, relion
+    from halfmap.io.relion_columns import values_of
     from halfmap.io.relion_paths import resolve_paths
     from halfmap.selection.conditions import Condition
 
@@ -90,18 +91,15 @@ def _images(context: JobContext, params: ReportStackParams):  # type: ignore[no-
             raise InputError("--select must go with a STAR file; got a stack; give the STAR file that lists it.")
         n = mrc.read_header(path).shape[0]
         return np.array([f"{i:06d}@{path.name}" for i in range(1, n + 1)], dtype=object), path.parent
-    file = star.read(path)
-    table = next((table for table in file if "rlnImageName" in table), None)
-    if table is None:
+    particles = relion.read_particles(path)
+    if "image_name" not in particles:
         raise InconsistentDataError(f"{path} must have the column _rlnImageName; got none; choose a particle file.")
-    keep = np.ones(len(table), dtype=bool)
-    for text in params.select:
-        condition = Condition.parse(text)
-        label = condition.label if condition.label in table else f"rln{condition.label}"
-        keep &= condition.holds(table.text(label if label in table else condition.label))
+    keep = np.ones(len(particles), dtype=bool)
+    for condition in map(Condition.parse, params.select):
+        keep &= condition.holds(values_of(particles, condition.label))
     if not keep.any():
-        raise InputError(f"--select must leave an image; got none of {len(table)}; widen the conditions.")
-    names = table.text("rlnImageName")[keep]
+        raise InputError(f"--select must leave an image; got none of {len(particles)}; widen the conditions.")
+    names = particles["image_name"][keep]
     return names, resolve_paths(path, context.project, names)
 
 

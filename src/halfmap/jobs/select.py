@@ -101,7 +101,7 @@ def _values(context: JobContext, params: SelectValuesParams) -> Path:
     from halfmap.selection.subsets import within
 
     table, what = _read(params.table)
-    values = _numbers(params.table, what, params.label)
+    values = _numbers(table, params.label)
     return _kept(context, table, what, within(values, minimum=params.min, maximum=params.max))
 
 
@@ -159,7 +159,7 @@ def _duplicates(context: JobContext, params: SelectDuplicatesParams) -> Path:
     origin = table["origin_angstrom"] if "origin_angstrom" in table else np.zeros((len(table), 2))
     position = table["position_pixel"] * size[:, None] - origin
     if params.by is not None:
-        score = _numbers(params.particles, what, params.by)
+        score = _numbers(table, params.by)
     else:
         score = table["figure_of_merit"] if "figure_of_merit" in table else np.zeros(len(table))
     keep = keep_best(table["micrograph_name"], position, score, distance_angstrom=params.min_distance_angstrom)
@@ -185,14 +185,21 @@ def _join(context: JobContext, params: SelectJoinParams) -> Path:
     return _write(context.folder / f"join_{what}.star", joined)
 
 
-def _numbers(path: Path, what: str, label: str) -> "np.ndarray":
-    """Return a numeric column of a file by its label, with or without underscore and rln."""
-    from halfmap.io import star
+def _numbers(table: "ParticleSet | MicrographSet", label: str) -> "np.ndarray":
+    """Return a numeric column by its label, as RELION's or ours.
 
-    file = star.read(path)
-    table = file[what] if what in file else next(t for t in file if t.is_loop and t.name != "optics")
-    bare = star.bare_label(label)
-    return table.numbers(bare if bare in table else f"rln{bare}" if f"rln{bare}" in table else bare)
+    Raises
+    ------
+    InputError
+        There is no such column, or it holds text.
+    """
+    from halfmap.data.particles import ParticleSet
+    from halfmap.io.relion_columns import MICROGRAPH_FIELDS, PARTICLE_FIELDS, values_of
+
+    values = values_of(table, label, PARTICLE_FIELDS if isinstance(table, ParticleSet) else MICROGRAPH_FIELDS)
+    if values.dtype.kind not in "fiub":
+        raise InputError(f"Column {label} must hold numbers; got text such as {values[0]!r}; choose another label.")
+    return values.astype(float)
 
 
 def _kept(context: JobContext, table: "ParticleSet | MicrographSet", what: str, keep: "np.ndarray") -> Path:

@@ -52,8 +52,8 @@ class Condition:
             )
         return cls(match[1], match[2].replace("==", "="), match[3])
 
-    def holds(self, texts: np.ndarray) -> np.ndarray:
-        """Return for which of a column's values, as text, the condition holds, bool, shape (n,).
+    def holds(self, values: np.ndarray) -> np.ndarray:
+        """Return for which values of the column, numbers or text, the condition holds, bool, shape (n,).
 
         Raises
         ------
@@ -61,11 +61,11 @@ class Condition:
             Order is asked of a column, or of a value, that is not numeric.
         """
         try:
-            return _OPERATORS[self.comparison](np.asarray(texts, dtype=np.float64), float(self.value))
+            return _OPERATORS[self.comparison](np.asarray(values, dtype=np.float64), float(self.value))
         except ValueError:
             if self.comparison not in ("=", "!="):
                 raise InputError(
                     f"{self.label}{self.comparison}{self.value} must compare numbers; got text; use = or !=."
                 ) from None
-            equal = np.asarray(texts, dtype=str) == self.value
+            equal = np.asarray(values, dtype=str) == self.value
             return equal if self.comparison == "=" else ~equal
