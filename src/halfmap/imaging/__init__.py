@@ -1,0 +1,1 @@
+"""The forward model: how a volume becomes images, its adjoint, and noise."""
