@@ -42,28 +42,36 @@ def below_nyquist(image):
     return np.fft.irfft2(transform, image.shape)
 
 
-@pytest.mark.parametrize("rescale", [None, 32])
-def test_windows_equal_those_of_relion_preprocess(project, rescale):
-    scaled = [] if rescale is None else ["--scale", str(rescale)]
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [
+        (["--bg_radius", "24"], {}),
+        (["--bg_radius", "12", "--scale", "32"], {"rescale_pixel": 32}),
+        (["--bg_radius", "24", "--premultiply_ctf"], {"premultiply_ctf": True}),
+        (["--bg_radius", "24", "--phase_flip"], {"phase_flip": True}),
+        (["--bg_radius", "20", "--no_ramp"], {"ramp": False, "background_diameter": "40px"}),
+    ],
+    ids=["plain", "rescaled", "premultiplied", "phase-flipped", "no-ramp"],
+)
+def test_windows_equal_those_of_relion_preprocess(project, theirs, ours):
     run(
         *("relion_preprocess", "--i", "micrographs_ctf.star", "--coord_suffix", "_pick.star"),
         *("--coord_dir", "ForRelion/", "--part_dir", "Theirs/", "--part_star", "Theirs/particles.star"),
-        *("--extract", "--extract_size", "64", "--norm", "--bg_radius", "12" if rescale else "24"),
-        *("--invert_contrast", *scaled),
+        *("--extract", "--extract_size", "64", "--norm", "--invert_contrast", *theirs),
     )
-    theirs = relion.read_particles(project.root / "Theirs/particles.star")
+    expected = relion.read_particles(project.root / "Theirs/particles.star")
     result = halfmap.extract(
-        micrographs=project.micrographs, picks=project.coordinates, box_pixel=64, rescale_pixel=rescale, float16=False
+        micrographs=project.micrographs, picks=project.coordinates, box_pixel=64, float16=False, **ours
     )
-    ours = relion.read_particles(result.main_output)
-    np.testing.assert_array_equal(ours["position_pixel"], theirs["position_pixel"])
-    a = StackSource(ours["image_name"], project.root).read(np.arange(len(ours)))
-    b = StackSource(theirs["image_name"], project.root).read(np.arange(len(theirs)))
-    inside = ((ours["position_pixel"] > 34) & (ours["position_pixel"] < np.array(SHAPE[::-1]) - 34)).all(axis=1)
+    particles = relion.read_particles(result.main_output)
+    np.testing.assert_array_equal(particles["position_pixel"], expected["position_pixel"])
+    a = StackSource(particles["image_name"], project.root).read(np.arange(len(particles)))
+    b = StackSource(expected["image_name"], project.root).read(np.arange(len(expected)))
+    position = particles["position_pixel"]
+    inside = ((position > 34) & (position < np.array(SHAPE[::-1]) - 34)).all(axis=1)
     assert inside.any()
-    for one, other, is_inside in zip(a, b, inside, strict=True):
-        correlation = np.corrcoef(below_nyquist(one).ravel(), below_nyquist(other).ravel())[0, 1]
-        assert correlation >= (0.9999 if is_inside else 0.999)
+    for one, other in zip(a[inside], b[inside], strict=True):
+        assert np.corrcoef(below_nyquist(one).ravel(), below_nyquist(other).ravel())[0, 1] >= 0.9999
 
 
 def test_relion_accepts_the_particle_file_and_the_stack(project):
