@@ -10,9 +10,10 @@ from halfmap.data.volumes import Volume
 from halfmap.errors import InputError
 from halfmap.fourier import filters, slices
 from halfmap.fourier.band import FourierBand
-from halfmap.fourier.resample import crop_or_pad, phase_factors, rescale_to_pixel_size
+from halfmap.fourier.resample import crop_or_pad, rescale_to_pixel_size
 from halfmap.geometry.shapes import raised_cosine_edge
 from halfmap.grid import ImageGrid
+from halfmap.imaging.projection import project
 from halfmap.simulation.potential import potential_of_atoms
 from halfmap.tensors import ImagesRfft, Rotations, Shifts
 from halfmap.units import electron_wavelength_angstrom
@@ -81,15 +82,15 @@ class Reference:
         complex64, shape (n, *grid.rfft_shape): of the potential integrated along the beam, in V Å. Its mean is
         that of the potential, so that images are 0 beside the particle.
         """
+        if not len(rotations):
+            return torch.zeros((0, *grid.rfft_shape), dtype=torch.complex64)
         band = FourierBand(grid)
-        values = slices.extract(self.transform, rotations, band)
-        if shifts_angstrom is not None:
-            values = values * phase_factors(band.frequencies, shifts_angstrom).to(values.dtype)
-        transform = band.scatter(values)
-        own = self.potential.grid
-        field = own.pixel_size_angstrom / grid.pixel_size_angstrom
-        transform[..., 0, 0] = float(self.potential.values.double().sum()) * field**2 / grid.n_pixels
-        return transform * own.pixel_size_angstrom
+        origin = None if shifts_angstrom is None else -shifts_angstrom
+        transform = band.scatter(project(self.transform, rotations, band, origin_angstrom=origin))
+        padded = self.transform.grid
+        mean = self.transform.values[padded.radius, padded.radius, 0].real * padded.field_scale(band)
+        transform[..., 0, 0] = mean
+        return transform * self.potential.grid.pixel_size_angstrom
 
 
 def box_for(diameter_angstrom: float, pixel_size_angstrom: float) -> int:
