@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from halfmap.errors import InconsistentDataError, InputError
 from halfmap.project.job import JobContext, JobType
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from halfmap.data.micrographs import MicrographSet
     from halfmap.data.particles import ParticleSet
+    from halfmap.report.blocks import Block
 
 IMAGES_PER_TASK = 2000
 
@@ -83,6 +84,7 @@ def _write(path: Path, table: "ParticleSet | MicrographSet") -> Path:
 
 
 def _split(context: JobContext, params: SelectSplitParams) -> Path:
+    from halfmap.report.blocks import Table
     from halfmap.selection.subsets import split
 
     table, what = _read(params.table)
@@ -94,15 +96,32 @@ def _split(context: JobContext, params: SelectSplitParams) -> Path:
     if len(parts.rest):
         rest = _write(context.folder / f"{what}_rest.star", table.take(parts.rest))
         context.progress.message(f"{rest.name}: {len(parts.rest)} {what} that fit in no subset.")
+    blocks = Table(
+        title="Subsets",
+        columns=("file", what),
+        rows=[
+            *((path.name, len(rows)) for path, rows in zip(written, parts.subsets, strict=True)),
+            *((("the rest", len(parts.rest)),) if len(parts.rest) else ()),
+        ],
+    )
+    _page(context, f"Split of {params.table.name}", ((what, len(table)), ("subsets", len(written))), blocks)
     return written[0]
 
 
 def _values(context: JobContext, params: SelectValuesParams) -> Path:
+    from halfmap.report.blocks import Axis, Histogram, Mark
     from halfmap.selection.subsets import within
 
     table, what = _read(params.table)
     values = _numbers(table, params.label)
-    return _kept(context, table, what, within(values, minimum=params.min, maximum=params.max))
+    limits = {"min": params.min, "max": params.max}
+    histogram = Histogram.of(
+        values,
+        title=params.label,
+        x=Axis(label=params.label),
+        marks=[Mark(value=value, label=name) for name, value in limits.items() if value is not None],
+    )
+    return _kept(context, table, what, within(values, minimum=params.min, maximum=params.max), histogram)
 
 
 def _statistics(context: JobContext, params: SelectStatisticsParams) -> Path:
@@ -111,6 +130,7 @@ def _statistics(context: JobContext, params: SelectStatisticsParams) -> Path:
     import numpy as np
 
     from halfmap.io.relion_paths import resolve_paths
+    from halfmap.report.blocks import Axis, Scatter
     from halfmap.selection.subsets import ImageStatistics, ordinary
 
     table, what = _read(params.particles)
@@ -125,7 +145,16 @@ def _statistics(context: JobContext, params: SelectStatisticsParams) -> Path:
     statistics = ImageStatistics(
         mean=np.concatenate([part.mean for part in parts]), deviation=np.concatenate([part.deviation for part in parts])
     )
-    return _kept(context, table, what, ordinary(statistics, sigma=params.sigma))
+    keep = ordinary(statistics, sigma=params.sigma)
+    scatter = Scatter(
+        title="Mean and standard deviation of each image",
+        points=np.stack([statistics.mean, statistics.deviation], axis=1),
+        x=Axis(label="mean"),
+        y=Axis(label="standard deviation"),
+        colours=keep.astype(float),
+        colour=Axis(label="selected (1) or not (0)"),
+    )
+    return _kept(context, table, what, keep, scatter)
 
 
 def _measure(root: Path, names: "np.ndarray"):  # type: ignore[no-untyped-def]
@@ -142,6 +171,7 @@ def _duplicates(context: JobContext, params: SelectDuplicatesParams) -> Path:
 
     from halfmap.io import relion
     from halfmap.jobs.micrograph_inputs import micrograph_pixel_sizes
+    from halfmap.report.blocks import Note
     from halfmap.selection.duplicates import keep_best
 
     table, what = relion.read_particles(params.particles), "particles"
@@ -163,11 +193,18 @@ def _duplicates(context: JobContext, params: SelectDuplicatesParams) -> Path:
     else:
         score = table["figure_of_merit"] if "figure_of_merit" in table else np.zeros(len(table))
     keep = keep_best(table["micrograph_name"], position, score, distance_angstrom=params.min_distance_angstrom)
-    return _kept(context, table, what, keep)
+    n_micrographs = len(set(table["micrograph_name"].tolist()))
+    note = Note(
+        text=f"Of particles within {params.min_distance_angstrom:g} Å of one another in one of {n_micrographs} "
+        f"micrographs, that with the largest {params.by or 'figure of merit'} was kept."
+    )
+    return _kept(context, table, what, keep, note)
 
 
 def _join(context: JobContext, params: SelectJoinParams) -> Path:
     import numpy as np
+
+    from halfmap.report.blocks import Table
 
     read = [_read(path) for path in params.tables]
     kinds = {what for _, what in read}
@@ -181,6 +218,13 @@ def _join(context: JobContext, params: SelectJoinParams) -> Path:
     joined = joined.take(first)
     context.progress.message(
         f"Joined {len(tables)} tables to {len(joined)} {what}; {again} stood in several and were taken once."
+    )
+    rows = [(str(path), len(one)) for path, one in zip(params.tables, tables, strict=True)]
+    _page(
+        context,
+        "Join",
+        ((what, len(joined)), ("taken once", again)),
+        Table(title="Tables", columns=("file", what), rows=rows),
     )
     return _write(context.folder / f"join_{what}.star", joined)
 
@@ -202,7 +246,9 @@ def _numbers(table: "ParticleSet | MicrographSet", label: str) -> "np.ndarray":
     return values.astype(float)
 
 
-def _kept(context: JobContext, table: "ParticleSet | MicrographSet", what: str, keep: "np.ndarray") -> Path:
+def _kept(
+    context: JobContext, table: "ParticleSet | MicrographSet", what: str, keep: "np.ndarray", block: "Block"
+) -> Path:
     """Write what was selected and, beside it, what was not."""
     if not keep.any():
         raise InputError(f"At least one of the {len(table)} {what} must be selected; got none; widen the limits.")
@@ -210,7 +256,17 @@ def _kept(context: JobContext, table: "ParticleSet | MicrographSet", what: str, 
     if not keep.all():
         _write(context.folder / f"{what}_removed.star", table.take(~keep))
     context.progress.message(f"Selected {keep.sum()} of {len(table)} {what}.")
+    facts = (("selected", int(keep.sum())), ("removed", int((~keep).sum())), ("share", 100 * float(keep.mean()), "%"))
+    _page(context, "Selection", facts, block)
     return selected
+
+
+def _page(context: JobContext, title: str, facts: "Sequence[tuple[Any, ...]]", block: "Block") -> None:
+    from halfmap.report.blocks import Facts, Report, Section
+
+    context.report(
+        Report(title=title, facts=Facts(facts=facts), sections=(Section(title="How it came out", blocks=(block,)),))
+    )
 
 
 def _job(command: str, parameters: type, run: object, summary: str, inputs: Sequence[str]) -> JobType:
