@@ -55,7 +55,7 @@ def back_project(
         values = values * transfer.conj()
         weights = weights * (transfer.real.square() + transfer.imag.square() if transfer.is_complex() else transfer**2)
     if origin_angstrom is not None:
-        values = values * shift_phases(band.frequencies, origin_angstrom, values.dtype)
+        values = values * shift_phases(band.frequencies.to(values.device), origin_angstrom, values.dtype)
     if noise_variance is not None:
         values, weights = values / noise_variance, weights / noise_variance
     return slices.insert(values, weights.to(values.real.dtype), rotations, band, grid)

@@ -91,7 +91,7 @@ def project(
     Bracewell 1956, Aust. J. Phys. 9, 198: the projection-slice theorem.
     """
     values = slices.extract(padded, rotations, band)
-    factor = _factor(band.frequencies, origin_angstrom, transfer, values.dtype)
+    factor = _factor(band.frequencies.to(values.device), origin_angstrom, transfer, values.dtype)
     return values if factor is None else values * factor
 
 
