@@ -43,7 +43,12 @@ COMMANDS: tuple[Entry, ...] = (
         "Show versions, devices and optional parts, and what to do about gaps",
         _BEGIN,
     ),
+    Entry("simulate particles", "halfmap.jobs.simulate_particles:JOB", "Make particles whose truth is known", _BEGIN),
+    Entry(
+        "simulate micrographs", "halfmap.jobs.simulate_micrographs:JOB", "Make micrographs whose truth is known", _BEGIN
+    ),
     Entry("extract", "halfmap.jobs.extract:JOB", "Cut particles out of micrographs", _PARTICLES),
+    Entry("pick log", "halfmap.jobs.pick_log:JOB", "Find particles as blobs of a given size", _PARTICLES),
     Entry("report stack", "halfmap.jobs.report_stack:JOB", "Show a stack: montage, mean, background", _PARTICLES),
     Entry("select split", "halfmap.jobs.select:SPLIT", "Split a table into subsets", _PARTICLES),
     Entry("select values", "halfmap.jobs.select:VALUES", "Select rows by the values of a column", _PARTICLES),
