@@ -130,7 +130,7 @@ def _statistics(context: JobContext, params: SelectStatisticsParams) -> Path:
     import numpy as np
 
     from halfmap.io.relion_paths import resolve_paths
-    from halfmap.report.blocks import Axis, Scatter
+    from halfmap.report.blocks import Axis, Curve, Line
     from halfmap.selection.subsets import ImageStatistics, ordinary
 
     table, what = _read(params.particles)
@@ -146,15 +146,16 @@ def _statistics(context: JobContext, params: SelectStatisticsParams) -> Path:
         mean=np.concatenate([part.mean for part in parts]), deviation=np.concatenate([part.deviation for part in parts])
     )
     keep = ordinary(statistics, sigma=params.sigma)
-    scatter = Scatter(
+    points = Curve(
         title="Mean and standard deviation of each image",
-        points=np.stack([statistics.mean, statistics.deviation], axis=1),
+        lines=[
+            Line(label=label, x=statistics.mean[rows], y=statistics.deviation[rows], style="points")
+            for label, rows in (("selected", keep), ("removed", ~keep))
+        ],
         x=Axis(label="mean"),
         y=Axis(label="standard deviation"),
-        colours=keep.astype(float),
-        colour=Axis(label="selected (1) or not (0)"),
     )
-    return _kept(context, table, what, keep, scatter)
+    return _kept(context, table, what, keep, points)
 
 
 def _measure(root: Path, names: "np.ndarray"):  # type: ignore[no-untyped-def]
