@@ -1,7 +1,6 @@
 """Blob picking: particles as round things of a given size, without a reference."""
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -9,6 +8,7 @@ from torch import Tensor
 
 from halfmap.errors import InputError
 from halfmap.picking.masks import Reason, excluded_areas
+from halfmap.picking.micrograph_picks import MicrographPicks
 from halfmap.picking.params import LogPickParams
 from halfmap.picking.peaks import apart, compete, find_peaks
 from halfmap.picking.sphere_score import SphereScore, score_spheres
@@ -20,40 +20,12 @@ LOBE = 1.0
 the ring around it, and between neighbours that touch."""
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class MicrographPicks:
-    """What was found in one micrograph.
-
-    Parameters
-    ----------
-    position_pixel : float64, shape (n, 2): (x, y) in micrograph pixels, by falling figure of merit.
-    figure_of_merit : float64, shape (n,): score of the sphere, in standard deviations that it has in white noise of the
-        strength found around the particle at the resolution looked at. It depends on no other part of the micrograph,
-        so it compares between micrographs of one data set.
-    diameter_angstrom : float64, shape (n,): diameter of the sphere that fits best.
-    threshold : least figure of merit of a pick.
-    upper_threshold : figure of merit above which peaks were dropped.
-    sigma : standard deviation of the background's scores.
-    n_above : number of peaks dropped for their height.
-    reason : uint8, shape (y, x) on the work grid: a `Reason` for each pixel.
-    score : float32, shape (y, x) on the work grid.
-    work : the reduced micrograph, with its grid and how it lies in the recorded one.
-    """
-
-    position_pixel: np.ndarray
-    figure_of_merit: np.ndarray
-    diameter_angstrom: np.ndarray
-    threshold: float
-    upper_threshold: float
-    sigma: float
-    n_above: int
-    reason: Tensor
-    score: Tensor
-    work: WorkImage
-
-
 def pick(micrograph: Tensor | np.ndarray, *, pixel_size_angstrom: float, params: LogPickParams) -> MicrographPicks:
     """Pick particles in one micrograph.
+
+    The figure of merit is the score of the sphere, in standard deviations that it has in white noise of the strength
+    found around the particle at the resolution looked at. It depends on no other part of the micrograph, so it
+    compares between micrographs of one data set.
 
     Parameters
     ----------
@@ -122,11 +94,10 @@ def _choose(
         diameter_angstrom=np.asarray(scored.diameters_angstrom, dtype=np.float64)[index],
         threshold=threshold,
         upper_threshold=upper,
-        sigma=automatic.sigma,
         n_above=int((taken & ~kept).sum()),
-        reason=reason,
+        reason=reason.cpu().numpy(),
+        mask_pixel_size_angstrom=pixel_size,
         score=scored.positive,
-        work=work,
     )
 
 
