@@ -7,7 +7,7 @@ import numba
 import pytest
 import torch
 
-from halfmap.compute.threads import limited_threads, set_threads, thread_environment, usable_cores
+from halfmap.compute.threads import limited_threads, set_threads, thread_environment, threads_of_each, usable_cores
 from halfmap.errors import InputError
 
 
@@ -42,3 +42,14 @@ def test_the_quota_of_older_kernels_is_read(tmp_path: Path) -> None:
     (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text("100000\n")
     (tmp_path / "cpu" / "cpu.cfs_period_us").write_text("100000\n")
     assert usable_cores(tmp_path) == 1
+
+
+@pytest.mark.parametrize(("said", "expected"), [(None, 4), ("3", 3), ("16", 4), ("", 4), ("0", 1)])
+def test_workers_share_the_cores_within_what_the_environment_allows(
+    said: str | None, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("halfmap.compute.threads.usable_cores", lambda: 8)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if said is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", said)
+    assert threads_of_each(2) == expected

@@ -3,7 +3,7 @@ import errno
 import pytest
 
 from halfmap.errors import ProjectError
-from halfmap.io.atomic import replacing, write_json, write_text
+from halfmap.io.atomic import remove_partial, replacing, write_json, write_text
 
 
 def fail_writing(path, error):
@@ -36,3 +36,11 @@ def test_full_disk_is_said_with_the_remedy(tmp_path):
 def test_trouble_with_another_file_is_not_blamed_on_the_one_written(tmp_path):
     with pytest.raises(FileNotFoundError), replacing(tmp_path / "x.txt"):
         (tmp_path / "elsewhere.txt").read_text()
+
+
+def test_what_killed_writers_left_is_removed_and_nothing_else(tmp_path):
+    for name in ("deep/.x.mrcs.77.partial", ".y.star.1.partial", "deep/x.mrcs", ".hidden", "z.partial"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    remove_partial(tmp_path)
+    assert {path.name for path in tmp_path.rglob("*") if path.is_file()} == {"x.mrcs", ".hidden", "z.partial"}

@@ -58,10 +58,11 @@ def test_fewer_threads_than_cores_are_marked(monkeypatch):
 def test_gpus_are_listed_by_name_and_memory(monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
-    properties = SimpleNamespace(name="Card", total_memory=80 << 30)
+    properties = SimpleNamespace(name="Card", multi_processor_count=100)
     monkeypatch.setattr("torch.cuda.get_device_properties", lambda number: properties)
-    assert line("GPU 0") == f"ok {'GPU 0':<22}Card, 80 GiB"
-    assert line("GPU 1").endswith("Card, 80 GiB")
+    monkeypatch.setattr("torch.cuda.mem_get_info", lambda number: ((70 + number) << 30, 80 << 30))
+    assert line("GPU 0") == f"ok {'GPU 0':<22}Card, 70.0 GiB free"
+    assert line("GPU 1").endswith("Card, 71.0 GiB free")
 
 
 @pytest.mark.parametrize(("built", "remedy"), [(None, "built for the CPU alone"), ("12.8", "update the driver")])

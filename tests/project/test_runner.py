@@ -6,10 +6,12 @@ import json
 import os
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from halfmap.errors import ComputeError, InputError, JobFailed, ProjectError
+from halfmap.compute.threads import usable_cores
+from halfmap.errors import ComputeError, InputError, ProjectError
 from halfmap.project import lock, runner
 from halfmap.project.events import read_events
 from halfmap.project.job import as_function
@@ -85,7 +87,7 @@ def test_a_missing_input_makes_no_folder(project):
             r"counted\.txt must be readable and writable; got 'No space left on device'; free space",
         ),
         ("memory", ComputeError, "must fit into memory"),
-        ("output", JobFailed, "must leave its main output"),
+        ("output", FileNotFoundError, "left no main output"),
         ("bug", ZeroDivisionError, "division by zero"),
         ("file", FileNotFoundError, "nowhere"),
     ],
@@ -114,7 +116,10 @@ def test_a_failed_job_goes_on_where_it_stopped(project):
 def test_a_finished_job_that_is_continued_is_left_as_it_is(project):
     first = run_job(JOB, params())
     stamp = first.main_output.stat().st_mtime_ns
-    again = continue_job("1", JOB)
+    (project / "numbers.txt").write_text("9")  # no longer of any consequence
+    said = []
+    again = continue_job("1", JOB, display=SimpleNamespace(message=said.append))
+    assert said == [f"{first.folder} has succeeded already: nothing is left to do."]
     assert again.main_output == first.main_output
     assert again.main_output.stat().st_mtime_ns == stamp
 
@@ -227,9 +232,42 @@ def test_memory_that_a_job_states_is_compared_with_the_limit(project):
 
     stating = dataclasses.replace(JOB, run=run)
     run_job(stating, params())
-    assert "Needs at most 3 GiB of memory for windows." in (only_job(project) / "run.log").read_text()
-    with pytest.raises(ComputeError, match=r"at most the 1 GiB of --memory; got 3 GiB; raise --memory"):
+    assert "Needs at most 3.0 GiB of memory for windows." in (only_job(project) / "run.log").read_text()
+    with pytest.raises(ComputeError, match=r"at most the 1\.0 GiB of --memory; got 3\.0 GiB; raise --memory"):
         run_job(stating, params(), options=RunOptions(memory="1GiB"))
+
+
+def test_memory_is_counted_for_every_worker_that_tasks_keep_busy(project):
+    def run(context, values):
+        context.expect_memory(1 << 30, "windows", n_tasks=values.steps)
+        return counting_job.run(context, values)
+
+    stating = dataclasses.replace(JOB, run=run)
+    options = RunOptions(memory="2GiB", workers=3)
+    run_job(stating, params(steps=2), options=options)
+    assert (
+        "Needs at most 2.0 GiB of memory for windows in each of 2 workers."
+        in (only_job(project) / "run.log").read_text()
+    )
+    with pytest.raises(
+        ComputeError, match=r"in each of 3 workers must be at most .*; got 3\.0 GiB; .* fewer --workers"
+    ):
+        run_job(stating, params(steps=5), options=options)
+
+
+def test_a_job_s_executor_is_entered_and_left(project, monkeypatch):
+    for name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    seen = []
+
+    def run(context, values):
+        assert context.executor.n_workers == 1
+        seen.append(os.environ.get("NUMBA_NUM_THREADS"))
+        return counting_job.run(context, values)
+
+    run_job(dataclasses.replace(JOB, run=run), params(), options=RunOptions(workers=1, devices="cpu"))
+    assert seen == [str(usable_cores())]
+    assert "NUMBA_NUM_THREADS" not in os.environ
 
 
 def test_a_job_knows_its_paths_seed_and_executor(project):

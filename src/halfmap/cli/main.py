@@ -13,7 +13,7 @@ import typer
 
 from halfmap.cli import flags
 from halfmap.cli.render import LiveDisplay, complain
-from halfmap.errors import ComputeError, HalfmapError, JobFailed
+from halfmap.errors import ComputeError, HalfmapError
 from halfmap.jobs import registry
 from halfmap.project.job import ImmediateCommand, JobType
 
@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         code = build_app(words)(args=words, prog_name="halfmap", standalone_mode=False)
     except HalfmapError as error:
         complain(str(error))
-        code = OTHER if isinstance(error, ComputeError | JobFailed) else MISTAKE
+        code = OTHER if isinstance(error, ComputeError) else MISTAKE
     except _UsageError as error:
         complain(f"{error.format_message().rstrip('.')}. See `{' '.join(['halfmap', *_known(words), '--help'])}`.")
         code = MISTAKE

@@ -125,7 +125,7 @@ def open_executor(
     devices : as `halfmap.compute.device.select_devices` reads it.
     workers : number of workers; None: one for each GPU, or one for each group of ``threads`` cores as far
         as memory allows 1 GiB for each. One worker works in this process.
-    threads : threads of each worker; None: the cores shared out among the workers.
+    threads : threads of each worker; None: the cores shared out among the workers, no more than OMP_NUM_THREADS.
     memory_bytes : memory that all workers together may plan with; None: what is free.
     scratch : folder for broadcast values and sums, seen by all workers; None: the system's temporary folder.
     cluster : a cluster file; the work then goes to Dask (``docs/how-to/run-on-a-cluster.md``).
@@ -147,7 +147,7 @@ def open_executor(
         return DaskExecutor.from_file(cluster, n_workers=workers, n_threads=threads or 1, scratch=scratch)
 
     from halfmap.compute.memory import available_memory_bytes
-    from halfmap.compute.threads import usable_cores
+    from halfmap.compute.threads import threads_of_each, usable_cores
 
     names = _device_names(devices)
     cores = usable_cores()
@@ -156,7 +156,7 @@ def open_executor(
         workers = max(1, min(cores // (threads or 1), memory // MEMORY_PER_WORKER_BYTES))
     elif workers is None:
         workers = len(names)
-    n_threads = threads or max(1, cores // workers)
+    n_threads = threads or threads_of_each(workers)
     if workers == 1:
         from halfmap.compute.in_process import InProcessExecutor
 

@@ -45,6 +45,16 @@ def _cpu_quota(cgroup: Path) -> float | None:
     return int(allowed) / int(period)
 
 
+def threads_of_each(n_workers: int) -> int:
+    """Return how many threads each of some workers gets where the user has not said it with ``--threads``.
+
+    The usable cores shared out, and no more than the environment's ``OMP_NUM_THREADS``, which batch systems set.
+    """
+    share = max(1, usable_cores() // n_workers)
+    limit = os.environ.get("OMP_NUM_THREADS", "")
+    return max(1, min(share, int(limit))) if limit.isdigit() else share
+
+
 def thread_environment(n_threads: int) -> dict[str, str]:
     """Return the environment variables that give a new process ``n_threads`` threads."""
     _check(n_threads)

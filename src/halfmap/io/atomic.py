@@ -3,11 +3,13 @@
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from halfmap.errors import ProjectError
+
+_PARTIAL = ".partial"
 
 
 @contextmanager
@@ -23,7 +25,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
         The folder cannot be written to, or the disk is full.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{_PARTIAL}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
@@ -41,6 +43,15 @@ def replacing(path: str | Path) -> Iterator[Path]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def remove_partial(folder: Path) -> None:
+    """Remove the temporary files that killed writers left below a folder; what cannot be removed stays."""
+    for place, _, names in os.walk(folder):
+        for name in names:
+            if name.startswith(".") and name.endswith(_PARTIAL):
+                with suppress(OSError):
+                    (Path(place) / name).unlink()
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -98,6 +98,9 @@ def _devices() -> Iterator[Finding]:
         return
     import torch
 
+    from halfmap.compute.device import describe_devices
+    from halfmap.compute.memory import format_memory
+
     if not torch.cuda.is_available():
         built = torch.version.cuda or torch.version.hip
         seen = "nvidia-smi" if shutil.which("nvidia-smi") else ""
@@ -109,9 +112,8 @@ def _devices() -> Iterator[Finding]:
             remedy = ""
         yield Finding("ok" if not remedy else "!", "GPUs", "none, work goes to the CPU", remedy)
         return
-    for number in range(torch.cuda.device_count()):
-        properties = torch.cuda.get_device_properties(number)
-        yield Finding("ok", f"GPU {number}", f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB")
+    for gpu in describe_devices()[1:]:
+        yield Finding("ok", f"GPU {gpu.device}", f"{gpu.model}, {format_memory(gpu.memory_bytes)} free")
 
 
 def _threads() -> Finding:

@@ -73,7 +73,7 @@ def run(context: JobContext, params: ExtractJobParams) -> Path:
         context.progress.message(line)
     tasks = extract_micrograph.tasks(context, params, wanted)
     largest = max(task.memory_bytes for task in tasks)
-    context.expect_memory(largest, "one micrograph and its windows in each worker")
+    context.expect_memory(largest, "one micrograph and its windows", n_tasks=len(tasks))
     done: list[tuple[str, ExtractedMicrograph]] = []
     keep, names, reasons = [], [], []
     results = resumable_map(

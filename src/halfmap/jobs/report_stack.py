@@ -48,7 +48,7 @@ def run(context: JobContext, params: ReportStackParams) -> Path:
     circle = params.background_diameter
     radius = None if circle is None else circle.to_pixel(grid.pixel_size_angstrom) / 2
     chunks = [names[start : start + IMAGES_PER_TASK] for start in range(0, len(names), IMAGES_PER_TASK)]
-    context.expect_memory(8 * IMAGES_PER_TASK * grid.n_pixels, "images measured at a time in each worker")
+    context.expect_memory(8 * IMAGES_PER_TASK * grid.n_pixels, "images measured at a time", n_tasks=len(chunks))
     parts = list(
         context.executor.map(
             partial(stack_report.measure, root, radius), chunks, progress=context.progress, label="Measuring"

@@ -42,6 +42,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from halfmap.compute.memory import format_memory
 from halfmap.errors import ComputeError
 from halfmap.io.atomic import replacing, write_text
 from halfmap.project.options import RunOptions
@@ -179,12 +180,12 @@ class JobContext:
 
     @property
     def executor(self) -> "Executor":
-        """The executor that the run options ask for, opened when first used and closed with the job."""
+        """The executor that the run options ask for, entered when first used and left with the job."""
         if self._executor is None:
             from halfmap.compute.executor import open_executor
 
             options = self.options
-            self._executor = open_executor(
+            opened = open_executor(
                 devices=options.devices,
                 workers=options.workers,
                 threads=options.threads,
@@ -192,6 +193,7 @@ class JobContext:
                 scratch=options.scratch,
                 cluster=options.cluster,
             )
+            self._executor = opened.__enter__()
         return self._executor
 
     def __enter__(self) -> "JobContext":
@@ -204,21 +206,31 @@ class JobContext:
                 executor.cancel()
             executor.__exit__(kind, error, trace)
 
-    def expect_memory(self, n_bytes: int, purpose: str) -> None:
-        """State the most memory that the job will need, before it starts to need it.
+    def expect_memory(self, n_bytes: int, purpose: str, *, n_tasks: int = 1) -> None:
+        """State the most memory that the work will need, before it starts to need it.
+
+        Parameters
+        ----------
+        n_bytes : of one task.
+        purpose : what it is for.
+        n_tasks : how many such tasks there are; as many run at once as the executor has workers.
 
         Raises
         ------
         ComputeError
             It is more than ``--memory`` allows.
         """
-        self.progress.message(f"Needs at most {n_bytes / 2**30:.2g} GiB of memory for {purpose}.")
+        at_once = min(n_tasks, self.executor.n_workers) if n_tasks > 1 else 1
+        needed = n_bytes * at_once
+        many = f" in each of {at_once} workers" if at_once > 1 else ""
         limit = self.options.memory_bytes
-        if limit is not None and n_bytes > limit:
+        if limit is not None and needed > limit:
+            remedy = "raise --memory or use fewer --workers" if at_once > 1 else "raise --memory"
             raise ComputeError(
-                f"The memory for {purpose} must be at most the {limit / 2**30:.2g} GiB of --memory; "
-                f"got {n_bytes / 2**30:.2g} GiB; raise --memory or use fewer --workers."
+                f"The memory for {purpose}{many} must be at most the {format_memory(limit)} of --memory; "
+                f"got {format_memory(needed)}; {remedy}."
             )
+        self.progress.message(f"Needs at most {format_memory(needed)} of memory for {purpose}{many}.")
 
     def report(self, report: Page) -> Path:
         """Write the job's ``report.html``, signed with command, date and version, and what goes beside it."""

@@ -14,7 +14,8 @@ from typing import Any
 
 from halfmap.compute.allocator import keep_large_blocks
 from halfmap.compute.threads import limited_threads
-from halfmap.errors import ComputeError, HalfmapError, InputError, JobFailed, ProjectError
+from halfmap.errors import ComputeError, HalfmapError, InputError, ProjectError
+from halfmap.io.atomic import remove_partial
 from halfmap.project import lock, record
 from halfmap.project.events import Display, JobProgress, append_event
 from halfmap.project.folder import ABORTED, FAILED, SUCCESS, JobFolder, claim, find_job, find_project, take
@@ -99,7 +100,7 @@ def continue_job(
 ) -> JobResult:
     """Go on with a job from the state in its folder.
 
-    Everything comes from the folder's ``job.json``. A job that has succeeded is left as it is.
+    Everything comes from the folder's ``job.json``. A job that has succeeded is left as it is, and that is said.
 
     Raises
     ------
@@ -114,11 +115,13 @@ def continue_job(
             f"`--continue` of `{job_type.command}` must name a job that it made; got {job.path}, made by "
             f"`{entry['command']}`; use `halfmap {entry['command']} --continue`."
         )
+    if job.marker == SUCCESS and entry["main_output"] is not None and (project / entry["main_output"]).exists():
+        if display is not None:
+            display.message(f"{job.path} has succeeded already: nothing is left to do.")
+        return JobResult(folder=job.path, main_output=project / entry["main_output"])
     record.check_inputs_unchanged(entry, project)
     params: Any = build(job_type.parameters, entry["parameters"])
     params = _with_located_inputs(job_type, params, project, bases=(project,))
-    if job.marker == SUCCESS and entry["main_output"] is not None:
-        return JobResult(folder=job.path, main_output=project / entry["main_output"])
     return _run_in(job, job_type, params, entry, project, options or RunOptions(), display, continuing=True)
 
 
@@ -178,6 +181,8 @@ def _run_in(
         stack.enter_context(_system_errors_explained(job.path))
         before = lock.acquire(job.path)
         stack.callback(lock.release, job.path)
+        remove_partial(job.path)
+        stack.callback(remove_partial, job.path)  # a worker that was killed cannot do it itself
         log = _Log(job.path / "run.log")
         stack.callback(log.close)
         signalled = stack.enter_context(_signals())
@@ -217,7 +222,7 @@ def _run_in(
             if is_cancelled():
                 raise KeyboardInterrupt
         if not main_output.exists():
-            raise JobFailed(f"A job must leave its main output; got no {main_output}; see {job.path / 'run.log'}.")
+            raise FileNotFoundError(errno.ENOENT, "the job has left no main output", str(main_output))
         entry["main_output"] = record.portable(project, main_output)
         record.write_record(job.path, entry)
         job.mark(SUCCESS)
