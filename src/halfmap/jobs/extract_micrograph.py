@@ -15,11 +15,11 @@ from halfmap.extraction.normalisation import CONSTANT_BELOW
 from halfmap.extraction.params import ExtractParams
 from halfmap.extraction.windows import outside_fraction
 from halfmap.grid import ImageGrid
+from halfmap.imaging.image_model import contrast_transfer
 from halfmap.io.mrc import StackWriter
 from halfmap.io.relion_paths import path_in_job
 from halfmap.jobs.extract_inputs import Wanted
 from halfmap.jobs.micrograph_inputs import read_finite
-from halfmap.optics.ctf import ctf
 from halfmap.project.job import JobContext
 
 
@@ -118,19 +118,7 @@ def _ctf_of(particles: ParticleSet, params: ExtractParams) -> Callable[[ImageGri
 
     def evaluate(grid: ImageGrid, indices: np.ndarray) -> Tensor:
         chosen = particles.take(indices)
-        return ctf(
-            grid.frequencies(),
-            defocus_u_angstrom=chosen.tensor("defocus_u_angstrom"),
-            defocus_v_angstrom=chosen.tensor("defocus_v_angstrom"),
-            defocus_angle_degrees=torch.from_numpy(chosen.get("defocus_angle_degrees", 0.0).copy()),
-            voltage_kv=torch.from_numpy(chosen.optics_values("voltage_kv")),
-            spherical_aberration_mm=torch.from_numpy(chosen.optics_values("spherical_aberration_mm")),
-            amplitude_contrast=torch.from_numpy(chosen.optics_values("amplitude_contrast")),
-            phase_shift_degrees=torch.from_numpy(chosen.get("phase_shift_degrees", 0.0).copy()),
-            b_factor_angstrom2=torch.from_numpy(chosen.get("ctf_b_factor_angstrom2", 0.0).copy()),
-            scale=torch.from_numpy(chosen.get("ctf_scale", 1.0).copy()),
-            intact_first_peak=params.ctf_intact_first_peak,
-        )
+        return contrast_transfer(chosen, grid.frequencies(), intact_first_peak=params.ctf_intact_first_peak)
 
     return evaluate
 

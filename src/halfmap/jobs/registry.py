@@ -37,6 +37,7 @@ class Entry:
 _BEGIN, _PARTICLES, _MAPS, _PROJECT = "Begin here", "Micrographs to particles", "Maps", "Project"
 
 COMMANDS: tuple[Entry, ...] = (
+    Entry("demo", "halfmap.jobs.demo:JOB", "Show the main job on micrographs that the package makes itself", _BEGIN),
     Entry(
         "doctor",
         "halfmap.jobs.doctor:COMMAND",
