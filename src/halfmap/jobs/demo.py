@@ -45,8 +45,8 @@ def run(context: JobContext, params: DemoParams) -> Path:
         "pick log",
         "AutoPick",
         micrographs=simulated.main_output,
-        min_diameter_angstrom=0.92 * params.diameter_angstrom,
-        max_diameter_angstrom=1.08 * params.diameter_angstrom,
+        min_diameter_angstrom=round(0.92 * params.diameter_angstrom),
+        max_diameter_angstrom=round(1.08 * params.diameter_angstrom),
     )
     box = 4 * round(0.375 * params.diameter_angstrom / 1.5)
     extracted = _step(
@@ -102,24 +102,25 @@ def _page(
     import numpy as np
 
     from halfmap.io import relion
-    from halfmap.io.images import read_micrograph
+    from halfmap.io.images import read_micrograph, shape_and_pixel_size
     from halfmap.io.mrc import StackSource
     from halfmap.jobs import stack_report
     from halfmap.picking.agreement import Agreement, agreement
     from halfmap.report.blocks import Facts, Note, Overlay, Report, Section, Table
 
     truth = relion.read_particles(simulated.folder / "ground_truth.star")
+    truth = truth.take(truth["halfmapIsJunk"] == "0")
     picks = relion.read_autopick(picked.main_output, context.project)
     particles = relion.read_particles(extracted.main_output)
     pixel_size = float(particles.optics["micrograph_pixel_size_angstrom"][0])
     rows: list[tuple[Any, ...]] = []
     total = Agreement(n_picked=0, n_true=0, n_matched=0)
+    radius = params.diameter_angstrom / 2 / pixel_size
     for name in picks.micrographs:
-        found = agreement(
-            picks.in_micrograph(name).position_pixel,
-            truth["position_pixel"][truth["micrograph_name"] == name],
-            distance=0.25 * params.diameter_angstrom / pixel_size,
-        )
+        height, width = shape_and_pixel_size(context.resolve(name))[0]
+        true = truth["position_pixel"][truth["micrograph_name"] == name]
+        whole = ((true >= radius) & (true < np.array([width, height]) - radius)).all(axis=1)
+        found = agreement(picks.in_micrograph(name).position_pixel, true[whole], distance=radius / 2)
         rows.append((name, found.n_true, found.n_picked, 100 * found.precision, 100 * found.recall))
         total += found
     first = picks.micrographs[0]
@@ -150,7 +151,7 @@ def _page(
                     Overlay.of(
                         read_micrograph(context.resolve(first)),
                         shown.position_pixel,
-                        radius_pixel=params.diameter_angstrom / 2 / pixel_size,
+                        radius_pixel=radius,
                         values=shown.figure_of_merit,
                         title=first,
                     ),
@@ -158,7 +159,8 @@ def _page(
                         title="Against the truth",
                         columns=("micrograph", "particles", "picks", "precision (%)", "recall (%)"),
                         rows=rows,
-                        caption="One-to-one within a quarter of the diameter; junk and ice count as wrong.",
+                        caption="One-to-one within a quarter of the diameter. Junk and ice count as wrong; particles cut off by "
+                        "the edge are not asked for.",
                     ),
                 ),
             ),
