@@ -119,8 +119,9 @@ def _page(
     for name in picks.micrographs:
         height, width = shape_and_pixel_size(context.resolve(name))[0]
         true = truth["position_pixel"][truth["micrograph_name"] == name]
-        whole = ((true >= radius) & (true < np.array([width, height]) - radius)).all(axis=1)
-        found = agreement(picks.in_micrograph(name).position_pixel, true[whole], distance=radius / 2)
+        mine = picks.in_micrograph(name).position_pixel
+        whole = [((one >= radius) & (one < np.array([width, height]) - radius)).all(axis=1) for one in (mine, true)]
+        found = agreement(mine[whole[0]], true[whole[1]], distance=radius / 2)
         rows.append((name, found.n_true, found.n_picked, 100 * found.precision, 100 * found.recall))
         total += found
     first = picks.micrographs[0]
@@ -159,8 +160,8 @@ def _page(
                         title="Against the truth",
                         columns=("micrograph", "particles", "picks", "precision (%)", "recall (%)"),
                         rows=rows,
-                        caption="One-to-one within a quarter of the diameter. Junk and ice count as wrong; particles cut off by "
-                        "the edge are not asked for.",
+                        caption="One-to-one within a quarter of the diameter. Junk and ice count as wrong, broken "
+                        "particles too; what the edge cuts off does not count.",
                     ),
                 ),
             ),
