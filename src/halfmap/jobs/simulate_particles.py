@@ -71,7 +71,10 @@ def run(context: JobContext, params: SimulateParticlesParams) -> Path:
                 context.progress.advance(len(images))
         written = context.relative(stack)
         names[rows] = [f"{number:06d}@{written}" for number in range(1, len(rows) + 1)]
-    truth = problem.truth.with_columns(image_name=names).without_unused_optics()
+    # from here on particles are known by their images, which differ between jobs
+    folder = context.relative(context.folder)
+    micrographs = np.array([f"{folder}/{name}" for name in problem.truth["micrograph_name"]], dtype=object)
+    truth = problem.truth.with_columns(image_name=names, micrograph_name=micrographs).without_columns("uid")
     relion.write_particles(context.folder / "ground_truth.star", truth)
     output = context.folder / "particles.star"
     hidden = ("rotation", "origin_angstrom", "class_number", simulation.KIND_COLUMN, simulation.JUNK_COLUMN)

@@ -32,10 +32,10 @@ def structure_factor(frequency_per_angstrom: Tensor) -> Tensor:
     Notes
     -----
     0.06 at low frequency, where the compressibility of water rules, a maximum of 1.7 at 1/3.7 Å and 1 beyond:
-    1 − 0.94 exp(−(s / 0.17)²) + 0.75 exp(−((s − 0.27) / 0.035)²), a sketch of the measured curve.
+    1 − 0.94 exp(−(s / 0.24)⁴) + 0.75 exp(−((s − 0.27) / 0.035)²), a sketch of the measured curve.
     """
     s = frequency_per_angstrom
-    return 1 - 0.94 * torch.exp(-((s / 0.17) ** 2)) + 0.75 * torch.exp(-(((s - 0.27) / 0.035) ** 2))
+    return 1 - 0.94 * torch.exp(-((s / 0.24) ** 4)) + 0.75 * torch.exp(-(((s - 0.27) / 0.035) ** 2))
 
 
 def motion_damping(frequency_per_angstrom: Tensor, dose_e_per_angstrom2: float) -> Tensor:

@@ -26,7 +26,7 @@ from halfmap.tensors import Images
 from halfmap.units import electron_wavelength_angstrom
 
 PARTICLE = "particle"
-JUNK_KINDS = ("empty", "off centre", "aggregate", "broken", "ice")
+JUNK_KINDS = ("empty", "off-centre", "aggregate", "broken", "ice")
 KIND_COLUMN = "halfmapKind"
 JUNK_COLUMN = "halfmapIsJunk"
 
@@ -99,7 +99,7 @@ def draw_truth(params: ParticleSimulationParams, n_classes: int, diameters_angst
     )
     angle = 2 * math.pi * keyed_random.uniform(seed, "off centre", uids)
     off_centre = away[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=1)
-    shift = np.where((kind == "off centre")[:, None], off_centre, shift)
+    shift = np.where((kind == "off-centre")[:, None], off_centre, shift)
     groups = range(params.optics_groups)
     optics = OpticsGroups(
         columns={
@@ -159,7 +159,7 @@ def clean_images(problem: ParticleProblem, rows: NDArray[np.int64]) -> Images:
     rotation, shift = torch.from_numpy(particles["rotation"].copy()), torch.from_numpy(-particles["origin_angstrom"])
     for number, reference in enumerate(problem.references[group], start=1):
         mine = particles["class_number"] == number
-        plain = np.flatnonzero(mine & np.isin(kind, (PARTICLE, "off centre", "aggregate")))
+        plain = np.flatnonzero(mine & np.isin(kind, (PARTICLE, "off-centre", "aggregate")))
         transform[plain] = reference.views_rfft(rotation[plain], field, shift[plain])
         aggregate = np.flatnonzero(mine & (kind == "aggregate"))
         for member in (1, 2):

@@ -21,6 +21,9 @@ from halfmap.units import electron_wavelength_angstrom
 PROTEIN_CONTRAST_VOLT = 3.5
 """Mean inner potential of protein less that of ice: 8.0 V at 1.35 g/cm³ less 4.5 V."""
 
+_LARGEST_PADDED_SIDE = 512
+"""Up to this side small specimens are padded further than twice, which makes their views more exact."""
+
 _MARGIN_ANGSTROM = 12.0
 _EDGE_ANGSTROM = 8.0
 
@@ -58,7 +61,8 @@ class Reference:
     @classmethod
     def of(cls, potential: Volume, diameter_angstrom: float, name: str) -> "Reference":
         """Prepare a potential for views."""
-        transform = slices.prepare(potential.values, potential.grid)
+        padding = max(2, min(4, _LARGEST_PADDED_SIDE // potential.grid.side))
+        transform = slices.prepare(potential.values, potential.grid, padding)
         return cls(potential=potential, diameter_angstrom=diameter_angstrom, name=name, transform=transform)
 
     def broken(self) -> "Reference":
@@ -87,10 +91,11 @@ class Reference:
         band = FourierBand(grid)
         origin = None if shifts_angstrom is None else -shifts_angstrom
         transform = band.scatter(project(self.transform, rotations, band, origin_angstrom=origin))
-        padded = self.transform.grid
-        mean = self.transform.values[padded.radius, padded.radius, 0].real * padded.field_scale(band)
-        transform[..., 0, 0] = mean
-        return transform * self.potential.grid.pixel_size_angstrom
+        # the mean of the potential itself: that of the transform holds the correction for interpolation
+        own = self.potential.grid
+        field = (own.pixel_size_angstrom / grid.pixel_size_angstrom) ** 2 / grid.n_pixels
+        transform[..., 0, 0] = float(self.potential.values.double().sum()) * field
+        return transform * own.pixel_size_angstrom
 
 
 def box_for(diameter_angstrom: float, pixel_size_angstrom: float) -> int:
