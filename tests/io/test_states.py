@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from halfmap.errors import FormatError, InputError
+from halfmap.errors import FormatError, InputError, ProjectError
 from halfmap.grid import ImageGrid
 from halfmap.io import states
 from halfmap.units import Length
@@ -214,3 +214,13 @@ def rewritten(path, change):
 def test_other_versions_classes_and_foreign_names_are_refused(tmp_path, change, message):
     with pytest.raises(FormatError, match=message):
         states.load(rewritten(tmp_path / "a", change), AState)
+
+
+def test_a_full_disk_is_the_project_s_trouble_and_not_the_format_s(tmp_path, monkeypatch):
+    def full(*arguments, **options):
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(states, "save_file", full)
+    with pytest.raises(ProjectError, match=r"x\.safetensors must be writable; got 'No space left on device'; free"):
+        states.save(tmp_path / "x.safetensors", AState(content=1))
+    assert list(tmp_path.iterdir()) == []

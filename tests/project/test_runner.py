@@ -294,10 +294,11 @@ class Page:
     command: str = ""
     created: str = ""
     version: str = ""
+    status: str = ""
 
     def to_html(self, *, beside):
         beside["report_files/large.png"] = b"large"
-        return f"<html>{self.command} of halfmap {self.version}</html>"
+        return f"<html>{self.command} of halfmap {self.version} {self.status}</html>"
 
 
 def test_a_report_is_signed_and_written_with_what_goes_beside_it(project):
@@ -308,6 +309,7 @@ def test_a_report_is_signed_and_written_with_what_goes_beside_it(project):
     folder = run_job(dataclasses.replace(JOB, run=run), params(steps=2)).folder
     page = (folder / "report.html").read_text()
     assert page.startswith("<html>halfmap count --numbers numbers.txt --steps 2 of halfmap 0.")
+    assert page.endswith(" finished</html>")
     assert (folder / "report_files" / "large.png").read_bytes() == b"large"
 
 

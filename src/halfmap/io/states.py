@@ -5,6 +5,8 @@ import enum
 import importlib
 import json
 import math
+import os
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path, PurePath
@@ -24,6 +26,8 @@ from halfmap.io.atomic import replacing
 FORMAT_VERSION = 1
 _METADATA_KEY = "halfmap_state"
 _ABSENT = -1
+_OS_ERROR = re.compile(r"\(os error (\d+)\)")
+"""How safetensors, written in Rust, says what the system refused: no errno survives on its way to Python."""
 
 State = TypeVar("State")
 
@@ -53,7 +57,13 @@ def save(path: str | Path, state: Any) -> None:
     tree = _Encoder(tensors).encode(state, "")
     text = json.dumps({"format": FORMAT_VERSION, "state": tree}, ensure_ascii=False)
     with replacing(path) as temporary:
-        save_file(tensors, str(temporary), metadata={_METADATA_KEY: text})
+        try:
+            save_file(tensors, str(temporary), metadata={_METADATA_KEY: text})
+        except SafetensorError as error:
+            number = _OS_ERROR.search(str(error))
+            if number is None:
+                raise
+            raise OSError(int(number[1]), os.strerror(int(number[1])), str(temporary)) from error
 
 
 def load(path: str | Path, cls: type[State]) -> State:

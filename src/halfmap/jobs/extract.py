@@ -71,6 +71,8 @@ def run(context: JobContext, params: ExtractJobParams) -> Path:
     particles, rejected = wanted.particles, list(wanted.rejected)
     for line in wanted.said:
         context.progress.message(line)
+    if params.premultiply_ctf or params.phase_flip:
+        extract_inputs.check_ctf_is_known(params, particles)
     tasks = extract_micrograph.tasks(context, params, wanted)
     largest = max(task.memory_bytes for task in tasks)
     context.expect_memory(largest, "one micrograph and its windows", n_tasks=len(tasks))
@@ -83,6 +85,7 @@ def run(context: JobContext, params: ExtractJobParams) -> Path:
         names=[task.name for task in tasks],
         result_type=extract_micrograph.ExtractedMicrograph,
         label="Extracting",
+        is_whole=extract_micrograph.stack_is_whole,
     )
     for task, result in zip(tasks, results, strict=True):
         if isinstance(result, Rejected):
@@ -103,8 +106,8 @@ def run(context: JobContext, params: ExtractJobParams) -> Path:
     keep, names = [keep[i] for i in order], [names[i] for i in order]
     if not keep:
         raise InconsistentDataError(
-            f"At least one particle must lie in a micrograph; got {len(reasons)} that do not, the first because its "
-            f"{reasons[0][1] if reasons else 'micrograph could not be read'}; check coordinates and pixel sizes."
+            f"At least one particle must lie in a micrograph; got {len(reasons)} that do not, the first "
+            f"{_first_lost(particles, reasons)}; check coordinates and pixel sizes."
         )
     dropped = [Rejected(name=str(particles["micrograph_name"][row]), reason=reason) for row, reason in reasons]
     constant = [one for one in dropped if one.reason.startswith("background")]
@@ -112,14 +115,22 @@ def run(context: JobContext, params: ExtractJobParams) -> Path:
     extracted = _table(params, particles, keep, names)
     output = context.folder / "particles.star"
     relion.write_particles(output, extracted)
-    extract_inputs.write_rejected(context, particles, reasons, rejected)
+    listed = extract_inputs.write_rejected(context, particles, reasons, rejected)
     context.progress.message(
         f"Extracted {len(extracted)} particles from {len(done)} micrographs; set aside {len(reasons)} particles and "
-        f"{len(rejected)} micrographs."
+        f"{len(rejected)} micrographs" + (f", listed with their reasons in {listed}." if listed else ".")
     )
     context.report(_page(context, params, extracted, done, reasons, rejected))
     forget_states(context)
     return output
+
+
+def _first_lost(particles: "ParticleSet", reasons: "Sequence[tuple[int, str]]") -> str:
+    if not reasons:
+        return "because its micrograph could not be read"
+    row, reason = reasons[0]
+    x, y = particles["position_pixel"][row]
+    return f"at x={x:g}, y={y:g} px of {particles['micrograph_name'][row]} because its {reason}"
 
 
 def _table(params: ExtractJobParams, particles: "ParticleSet", keep: list[int], names: list[str]) -> "ParticleSet":

@@ -228,13 +228,45 @@ def _optics_of(particles: ParticleSet, pixel_size: np.ndarray) -> OpticsGroups:
     return particles.optics.with_columns(micrograph_pixel_size_angstrom=sizes)
 
 
+def check_ctf_is_known(params: "ExtractJobParams", particles: ParticleSet) -> None:
+    """Look for the columns that a CTF cannot do without.
+
+    Raises
+    ------
+    InconsistentDataError
+        One is missing; its file and label are named.
+    """
+    path = params.micrographs if params.reextract is None or params.micrograph_ctf else params.reextract
+    for column, label in (("defocus_u_angstrom", "rlnDefocusU"), ("defocus_v_angstrom", "rlnDefocusV")):
+        _require(column in particles, path, label)
+    for column, label in (
+        ("voltage_kv", "rlnVoltage"),
+        ("spherical_aberration_mm", "rlnSphericalAberration"),
+        ("amplitude_contrast", "rlnAmplitudeContrast"),
+    ):
+        _require(column in particles.optics, path, label)
+
+
+def _require(is_there: bool, path: Path | None, label: str) -> None:
+    if not is_there:
+        raise InconsistentDataError(
+            f"{path} must have the column _{label} for --premultiply-ctf and --phase-flip; got none; add the column, "
+            "or leave these out."
+        )
+
+
 def write_rejected(
     context: JobContext,
     particles: ParticleSet,
     reasons: Sequence[tuple[int, str]],
     micrographs: Sequence[Rejected],
-) -> None:
-    """Write ``rejected.star``: the particles set aside with their reason, and the micrographs."""
+) -> str:
+    """Write ``rejected.star``: the particles set aside with their reason, and the micrographs.
+
+    Returns
+    -------
+    Its path as users know it; empty where nothing was set aside.
+    """
     tables = []
     if reasons:
         rows = np.array([row for row, _ in reasons], dtype=np.int64)
@@ -253,5 +285,8 @@ def write_rejected(
         )
     if micrographs:
         tables.append(rejected_micrographs(micrographs))
-    if tables:
-        star.write(context.folder / "rejected.star", tables)
+    if not tables:
+        return ""
+    path = context.folder / "rejected.star"
+    star.write(path, tables)
+    return context.relative(path)

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 from halfmap.data.particles import ParticleSet
-from halfmap.errors import InconsistentDataError
+from halfmap.errors import FormatError, InconsistentDataError
 from halfmap.extraction.images import CHUNK_BYTES, particle_images
 from halfmap.extraction.normalisation import CONSTANT_BELOW
 from halfmap.extraction.params import ExtractParams
 from halfmap.extraction.windows import outside_fraction
 from halfmap.grid import ImageGrid
 from halfmap.imaging.image_model import contrast_transfer
-from halfmap.io.mrc import StackWriter
+from halfmap.io.mrc import StackWriter, read_header
 from halfmap.io.relion_paths import path_in_job
 from halfmap.jobs.extract_inputs import Wanted
 from halfmap.jobs.micrograph_inputs import read_finite
@@ -49,7 +49,8 @@ class ExtractionTask:
     @property
     def memory_bytes(self) -> int:
         """Bound on the memory that the task takes: the micrograph twice, and some runs of windows."""
-        return 8 * self.shape[0] * self.shape[1] + 6 * CHUNK_BYTES
+        side = max(self.params.box_pixel, self.params.premultiply_box_pixel or 0)
+        return 8 * self.shape[0] * self.shape[1] + 6 * max(CHUNK_BYTES, 4 * side**2)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -111,6 +112,17 @@ def extract_micrograph(task: ExtractionTask) -> ExtractedMicrograph:
                 total += images.sum(dim=0)  # a run is short enough for float32
                 writer.write(images.numpy())
     return ExtractedMicrograph(reason=reason, total=total.numpy(), background_deviation=deviation)
+
+
+def stack_is_whole(task: ExtractionTask) -> bool:
+    """Return whether the stack of a finished task has all its bytes; a task that kept no particle has none."""
+    if not task.stack.exists():
+        return True
+    try:
+        read_header(task.stack)
+    except FormatError:
+        return False
+    return True
 
 
 def _ctf_of(particles: ParticleSet, params: ExtractParams) -> Callable[[ImageGrid, np.ndarray], Tensor]:

@@ -41,6 +41,7 @@ def resumable_map(
     names: Sequence[str],
     result_type: type[T],
     label: str,
+    is_whole: Callable[[Item], bool] | None = None,
 ) -> Iterator[T | Rejected]:
     """Yield the result of a task for each item, in order.
 
@@ -52,6 +53,8 @@ def resumable_map(
     items, names : what to work on, and the micrographs' names.
     result_type : class of the results.
     label : what the progress line says.
+    is_whole : picklable; says whether what a finished task wrote is whole. It may not be where a machine lost its
+        power; then the task runs again.
 
     Yields
     ------
@@ -65,7 +68,7 @@ def resumable_map(
     """
     folder = context.folder / "state"
     paths = [folder / f"{index:07d}.safetensors" for index in range(len(items))]
-    work = partial(_once, task, result_type)
+    work = partial(_once, task, result_type, is_whole)
     rejected: list[Rejected] = []
     jobs = list(zip(items, names, paths, strict=True))
     for result in context.executor.map(work, jobs, progress=context.progress, label=label):
@@ -88,11 +91,15 @@ def check_rejections(rejected: Sequence[Rejected], n_items: int, what: str) -> N
     """
     if len(rejected) <= max(1, TOLERATED * n_items) and len(rejected) < n_items:
         return
-    first = "; ".join(f"{r.name}: {r.reason}" for r in rejected[:3])
+    first = "; ".join(_said(one).rstrip(".") for one in rejected[:3])
     raise JobFailed(
         f"At most a tenth of the {what} may be bad; got {len(rejected)} bad ones among {n_items}, the first: "
         f"{first}; mend or remove them and run again."
     )
+
+
+def _said(one: Rejected) -> str:
+    return one.reason if one.name in one.reason else f"{one.name}: {one.reason}"
 
 
 def rejected_micrographs(rejected: Sequence[Rejected]) -> star.StarTable:
@@ -106,9 +113,14 @@ def rejected_micrographs(rejected: Sequence[Rejected]) -> star.StarTable:
     )
 
 
-def _once(task: Callable[[Any], Any], result_type: type, job: tuple[Any, str, Path]) -> Any:
+def _once(
+    task: Callable[[Any], Any],
+    result_type: type,
+    is_whole: Callable[[Any], bool] | None,
+    job: tuple[Any, str, Path],
+) -> Any:
     item, name, path = job
-    if path.exists():
+    if path.exists() and (is_whole is None or is_whole(item)):
         return states.load(path, result_type)
     try:
         result = task(item)

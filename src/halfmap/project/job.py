@@ -60,7 +60,7 @@ class Page(Protocol):
 
     @property
     def command(self) -> str:
-        """The command that made it; the job fills it in, with date and version."""
+        """The command that made it; `JobContext.report` fills it in, with the three that follow."""
 
     @property
     def created(self) -> str:
@@ -69,6 +69,10 @@ class Page(Protocol):
     @property
     def version(self) -> str:
         """Version of halfmap."""
+
+    @property
+    def status(self) -> str:
+        """How the job stands."""
 
     def to_html(self, *, beside: dict[str, bytes] | None = None) -> str:
         """Return the page; what does not fit into it goes into ``beside``, by path relative to the page."""
@@ -233,13 +237,17 @@ class JobContext:
         self.progress.message(f"Needs at most {format_memory(needed)} of memory for {purpose}{many}.")
 
     def report(self, report: Page) -> Path:
-        """Write the job's ``report.html``, signed with command, date and version, and what goes beside it."""
+        """Write the job's ``report.html``, and what goes beside it.
+
+        Command, date, version and status are filled in here, where the job has not said them itself.
+        """
         page: Any = report
         signed = dataclasses.replace(
             page,
             command=page.command or self.command,
             created=page.created or f"{datetime.now():%Y-%m-%d %H:%M}",
             version=page.version or importlib.metadata.version("halfmap"),
+            status=page.status or "finished",
         )
         beside: dict[str, bytes] = {}
         text = signed.to_html(beside=beside)
