@@ -127,13 +127,14 @@ def main() -> None:
     parser.add_argument("--side", type=int, nargs="+", default=[1200, 4096])
     parser.add_argument("--few", type=int, default=4)
     parser.add_argument("--many", type=int, default=24)
+    parser.add_argument("--folder", help="where to work; a folder in memory keeps the disk's moods out of it")
     options = parser.parse_args()
     if shutil.which("relion_autopick") is None:
         raise SystemExit("RELION is not installed: apt-get install relion")
     print("| micrograph | what | halfmap CPU s | RELION 3.1 CPU s | ours / theirs |")
     print("|---|---|---|---|---|")
     for side in options.side:
-        with tempfile.TemporaryDirectory() as name:
+        with tempfile.TemporaryDirectory(dir=options.folder) as name:
             folder = Path(name)
             make_project(folder, side, options.many)
             for box, rescale in ((128, None), (256, 64)):

@@ -5,8 +5,9 @@ import torch
 from halfmap import keyed_random
 from halfmap.extraction.normalisation import (
     CONSTANT_BELOW,
+    _inverse_gram,
+    _normalise_tensors,
     background_mask,
-    background_plane,
     background_statistics,
     normalise,
     remove_dust,
@@ -38,15 +39,39 @@ def test_background_is_what_lies_strictly_beyond_the_circle():
 
 def test_a_plane_is_removed_whole():
     y, x = torch.meshgrid(torch.arange(40.0), torch.arange(40.0), indexing="ij")
-    flat = background_plane((3 * x - 2 * y + 500)[None], background_mask(40, 15))
-    assert flat.abs().max() < 1e-3  # float32 on values up to 600
+    mask = background_mask(40, 15)
+    plain, deviation = normalise(noise(1, 40), mask)
+    sloping, with_slope = normalise(noise(1, 40) + 0.3 * x - 0.2 * y + 50, mask)
+    np.testing.assert_allclose(sloping, plain, atol=1e-4)  # float32 on values near 50
+    np.testing.assert_allclose(with_slope, deviation, rtol=1e-4)
+
+
+def test_without_ramp_the_slope_stays_and_the_mean_goes():
+    _, x = torch.meshgrid(torch.arange(40.0), torch.arange(40.0), indexing="ij")
+    mask = background_mask(40, 15)
+    images, _ = normalise((0.3 * x + 50)[None], mask, ramp=False)
+    assert abs(float(images[:, mask].mean())) < 1e-5
+    assert float(images[0, 0, -1] - images[0, 0, 0]) > 2
 
 
 def test_ramp_is_fitted_to_the_background_alone():
     mask = background_mask(40, 15)
-    particle = torch.where(mask, 0.0, 7.0)[None]
-    centred = background_plane(particle.clone(), mask)
-    np.testing.assert_allclose((centred - centred[:, :1, :1])[0].numpy(), particle[0].numpy(), atol=1e-4)
+    background = noise(1, 40)
+    plain, _ = normalise(background.clone(), mask)
+    with_particle, _ = normalise(background + torch.where(mask, 0.0, 7.0), mask)
+    np.testing.assert_allclose(with_particle[:, mask], plain[:, mask], atol=1e-5)
+
+
+@pytest.mark.parametrize("ramp", [True, False])
+@pytest.mark.parametrize("side", [32, 33])
+def test_kernel_and_tensors_agree(side, ramp):
+    mask = background_mask(side, 0.4 * side)
+    images = 37 * noise(4, side) + 4000
+    inverse_gram = _inverse_gram(mask, ramp=ramp)
+    expected, deviation = _normalise_tensors(images.double(), mask, inverse_gram, -1.0)
+    found, of_kernel = normalise(images.clone(), mask, ramp=ramp, invert=True)
+    np.testing.assert_allclose(found, expected, atol=2e-5)
+    np.testing.assert_allclose(of_kernel, deviation, rtol=1e-6)
 
 
 def test_constant_background_is_said_and_left_unscaled():

@@ -14,8 +14,8 @@ from halfmap.extraction.windows import cut, replicate_edges
 from halfmap.fourier.resample import crop_or_pad, rescale
 from halfmap.grid import ImageGrid
 
-CHUNK_BYTES = 32 * 2**20
-"""Windows held at once; larger temporaries fall out of the cache and gain nothing."""
+CHUNK_BYTES = 4 * 2**20
+"""Windows held at once: few enough for the cache, and for the kernel to write in one go."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

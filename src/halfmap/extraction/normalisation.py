@@ -87,43 +87,14 @@ def remove_dust(
     return cleaned
 
 
-def background_plane(images: Images, mask: Tensor, *, ramp: bool = True) -> Images:
-    """Subtract the plane a·x + b·y + c that fits the background best, or the background's mean alone.
-
-    Parameters
-    ----------
-    images : float, shape (n, side, side); overwritten.
-    mask : bool, shape (side, side), true on the background.
-    ramp : fit the plane; else only its constant c.
-
-    Returns
-    -------
-    ``images`` itself, whose background now has mean 0.
-    """
-    side = images.shape[-1]
-    axis = (torch.arange(side, dtype=torch.float64, device=images.device) - side // 2) / side
-    y, x = torch.meshgrid(axis, axis, indexing="ij")
-    basis = torch.stack([torch.ones_like(x), x, y] if ramp else [torch.ones_like(x)]).flatten(1)
-    masked = basis * mask.flatten().to(basis.dtype)
-    # Orthonormal on the background: the normal equations become two matrix products.
-    lower = torch.linalg.cholesky(masked @ basis.T)
-    basis = torch.linalg.solve_triangular(lower, basis, upper=False).to(images.dtype)
-    masked = torch.linalg.solve_triangular(lower, masked, upper=False).to(images.dtype)
-    flat = images.view(len(images), -1)
-    # The pedestal goes first, so that float32 products lose nothing to it.
-    flat -= flat.mean(dim=1, keepdim=True)
-    flat.addmm_(flat @ masked.T, basis, alpha=-1)
-    return images
-
-
 def normalise(images: Images, mask: Tensor, *, ramp: bool = True, invert: bool = False) -> tuple[Images, Tensor]:
     """Bring each image's background to mean 0 and standard deviation 1.
 
     Parameters
     ----------
-    images : float, shape (n, side, side), contiguous; overwritten.
+    images : float32, shape (n, side, side), contiguous; overwritten.
     mask : bool, shape (side, side), true on the background.
-    ramp : subtract the best-fitting plane first.
+    ramp : subtract the plane a·x + b·y + c that fits the background best; else its mean.
     invert : multiply by -1 on the way.
 
     Returns
@@ -134,13 +105,48 @@ def normalise(images: Images, mask: Tensor, *, ramp: bool = True, invert: bool =
 
     Notes
     -----
-    The order and the population variance are RELION's (`normalise` in its preprocessing). One pass over
-    memory for each line: this runs at the speed of the memory, which is what extraction is bound by.
+    The order and the population variance are RELION's (`normalise` in its preprocessing). Extraction is bound by
+    the memory, so on the CPU a kernel does all of it while an image lies in the cache.
     """
-    background_plane(images, mask, ramp=ramp)
+    inverse_gram = _inverse_gram(mask, ramp=ramp)
+    sign = -1.0 if invert else 1.0
+    if images.device.type == "cpu" and images.dtype == torch.float32:
+        from halfmap.kernels.background_normalisation import normalise_backgrounds
+
+        deviations = np.empty(len(images))
+        weight = mask.to(torch.float32).numpy()
+        normalise_backgrounds(images.numpy(), weight, inverse_gram.numpy(), sign, CONSTANT_BELOW, deviations)
+        return images, torch.from_numpy(deviations)
+    return _normalise_tensors(images, mask, inverse_gram, sign)
+
+
+def _plane_functions(side: int) -> Tensor:
+    """Return 1, x and y on an image, counted from the centre voxel in sides, float64, shape (3, side²)."""
+    axis = (torch.arange(side, dtype=torch.float64) - side // 2) / side
+    y, x = torch.meshgrid(axis, axis, indexing="ij")
+    return torch.stack([torch.ones_like(x), x, y]).flatten(1)
+
+
+def _inverse_gram(mask: Tensor, *, ramp: bool) -> Tensor:
+    """Return the inverse of the sums of products of 1, x, y over the background, shape (3, 3)."""
+    n_fitted = 3 if ramp else 1
+    functions = _plane_functions(mask.shape[-1])[:n_fitted]
+    gram = (functions * mask.flatten().cpu().to(torch.float64)) @ functions.T
+    inverse = torch.zeros(3, 3, dtype=torch.float64)
+    inverse[:n_fitted, :n_fitted] = torch.linalg.inv(gram)
+    return inverse
+
+
+def _normalise_tensors(images: Images, mask: Tensor, inverse_gram: Tensor, sign: float) -> tuple[Images, Tensor]:
+    """Do in tensors, for other devices, what the kernel does."""
+    functions = _plane_functions(images.shape[-1]).to(images.device, images.dtype)
+    weight = mask.flatten().to(images.dtype)
     flat = images.view(len(images), -1)
-    weight = mask.flatten().to(flat.dtype) / mask.sum()
-    deviation = (flat.square() @ weight).double().sqrt()
-    scale = torch.where(deviation < CONSTANT_BELOW, 1.0, 1.0 / deviation) * (-1.0 if invert else 1.0)
+    # The pedestal goes first, so that float32 products lose nothing to it.
+    flat -= flat[:, :1].clone()
+    sums = flat @ (functions * weight).T
+    flat.addmm_(sums @ inverse_gram.to(images.device, images.dtype), functions, alpha=-1)
+    deviation = (flat.square() @ (weight / weight.sum())).double().sqrt()
+    scale = torch.where(deviation < CONSTANT_BELOW, 1.0, 1.0 / deviation) * sign
     flat *= scale.to(flat.dtype)[:, None]
     return images, deviation

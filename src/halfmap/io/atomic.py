@@ -13,11 +13,17 @@ _PARTIAL = ".partial"
 
 
 @contextmanager
-def replacing(path: str | Path) -> Iterator[Path]:
+def replacing(path: str | Path, *, synchronise: bool = True) -> Iterator[Path]:
     """Yield a temporary sibling of ``path`` that takes its place when the block ends well.
 
-    The folder is made if it is missing. The file is synchronised to the disk before the rename, and
-    removed when the block raises, so a kill at any instant leaves the last complete file.
+    The folder is made if it is missing, and the temporary file removed when the block raises, so a kill at any
+    instant leaves the last complete file.
+
+    Parameters
+    ----------
+    path : the file.
+    synchronise : bring the file to the disk before the rename, so that it outlives a power failure too. Without,
+        large files are written several times faster; who goes on from them must look whether they are whole.
 
     Raises
     ------
@@ -29,8 +35,9 @@ def replacing(path: str | Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
-        with open(temporary, "rb") as stream:
-            os.fsync(stream.fileno())
+        if synchronise:
+            with open(temporary, "rb") as stream:
+                os.fsync(stream.fileno())
         os.replace(temporary, path)
     except OSError as error:
         temporary.unlink(missing_ok=True)

@@ -156,6 +156,9 @@ def write_image(path: str | Path, image: ArrayLike, grid: ImageGrid, *, float16:
     _write_whole(path, values[np.newaxis], grid.pixel_size_angstrom, float16=float16, is_volume=False)
 
 
+_WRITTEN_AT_ONCE = 2**20  # larger writes cost the kernel several times more for each byte
+
+
 class StackWriter:
     """Write a stack of images block by block, in bounded memory.
 
@@ -202,7 +205,7 @@ class StackWriter:
 
     def __enter__(self) -> "StackWriter":
         """Open the temporary file."""
-        temporary = self._closing.enter_context(replacing(self.path))
+        temporary = self._closing.enter_context(replacing(self.path, synchronise=False))
         self._stream = self._closing.enter_context(open(temporary, "wb"))
         self._stream.write(bytes(HEADER_BYTES))
         return self
@@ -218,7 +221,9 @@ class StackWriter:
             raise ShapeError(f"Images written to {self.path} must have shape (n, {sides}); got {values.shape}.")
         stored = as_stored(self.path, values, self._float16)
         self._statistics.add(stored)
-        self._stream.write(stored.data)
+        octets = memoryview(stored.reshape(-1)).cast("B")
+        for start in range(0, len(octets), _WRITTEN_AT_ONCE):
+            self._stream.write(octets[start : start + _WRITTEN_AT_ONCE])
         self.n_written += len(values)
 
     def __exit__(
