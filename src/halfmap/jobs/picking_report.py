@@ -99,7 +99,6 @@ def page(title: str, picked: Sequence[tuple[str, PickedMicrograph, float]], reje
         facts=Facts(facts=tuple(tiles)),
         sections=(
             *_notes(picked, rejected),
-            Section(title="Micrographs", intro=_INTRO, blocks=tuple(_overlays(picked))),
             Section(title="Distributions", blocks=_histograms(merits, counts, diameters, picked)),
             Section(
                 title="Counts",
@@ -119,6 +118,7 @@ def page(title: str, picked: Sequence[tuple[str, PickedMicrograph, float]], reje
                     ),
                 ),
             ),
+            Section(title="Micrographs", intro=_INTRO, blocks=tuple(_overlays(picked))),
         ),
     )
 

@@ -12,7 +12,7 @@ from halfmap.picking.micrograph_picks import MicrographPicks
 from halfmap.picking.params import LogPickParams
 from halfmap.picking.peaks import apart, compete, find_peaks
 from halfmap.picking.sphere_score import SphereScore, score_spheres
-from halfmap.picking.threshold import Threshold, automatic_threshold
+from halfmap.picking.threshold import Threshold, automatic_threshold, middle_and_spread
 from halfmap.picking.work_image import WorkImage, reduce
 
 LOBE = 1.0
@@ -86,29 +86,34 @@ def _choose(
     upper = _upper_threshold(peaks.height, automatic, params.upper_threshold)
     taken = peaks.height >= threshold
     kept = taken & (peaks.height <= upper)
-    pixel = peaks.pixel[kept]
-    index = scored.diameter_index.cpu().numpy()[pixel[:, 1], pixel[:, 0]]
+    index = scored.diameter_index.cpu().numpy()[peaks.pixel[:, 1], peaks.pixel[:, 0]]
+    diameter = np.asarray(scored.diameters_angstrom, dtype=np.float64)[index]
+    too_strong = taken & ~kept
+    marked = reason.cpu().numpy()
+    for (x, y), radius in zip(peaks.position[too_strong], diameter[too_strong] / 2 / pixel_size, strict=True):
+        marked[_disc(marked.shape, x, y, radius) & (marked == 0)] = int(Reason.SPECK)
     return MicrographPicks(
         position_pixel=work.to_micrograph(peaks.position[kept]),
         figure_of_merit=peaks.height[kept],
-        diameter_angstrom=np.asarray(scored.diameters_angstrom, dtype=np.float64)[index],
+        diameter_angstrom=diameter[kept],
         threshold=threshold,
         upper_threshold=upper,
-        n_above=int((taken & ~kept).sum()),
-        reason=reason.cpu().numpy(),
+        n_above=int(too_strong.sum()),
+        reason=marked,
         mask_pixel_size_angstrom=pixel_size,
         score=scored.positive,
     )
 
 
+def _disc(shape: tuple[int, ...], x: float, y: float, radius: float) -> np.ndarray:
+    rows, columns = np.ogrid[: shape[0], : shape[1]]
+    return np.asarray((columns - x) ** 2 + (rows - y) ** 2 <= radius**2)
+
+
 def _upper_threshold(height: np.ndarray, automatic: Threshold, factor: float) -> float:
     """Height above which a peak is too strong for the particles of this micrograph."""
-    picks = height[height >= automatic.value]
-    if not len(picks):
-        return math.inf
-    middle = float(np.median(picks))
-    spread = 1.4826 * float(np.median(np.abs(picks - middle)))
-    return middle + factor * max(spread, automatic.sigma)
+    middle, spread = middle_and_spread(height[height >= automatic.value])
+    return middle + factor * spread if math.isfinite(middle) else math.inf
 
 
 def _inside(work: WorkImage, margin_angstrom: float) -> Tensor:

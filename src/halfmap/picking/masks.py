@@ -15,11 +15,14 @@ OUTLIER_SIGMA = 6.0
 """Robust standard deviations beyond which an area's mean or texture is foreign to its micrograph. A Gaussian field
 reaches it once in 5e8 independent places."""
 
-SPECK_SIGMA = 10.0
-"""The same for detail of a quarter of a particle, which strong particles themselves may have."""
-
 LEAST_TEXTURE = 0.2
 """Least rise of the logarithm of the fine variance that counts as another texture: 22 %."""
+
+AREA_SIGMA = 3.0
+"""The same where an area larger than a particle passes it everywhere, which neither particles nor noise do."""
+
+AREA_WIDTH = 1.25
+"""Least width of such an area, in longest diameters."""
 
 ROUNDS = 3
 """Most often that statistics are taken again without what was found."""
@@ -47,7 +50,7 @@ class Reason(IntEnum):
     TEXTURE = 4
     """Finer detail far stronger than elsewhere: carbon, crystals."""
     SPECK = 5
-    """Small and of extreme contrast: ice crystals, gold, dirt."""
+    """As large as a particle and far stronger than the others: ice crystals, gold, dirt."""
 
 
 def excluded_areas(work: WorkImage, *, shortest_angstrom: float, longest_angstrom: float) -> Tensor:
@@ -108,6 +111,7 @@ def _foreign(
     mean = kernels.apply(centred_rfft, wide) / seen
     trend = _trend(mean, usable)
     detail = _robust_z(local_mean(centred_rfft, max(0.7, shortest / 8)) - trend, usable)
+    part = _robust_z(local_mean(centred_rfft, shortest / 4) - trend, usable)
     level = _robust_z(mean - trend, usable) * seen.sqrt()
     variance = kernels.apply(power_rfft, wide) / seen
     logarithm = torch.log(variance.clamp_min(torch.finfo(variance.dtype).tiny))
@@ -118,8 +122,9 @@ def _foreign(
 
     reason = np.zeros(usable_area.shape, dtype=np.uint8)
     for why, area in (
-        (Reason.TEXTURE, _opened(_half_height(variance, rough & usable), 1.5 * longest)),
-        (Reason.SPECK, _spread(detail, detail.abs() > SPECK_SIGMA, usable_area, longest)),
+        (Reason.TEXTURE, _opened(_half_height(variance, rough & usable), usable_area, 1.5 * longest)),
+        (Reason.THICKNESS, _opened((part > AREA_SIGMA).cpu().numpy(), usable_area, AREA_WIDTH * longest)),
+        (Reason.THICKNESS, _opened((part < -AREA_SIGMA).cpu().numpy(), usable_area, AREA_WIDTH * longest)),
         (Reason.THICKNESS, _half_height(level.abs(), uneven) | _spread(detail, uneven, usable_area, longest)),
         (Reason.EMPTY, empty.cpu().numpy()),
     ):
@@ -170,14 +175,14 @@ def _trend(image: Tensor, usable: Tensor) -> Tensor:
     target = image[::stride, ::stride][usable[::stride, ::stride]].to(torch.float64)
     if len(target) < 12:
         return torch.zeros_like(image)
-    weight = torch.ones_like(target)
     surface = torch.zeros(6, dtype=torch.float64, device=image.device)
+    surface[0] = target.median()  # a first fit to all would follow carbon along a side
     for _ in range(10):
-        normal = sampled.T @ (sampled * weight[:, None]) + 1e-6 * torch.eye(6, dtype=torch.float64, device=image.device)
-        surface = torch.linalg.solve(normal, sampled.T @ (weight * target))
         residual = target - sampled @ surface
         spread = (1.4826 * residual.abs().median()).clamp_min(1e-30)
-        weight = (1 - (residual / (4.7 * spread)) ** 2).clamp_min(0) ** 2
+        weight = (1 - (residual / (2.5 * spread)) ** 2).clamp(min=0) ** 2
+        normal = sampled.T @ (sampled * weight[:, None]) + 1e-6 * torch.eye(6, dtype=torch.float64, device=image.device)
+        surface = torch.linalg.solve(normal, sampled.T @ (weight * target))
     return (basis @ surface).to(image.dtype)
 
 
@@ -212,17 +217,24 @@ def _spread(detail: Tensor, seed: Tensor, inside: np.ndarray, reach_pixel: float
     return spread
 
 
-def _opened(area: np.ndarray, diameter_pixel: float) -> np.ndarray:
-    """Keep the parts of an area that a disc can cover; outside the micrograph the area goes on."""
-    if not area.any():
-        return area
+def _opened(area: np.ndarray, usable: np.ndarray, diameter_pixel: float) -> np.ndarray:
+    """Keep the parts of an area that a disc can cover; it goes on where nothing is known.
+
+    That is outside the micrograph and in what is left out already. A part must be larger than the disc all the same.
+    """
+    if not (area & usable).any():
+        return np.zeros_like(area)
     pad = math.ceil(diameter_pixel)
-    padded = np.pad(area, pad, mode="edge")
+    padded = np.pad(area | ~usable, pad, mode="edge")
     core = np.asarray(ndimage.distance_transform_edt(padded)) > diameter_pixel / 2
     if not core.any():
         return np.zeros_like(area)
     opened = np.asarray(ndimage.distance_transform_edt(~core)) <= diameter_pixel / 2
-    return np.asarray(opened[pad:-pad, pad:-pad] & area)
+    kept = opened[pad:-pad, pad:-pad] & area & usable
+    labels, n = ndimage.label(kept)
+    large = np.bincount(labels.ravel(), minlength=n + 1) > math.pi / 4 * diameter_pixel**2
+    large[0] = False
+    return np.asarray(large[labels])
 
 
 def _rounded(reason: np.ndarray, reach_pixel: float, island_pixel: float) -> np.ndarray:

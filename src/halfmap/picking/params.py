@@ -25,10 +25,11 @@ class LogPickParams:
     """Move the automatic threshold by this many σ of the background's scores; higher picks fewer. Sensible: -1 to 1."""
 
     upper_threshold: Annotated[float, Gt(0)] = 5.0
-    """Drop peaks this many σ above the median pick, σ being the spread of the picks' scores: ice, gold, aggregates."""
+    """Drop peaks this many spreads of the picks' scores above their median: ice, gold, aggregates. Raise it where views
+    of one particle differ much in strength."""
 
     min_distance_angstrom: Annotated[float, Gt(0)] | None = None
-    """Least distance between two picks. Default: 0.7 times the shortest diameter."""
+    """Least distance between two picks. Default: 0.7 times the mean of the two diameters."""
 
     white_particles: bool = False
     """Particles are brighter than the background, not darker."""
@@ -51,7 +52,9 @@ class LogPickParams:
     @property
     def pick_distance_angstrom(self) -> float:
         """Least distance between two picks, in Å."""
-        return 0.7 * self.min_diameter_angstrom if self.min_distance_angstrom is None else self.min_distance_angstrom
+        if self.min_distance_angstrom is not None:
+            return self.min_distance_angstrom
+        return 0.35 * (self.min_diameter_angstrom + self.max_diameter_angstrom)
 
     @property
     def margin_angstrom(self) -> float:

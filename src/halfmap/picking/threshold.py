@@ -23,6 +23,9 @@ FIRST_SIGMA = 2.0
 LEAST_SIGMA = 1.5
 """Nor does the final one lie below this many."""
 
+WEAK_SPREADS = 4.0
+"""Peaks this many spreads below the median pick are none of its kind: broken particles, the edge of carbon."""
+
 FEWEST = 3
 """Members below which a population of peaks cannot be described."""
 
@@ -193,4 +196,14 @@ def automatic_threshold(negative: Tensor, usable: Tensor, *, height: np.ndarray,
     first = max(first, FIRST_SIGMA * sigma)
     if not (height >= first).any():
         return Threshold(value=first, sigma=sigma)
-    return Threshold(value=max(two_populations(height, first), LEAST_SIGMA * sigma), sigma=sigma)
+    value = max(two_populations(height, first), LEAST_SIGMA * sigma)
+    middle, spread = middle_and_spread(height[height >= value])
+    return Threshold(value=max(value, middle - WEAK_SPREADS * spread), sigma=sigma)
+
+
+def middle_and_spread(height: np.ndarray) -> tuple[float, float]:
+    """Return the median of picks' scores and their robust standard deviation, at least that of a score in noise, 1."""
+    if not len(height):
+        return -math.inf, 1.0
+    middle = float(np.median(height))
+    return middle, max(1.4826 * float(np.median(np.abs(height - middle))), 1.0)
