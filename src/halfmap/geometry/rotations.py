@@ -14,11 +14,10 @@ from torch import Tensor
 
 from halfmap import keyed_random
 from halfmap.errors import ShapeError
+from halfmap.geometry.euler import angles_of_matrix, matrix_of_angles
 
 AnglesLike: TypeAlias = Tensor | ArrayLike
 """Angles in degrees: a number, an array or a tensor."""
-
-_POLE = 1e-9
 
 
 def matrix_from_euler(rot_degrees: AnglesLike, tilt_degrees: AnglesLike, psi_degrees: AnglesLike) -> Tensor:
@@ -40,13 +39,8 @@ def matrix_from_euler(rot_degrees: AnglesLike, tilt_degrees: AnglesLike, psi_deg
     three-dimensional electron microscopy information", J. Struct. Biol. 151, 196-207.
     """
     angles = torch.broadcast_tensors(*(_radians(angle) for angle in (rot_degrees, tilt_degrees, psi_degrees)))
-    (cf, sf), (ct, st), (cp, sp) = ((angle.cos(), angle.sin()) for angle in angles)
-    rows = [
-        torch.stack([cp * ct * cf - sp * sf, cp * ct * sf + sp * cf, -cp * st], dim=-1),
-        torch.stack([-sp * ct * cf - cp * sf, -sp * ct * sf + cp * cf, sp * st], dim=-1),
-        torch.stack([st * cf, st * sf, ct], dim=-1),
-    ]
-    return torch.stack(rows, dim=-2)
+    matrix: Tensor = matrix_of_angles(torch, *angles)
+    return matrix
 
 
 def euler_from_matrix(rotation: Tensor | NDArray[np.float64]) -> Tensor:
@@ -62,17 +56,8 @@ def euler_from_matrix(rotation: Tensor | NDArray[np.float64]) -> Tensor:
         (rot, tilt, psi) in degrees: rot and psi in [−180, 180], tilt in [0, 180]. At the poles, where
         only a combination of rot and psi is defined, rot is 0.
     """
-    matrix = _rotation(rotation)
-    sine = torch.hypot(matrix[..., 2, 0], matrix[..., 2, 1])
-    tilt = torch.atan2(sine, matrix[..., 2, 2])
-    at_pole = sine < _POLE
-    rot = torch.where(at_pole, torch.zeros_like(sine), torch.atan2(matrix[..., 2, 1], matrix[..., 2, 0]))
-    psi = torch.where(
-        at_pole,
-        torch.atan2(matrix[..., 0, 1], matrix[..., 0, 0] * matrix[..., 2, 2].sign()),
-        torch.atan2(matrix[..., 1, 2], -matrix[..., 0, 2]),
-    )
-    return torch.rad2deg(torch.stack([rot, tilt, psi], dim=-1))
+    angles: Tensor = angles_of_matrix(torch, _rotation(rotation))
+    return angles
 
 
 def viewing_direction(rotation: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from halfmap.data.table import Table
 from halfmap.errors import InputError
-from halfmap.geometry.rotations import euler_from_matrix, matrix_from_euler
+from halfmap.geometry.euler import array_from_euler, euler_from_array
 from halfmap.io.star_tables import StarTable, as_strings, bare_label
 
 UID_LABEL = "halfmapUid"
@@ -244,7 +244,7 @@ def _decode_list(table: StarTable, labels: list[str]) -> NDArray:
 
 def _decode_euler(table: StarTable, labels: list[str]) -> NDArray:
     angles = [table.numbers(label) if label else np.zeros(len(table)) for label in labels]
-    return matrix_from_euler(*angles).numpy()
+    return array_from_euler(*angles)
 
 
 def _encode_number(field: Field, values: NDArray) -> dict[str, NDArray]:
@@ -273,7 +273,7 @@ def _encode_list(field: Field, values: NDArray) -> dict[str, NDArray]:
 
 
 def _encode_euler(field: Field, values: NDArray) -> dict[str, NDArray]:
-    return _encode_number(field, euler_from_matrix(np.array(values)).numpy())
+    return _encode_number(field, euler_from_array(values))
 
 
 _DECODERS: Mapping[str, Callable[[StarTable, list[str]], NDArray]] = {
@@ -313,7 +313,7 @@ def values_of(table: Table, label: str, fields: Sequence[Field] = PARTICLE_FIELD
                 if field.kind == "text":
                     return table[field.column]
                 if field.kind == "euler":
-                    values = euler_from_matrix(np.array(table["rotation"])).numpy()
+                    values = euler_from_array(table["rotation"])
                 else:
                     values = table[field.column].reshape(len(table), -1)
                 return values[:, field.labels.index(full)]

@@ -13,7 +13,7 @@ from halfmap.data.picks import Picks
 from halfmap.errors import InconsistentDataError
 from halfmap.extraction.recentring import recentred
 from halfmap.extraction.windows import place
-from halfmap.geometry.rotations import matrix_from_euler
+from halfmap.geometry.euler import array_from_euler
 from halfmap.io import star
 from halfmap.io.relion import read_particles
 from halfmap.io.relion_picks import read_picks
@@ -105,7 +105,7 @@ def _from_picks(
         "optics_group": micrographs["optics_group"][of_micrograph],
         "position_pixel": placement.centre_pixel.astype(np.float64),
         "origin_angstrom": 0.0 - placement.remainder_pixel * pixel_size[:, None],
-        "rotation": matrix_from_euler(0.0, 0.0, picks["psi_degrees"].copy()).numpy().reshape(-1, 3, 3),
+        "rotation": array_from_euler(0.0, 0.0, picks["psi_degrees"]),
         "figure_of_merit": picks.figure_of_merit,
         "class_number": picks["class_number"],
     }

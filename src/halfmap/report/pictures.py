@@ -8,7 +8,6 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
-from scipy import ndimage
 
 from halfmap.errors import ShapeError
 
@@ -135,6 +134,8 @@ def micrograph_picture(micrograph: ArrayLike, *, max_side: int = 900, quality: i
     -------
     A JPEG of the whole field, so positions scale by its sides over the micrograph's.
     """
+    from scipy import ndimage  # slow to load, and pages of particles do without
+
     values = np.asarray(micrograph, dtype=np.float32)
     median = _median(values)
     values = np.where(np.isfinite(values), values, median)

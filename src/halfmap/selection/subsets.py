@@ -1,12 +1,15 @@
 """Which rows of a table belong to a subset: by number, by value, by image statistics."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from halfmap import keyed_random
-from halfmap.data.image_source import ImageSource
 from halfmap.errors import InputError
+
+if TYPE_CHECKING:
+    from halfmap.data.image_source import ImageSource
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -77,7 +80,7 @@ class ImageStatistics:
     deviation: np.ndarray
 
 
-def image_statistics(source: ImageSource, indices: np.ndarray) -> ImageStatistics:
+def image_statistics(source: "ImageSource", indices: np.ndarray) -> ImageStatistics:
     """Measure images of a source in float64."""
     images = source.read(indices)
     return ImageStatistics(
