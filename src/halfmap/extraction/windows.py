@@ -68,19 +68,16 @@ def cut(micrograph: Tensor, centre_pixel: np.ndarray, side: int, *, fill: float 
     height, width = micrograph.shape
     low = np.asarray(centre_pixel, dtype=np.int64) - side // 2
     windows = micrograph.new_empty((len(low), side, side))
-    inside = ((low >= 0) & (low + side <= np.array([width, height]))).all(axis=1)
-    if inside.any():
-        # A view of every window there is: indexing it copies whole rows, several times faster than pixels.
-        view = micrograph.unfold(0, side, 1).unfold(1, side, 1)
-        windows[torch.as_tensor(inside)] = view[torch.as_tensor(low[inside, 1]), torch.as_tensor(low[inside, 0])]
     offsets = torch.arange(side, device=micrograph.device)
-    for i in np.flatnonzero(~inside):
-        x, y = offsets + int(low[i, 0]), offsets + int(low[i, 1])
-        window = micrograph[y.clamp(0, height - 1)[:, None], x.clamp(0, width - 1)[None, :]]
+    for window, (left, top) in zip(windows, low.tolist(), strict=True):
+        if left >= 0 and top >= 0 and left + side <= width and top + side <= height:
+            # A plain copy of rows: ten times faster than indexing pixels.
+            window.copy_(micrograph[top : top + side, left : left + side])
+            continue
+        x, y = offsets + left, offsets + top
+        window.copy_(micrograph[y.clamp(0, height - 1)[:, None], x.clamp(0, width - 1)[None, :]])
         if fill is not None:
-            beyond = ((y < 0) | (y >= height))[:, None] | ((x < 0) | (x >= width))[None, :]
-            window = window.masked_fill(beyond, fill)
-        windows[i] = window
+            window.masked_fill_(((y < 0) | (y >= height))[:, None] | ((x < 0) | (x >= width))[None, :], fill)
     return windows
 
 
