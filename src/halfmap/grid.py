@@ -1,11 +1,13 @@
 """`ImageGrid`: the one place that knows how arrays, positions and transforms lie to one another."""
 
 from dataclasses import dataclass
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from halfmap.errors import InputError, ShapeError
+
+if TYPE_CHECKING:  # tables and files know of grids, and need not wait for torch to load
+    import torch
+    from torch import Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,12 +88,12 @@ class ImageGrid:
         """Return the grid of other sides and the same pixel size."""
         return ImageGrid(shape=shape, pixel_size_angstrom=self.pixel_size_angstrom)
 
-    def check(self, array: Tensor, name: str = "array") -> None:
+    def check(self, array: "Tensor", name: str = "array") -> None:
         """Raise `ShapeError` unless the last axes of ``array`` are this grid's."""
         if tuple(array.shape[-self.ndim :]) != self.shape:
             raise ShapeError(f"{name} must end in the axes {self.shape}; got shape {tuple(array.shape)}.")
 
-    def rfft(self, array: Tensor) -> Tensor:
+    def rfft(self, array: "Tensor") -> "Tensor":
         """Transform real arrays.
 
         Parameters
@@ -103,11 +105,13 @@ class ImageGrid:
         Complex, shape (..., *self.rfft_shape): divided by the number of pixels, DC at index 0, phase
         origin at the centre voxel.
         """
+        import torch
+
         self.check(array)
         axes = tuple(range(-self.ndim, 0))
         return torch.fft.rfftn(torch.fft.ifftshift(array, dim=axes), dim=axes, norm="forward")
 
-    def irfft(self, transform: Tensor) -> Tensor:
+    def irfft(self, transform: "Tensor") -> "Tensor":
         """Invert `rfft`.
 
         Parameters
@@ -118,6 +122,8 @@ class ImageGrid:
         -------
         Real, shape (..., *self.shape).
         """
+        import torch
+
         if tuple(transform.shape[-self.ndim :]) != self.rfft_shape:
             raise ShapeError(
                 f"A half transform must end in the axes {self.rfft_shape}; got shape {tuple(transform.shape)}."
@@ -125,32 +131,37 @@ class ImageGrid:
         axes = tuple(range(-self.ndim, 0))
         return torch.fft.fftshift(torch.fft.irfftn(transform, s=self.shape, dim=axes, norm="forward"), dim=axes)
 
-    def positions(self, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float64) -> Tensor:
-        """Return each voxel's vector from the centre, in Å.
+    def positions(self, *, device: "torch.device | str" = "cpu", dtype: "torch.dtype | None" = None) -> "Tensor":
+        """Return each voxel's vector from the centre, in Å; float64 where no type is given.
 
         Returns
         -------
         Shape (*self.shape, ndim); the last axis holds (x, y) or (x, y, z).
         """
+        import torch
+
         axes = [
-            (torch.arange(side, device=device, dtype=dtype) - side // 2) * self.pixel_size_angstrom
+            (torch.arange(side, device=device, dtype=dtype or torch.float64) - side // 2) * self.pixel_size_angstrom
             for side in self.shape
         ]
         return torch.stack(torch.meshgrid(*axes, indexing="ij")[::-1], dim=-1)
 
-    def radii(self, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float64) -> Tensor:
-        """Return each voxel's distance from the centre in Å, shape ``self.shape``."""
+    def radii(self, *, device: "torch.device | str" = "cpu", dtype: "torch.dtype | None" = None) -> "Tensor":
+        """Return each voxel's distance from the centre in Å, shape ``self.shape``; type as of `positions`."""
         return self.positions(device=device, dtype=dtype).norm(dim=-1)
 
-    def frequencies(self, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float64) -> Tensor:
-        """Return the spatial frequency of each coefficient of a half transform, in 1/Å.
+    def frequencies(self, *, device: "torch.device | str" = "cpu", dtype: "torch.dtype | None" = None) -> "Tensor":
+        """Return the spatial frequency of each coefficient of a half transform, in 1/Å; type as of `positions`.
 
         Returns
         -------
         Shape (*self.rfft_shape, ndim); the last axis holds (x, y) or (x, y, z). The Nyquist frequency
         of an even side is negative on the full axes and positive on the halved one.
         """
+        import torch
+
         spacing = self.pixel_size_angstrom
+        dtype = dtype or torch.float64
         axes = [torch.fft.fftfreq(side, d=spacing, device=device, dtype=dtype) for side in self.shape[:-1]]
         axes.append(torch.fft.rfftfreq(self.shape[-1], d=spacing, device=device, dtype=dtype))
         return torch.stack(torch.meshgrid(*axes, indexing="ij")[::-1], dim=-1)

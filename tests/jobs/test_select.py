@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -98,3 +101,19 @@ def test_images_that_differ_from_all_others_are_removed(tmp_path, monkeypatch):
     result = halfmap.select_statistics(particles=stack.main_output, sigma=3.5)
     removed = relion.read_particles(result.folder / "particles_removed.star")
     assert removed["image_name"].tolist() == ["000001@Extract/job001/Micrographs/mic2.mrcs"]
+
+
+LIGHT = """
+import sys
+import halfmap
+
+halfmap.select_split(table="particles.star", size=10)
+halfmap.select_values(table="particles.star", label="rlnDefocusU", min=0)
+halfmap.select_duplicates(particles="particles.star", min_distance_angstrom=10, micrograph_pixel_size_angstrom=1)
+assert "torch" not in sys.modules
+"""
+
+
+def test_tables_are_selected_without_waiting_for_torch(table):
+    answer = subprocess.run([sys.executable, "-c", LIGHT], capture_output=True, text=True, timeout=60)
+    assert answer.returncode == 0, answer.stderr

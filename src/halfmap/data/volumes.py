@@ -1,11 +1,13 @@
 """`Volume`: a map and the grid it lies on."""
 
 from dataclasses import dataclass
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from halfmap.errors import ShapeError
 from halfmap.grid import ImageGrid
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -23,7 +25,7 @@ class Volume:
         The grid has not three sides, or the values have other sides than the grid.
     """
 
-    values: Tensor
+    values: "Tensor"
     grid: ImageGrid
 
     def __post_init__(self) -> None:

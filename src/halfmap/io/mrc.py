@@ -7,7 +7,6 @@ from types import TracebackType
 from typing import IO, Any
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
 
 from halfmap.data.image_source import Float32Array, checked_indices
@@ -107,6 +106,8 @@ def read_volume(path: str | Path, pixel_size_angstrom: float | None = None) -> V
         The file holds complex values, several volumes, a single section, a skewed cell, or voxels that
         are not cubes while no pixel size was given; or it is broken.
     """
+    import torch  # here, so that reading images need not wait for it
+
     header = read_header(path)
     refuse_complex(header)
     _check_is_one_volume(header)

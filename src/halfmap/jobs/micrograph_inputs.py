@@ -4,9 +4,9 @@ from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from torch import Tensor
 
 from halfmap.data.micrographs import MicrographSet
 from halfmap.data.particles import ParticleSet
@@ -15,6 +15,9 @@ from halfmap.io import images, relion
 from halfmap.io.relion_paths import resolve_paths
 from halfmap.jobs.per_micrograph import Rejected, check_rejections
 from halfmap.project.job import JobContext
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -167,7 +170,7 @@ def _opened(context: JobContext, star_path: Path, micrographs: MicrographSet) ->
     )
 
 
-def read_finite(path: Path) -> Tensor:
+def read_finite(path: Path) -> "Tensor":
     """Read a micrograph as float32, shape (y, x).
 
     Raises

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from halfmap.errors import FormatError, InconsistentDataError, InputError, JobFailed
-from halfmap.io import star, states
+from halfmap.io import star
 from halfmap.project.job import JobContext
 
 T = TypeVar("T")
@@ -119,6 +119,8 @@ def _once(
     is_whole: Callable[[Any], bool] | None,
     job: tuple[Any, str, Path],
 ) -> Any:
+    from halfmap.io import states  # loads torch, which tables can be looked at without
+
     item, name, path = job
     if path.exists() and (is_whole is None or is_whole(item)):
         return states.load(path, result_type)
