@@ -11,7 +11,7 @@ from halfmap.errors import InputError
 from halfmap.extraction.normalisation import background_mask, normalise, remove_dust
 from halfmap.extraction.params import ExtractParams
 from halfmap.extraction.windows import cut, replicate_edges
-from halfmap.fourier.resample import crop_or_pad, rescale
+from halfmap.fourier.resample import crop_or_pad, rescaling_matrix
 from halfmap.grid import ImageGrid
 
 CHUNK_BYTES = 4 * 2**20
@@ -75,21 +75,29 @@ def particle_images(
     mask = background_mask(params.image_side, params.background_radius_pixel(pixel_size_angstrom))
     mask = mask.to(micrograph.device)
     mean = float(micrograph.mean(dtype=torch.float64)) if filters else None
+    resampling = None
+    if params.rescale_pixel is not None:
+        resampling = rescaling_matrix(box, params.rescale_pixel).to(micrograph)
+    rescaled = ImageGrid.square(params.rescale_pixel or box, params.image_pixel_size_angstrom(pixel_size_angstrom))
     chunk = max(1, CHUNK_BYTES // (4 * padded**2))
     for start in range(0, len(centre_pixel), chunk):
         centres = centre_pixel[start : start + chunk]
-        images, grid = cut(micrograph, centres, padded, fill=mean), window_grid
         if filters:
             if ctf is None:
                 raise InputError("Premultiplying and phase flipping need a CTF; got none; pass ctf.")
-            transfer = ctf(grid, np.arange(start, start + len(centres)))
+            transfer = ctf(window_grid, np.arange(start, start + len(centres)))
             transfer = transfer.sign() if params.phase_flip else transfer
-            images, grid = crop_or_pad(grid.irfft(grid.rfft(images) * transfer), grid, (box, box))
+            images = cut(micrograph, centres, padded, fill=mean)
+            images = window_grid.irfft(window_grid.rfft(images) * transfer)
+            images, _ = crop_or_pad(images, window_grid, (box, box))
             images = replicate_edges(images, centres, (micrograph.shape[0], micrograph.shape[1]))
-        if params.rescale_pixel is not None and params.rescale_pixel != box:
-            images, grid = rescale(images, grid, params.rescale_pixel)
-        if params.crop_pixel is not None and params.crop_pixel != grid.side:
-            images, grid = crop_or_pad(images, grid, (params.crop_pixel, params.crop_pixel))
+            if resampling is not None:
+                images = resampling @ images @ resampling.T
+        else:
+            images = cut(micrograph, centres, box, resampling=resampling)
+        if params.crop_pixel is not None and params.crop_pixel != rescaled.side:
+            images, _ = crop_or_pad(images, rescaled, (params.crop_pixel, params.crop_pixel))
+            images = images.contiguous()
         if params.white_dust is not None or params.black_dust is not None:
             images = remove_dust(
                 images,

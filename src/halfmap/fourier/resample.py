@@ -5,6 +5,7 @@ lies on it afterwards.
 """
 
 import math
+from functools import lru_cache
 from types import EllipsisType
 
 import torch
@@ -91,27 +92,40 @@ def rescale(array: Tensor, grid: ImageGrid, shape: int | tuple[int, ...]) -> tup
 
     Notes
     -----
-    The same as `crop_or_pad_transform` between the two grids' transforms, axis by axis: what is cropped
-    on one axis need not be transformed along the next, which saves half of the time.
+    The same as `crop_or_pad_transform` between the two grids' transforms. That map is real and separable, so it
+    is done as one matrix product for each axis: no shifts of the origin, any sides, and faster than transforms up to
+    sides of some hundreds.
     """
     grid.check(array)
     to_grid = rescaled_grid(grid, shape)
-    values = torch.fft.rfft(array, dim=-1, norm="forward")
-    for dim in (-1, *range(-grid.ndim, -1)):
+    for dim in range(-1, -grid.ndim - 1, -1):
         old, new = grid.shape[dim], to_grid.shape[dim]
-        if old == new:
-            continue
-        if dim != -1:
-            values = torch.fft.fft(values, dim=dim, norm="forward")
-        # The origin moves on the finer side, where the Nyquist frequency of the coarser one has both its signs.
-        if new < old:
-            values = _moved_origin(values, dim, old, new)
-        values = _resize_half_axis_of_real(values, old, new) if dim == -1 else _resize_full_axis(values, dim, old, new)
-        if new > old:
-            values = _moved_origin(values, dim, old, new)
-        if dim != -1:
-            values = torch.fft.ifft(values, dim=dim, norm="forward")
-    return torch.fft.irfft(values, n=to_grid.shape[-1], dim=-1, norm="forward"), to_grid
+        if old != new:
+            matrix = rescaling_matrix(old, new).to(array.device, array.dtype)
+            array = array @ matrix.T if dim == -1 else (matrix @ array.movedim(dim, -2)).movedim(-2, dim)
+    return array, to_grid
+
+
+@lru_cache(maxsize=16)
+def rescaling_matrix(old: int, new: int) -> Tensor:
+    """Return the matrix that changes the number of samples of one axis by cropping or padding its transform.
+
+    Returns
+    -------
+    float64, shape (new, old); the centre sample ``old // 2`` goes to ``new // 2``. Not to be changed: it is kept.
+    """
+    small = min(old, new)
+    k = torch.arange(small // 2 + 1, dtype=torch.float64)
+    weight = torch.full_like(k, 2.0)
+    weight[0] = 1.0
+    if small % 2 == 0 and new > old:
+        weight[-1] = 1.0  # the coarser side's Nyquist coefficient is shared between both signs
+    source = (torch.arange(old, dtype=torch.float64) - old // 2) / old
+    target = (torch.arange(new, dtype=torch.float64) - new // 2) / new
+    turns_source, turns_target = 2 * math.pi * k * source[:, None], 2 * math.pi * k * target[:, None]
+    even = (torch.cos(turns_target) * weight) @ torch.cos(turns_source).T
+    odd = (torch.sin(turns_target) * weight) @ torch.sin(turns_source).T
+    return (even + odd) / old
 
 
 def rescale_to_pixel_size(
@@ -241,31 +255,6 @@ def shift(array: Tensor, grid: ImageGrid, shifts_angstrom: Shifts) -> Tensor:
         shape = (*factors.shape[:-1], *leading, factors.shape[-1], *trailing)
         transform = transform * factors.reshape(shape).to(transform.dtype)
     return grid.irfft(transform)
-
-
-def _moved_origin(transform: Tensor, dim: int, old: int, new: int) -> Tensor:
-    """Move the phase so that the centre voxel stays the centre voxel; between even sides it does by itself."""
-    turns = (old // 2) / old - (new // 2) / new
-    if turns == 0:
-        return transform
-    n = transform.shape[dim]
-    k = torch.arange(n, device=transform.device)
-    if dim != -1:
-        k = torch.where(k > n // 2, k - n, k)
-    phase = torch.exp(2j * math.pi * turns * k.to(torch.float64)).to(transform.dtype)
-    return transform * phase.reshape(-1, *(1,) * (-dim - 1))
-
-
-def _resize_half_axis_of_real(transform: Tensor, old: int, new: int) -> Tensor:
-    """Crop or pad the halved axis of arrays that are real along the others."""
-    small = min(old, new)
-    if old == new:
-        return transform
-    kept = transform[..., : small // 2 + 1].clone()
-    if small % 2 == 0:
-        nyquist = kept[..., -1]
-        kept[..., -1] = 2 * nyquist.real if new < old else nyquist / 2
-    return kept if new < old else torch.nn.functional.pad(kept, (0, new // 2 - small // 2))
 
 
 def _resize_full_axis(transform: Tensor, dim: int, old: int, new: int) -> Tensor:
