@@ -64,7 +64,7 @@ class ExtractJobParams(ExtractParams):
 def run(context: JobContext, params: ExtractJobParams) -> Path:
     """Extract, and return the path of ``particles.star``."""
     from halfmap.io import relion
-    from halfmap.jobs import extract_inputs, extract_micrograph
+    from halfmap.jobs import extract_inputs
     from halfmap.jobs.per_micrograph import Rejected, check_rejections, forget_states, resumable_map
 
     wanted = extract_inputs.gather(context, params)
@@ -73,6 +73,8 @@ def run(context: JobContext, params: ExtractJobParams) -> Path:
         context.progress.message(line)
     if params.premultiply_ctf or params.phase_flip:
         extract_inputs.check_ctf_is_known(params, particles)
+    from halfmap.jobs import extract_micrograph  # loads torch, which wrong tables are told without
+
     tasks = extract_micrograph.tasks(context, params, wanted)
     largest = max(task.memory_bytes for task in tasks)
     context.expect_memory(largest, "one micrograph and its windows", n_tasks=len(tasks))
