@@ -70,7 +70,6 @@ def make_project(folder: Path, side: int, n: int) -> None:
             mrc.voxel_size = 1.5
         coordinates = folder / f"Coordinates/Micrographs/m{i:03d}_pick.star"
         coordinates.write_text(f"\ndata_\n\nloop_\n_rlnCoordinateX #1\n_rlnCoordinateY #2\n{rows}")
-        (folder / f"Coordinates/m{i:03d}_pick.star").write_text(coordinates.read_text())
 
 
 def write_table(folder: Path, n: int) -> str:

@@ -177,7 +177,7 @@ def read_picks(path: str | Path, micrograph_names: Sequence[str], *, project_roo
     FormatError
         A file is not what it should be, or a folder holds no coordinate file.
     InconsistentDataError
-        A file fits several micrographs.
+        A file fits several micrographs, or several files fit one.
     """
     path = Path(path)
     if not path.is_dir():
@@ -191,6 +191,7 @@ def read_picks(path: str | Path, micrograph_names: Sequence[str], *, project_roo
     for name in micrograph_names:
         of_stem.setdefault(Path(name).stem, []).append(name)
     parts = []
+    file_of: dict[str, Path] = {}
     for file in files:
         stems = [file.stem, *(file.stem.removesuffix(end) for end in _STEM_ENDINGS if file.stem.endswith(end))]
         stem = next((stem for stem in stems if stem in of_stem), stems[-1])
@@ -204,6 +205,12 @@ def read_picks(path: str | Path, micrograph_names: Sequence[str], *, project_roo
                     "name the files in an autopick.star instead."
                 )
             fitting = closer
+        if fitting[0] in file_of:
+            raise InconsistentDataError(
+                f"Each micrograph must have one coordinate file below {path}; got {file_of[fitting[0]]} and {file} for "
+                f"{fitting[0]}; move one of them away."
+            )
+        file_of[fitting[0]] = file
         parts.append(read_coordinates(file, fitting[0]))
     return _joined(parts, path.name, [])
 
