@@ -1,21 +1,15 @@
 """What the page of a picking job shows: picks on micrographs, histograms, counts."""
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image
 
 from halfmap.jobs.per_micrograph import Rejected
 from halfmap.report.blocks import Axis, Block, Facts, Histogram, Note, Overlay, Report, Section, Table
 from halfmap.report.pictures import Picture, micrograph_picture
 
 PICTURE_SIDE = 700
-TINT = np.array([214.0, 90.0, 60.0])
-"""Red, green and blue of what is left out."""
-
-TINT_SHARE = 0.35
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -63,13 +57,7 @@ def picture(micrograph: np.ndarray, reason: np.ndarray) -> np.ndarray:
     block = max(1, max(micrograph.shape) // PICTURE_SIDE // 2)
     rows, columns = (side // block for side in micrograph.shape)
     reduced = micrograph[: rows * block, : columns * block].reshape(rows, block, columns, block).mean(axis=(1, 3))
-    shown = micrograph_picture(reduced, max_side=PICTURE_SIDE)
-    if reason.any():
-        with Image.open(io.BytesIO(shown.data)) as opened:
-            grey = np.asarray(opened.convert("L"), dtype=np.float32)[..., None]
-        mask = Image.fromarray((reason > 0).astype(np.uint8)).resize((grey.shape[1], grey.shape[0]))
-        share = TINT_SHARE * np.asarray(mask, dtype=np.float32)[..., None]
-        shown = Picture.jpeg(np.round(grey * (1 - share) + TINT * share).astype(np.uint8))
+    shown = micrograph_picture(reduced, max_side=PICTURE_SIDE, tinted=reason > 0)
     return np.frombuffer(shown.data, dtype=np.uint8).copy()
 
 

@@ -14,6 +14,10 @@ from halfmap.errors import ShapeError
 ByteImage = NDArray[np.uint8]
 
 _DISPLAY_SMOOTHING_PIXEL = 0.8
+_TINT = (214, 90, 60)
+_TINT_SHARE = 0.35
+_BACKGROUND_SIDE = 96
+_SAMPLED_PIXELS = 40_000
 _BACKGROUND_FRACTION = 0.08
 _CONTRAST_DEVIATIONS = 3.0
 _OUTLIER_DEVIATIONS = 20.0
@@ -121,7 +125,9 @@ def shrink(image: ArrayLike, max_side: int) -> NDArray[np.float32]:
     return np.asarray(Image.fromarray(values).resize(sides, Image.Resampling.BOX))
 
 
-def micrograph_picture(micrograph: ArrayLike, *, max_side: int = 900, quality: int = 78) -> Picture:
+def micrograph_picture(
+    micrograph: ArrayLike, *, max_side: int = 900, quality: int = 78, tinted: ArrayLike | None = None
+) -> Picture:
     """Make a micrograph visible: averaged down, freed of its background, with local contrast.
 
     Parameters
@@ -129,6 +135,7 @@ def micrograph_picture(micrograph: ArrayLike, *, max_side: int = 900, quality: i
     micrograph : shape (y, x).
     max_side : longest side of the picture in pixels.
     quality : of the JPEG.
+    tinted : bool, shape of any scale (y, x): true where the picture is tinted, as what is left out.
 
     Returns
     -------
@@ -137,27 +144,52 @@ def micrograph_picture(micrograph: ArrayLike, *, max_side: int = 900, quality: i
     from scipy import ndimage  # slow to load, and pages of particles do without
 
     values = np.asarray(micrograph, dtype=np.float32)
-    median = _median(values)
-    values = np.where(np.isfinite(values), values, median)
-    reach = _OUTLIER_DEVIATIONS * _median(np.abs(values - median))
-    if reach > 0:
-        values = np.clip(values, median - reach, median + reach)
-    small = ndimage.gaussian_filter(_without_slope(shrink(values, max_side)), _DISPLAY_SMOOTHING_PIXEL)
-    width = _BACKGROUND_FRACTION * max(small.shape)
-    flat = small - ndimage.gaussian_filter(small, width)
-    deviation = np.sqrt(ndimage.gaussian_filter(np.clip(flat, *np.percentile(flat, (0.5, 99.5))) ** 2, width))
-    floor = 0.3 * float(np.median(deviation)) + np.finfo(np.float32).tiny
-    scaled = flat / np.maximum(deviation, floor) / (2 * _CONTRAST_DEVIATIONS) + 0.5
-    return Picture.jpeg(np.round(np.clip(scaled, 0, 1) * 255).astype(np.uint8), quality)
+    sample = _sample(values)
+    median = _median(sample)
+    reach = _OUTLIER_DEVIATIONS * _median(np.abs(sample - median)) or np.inf
+    small = shrink(np.clip(np.nan_to_num(values, nan=median), median - reach, median + reach), max_side)
+    small = ndimage.gaussian_filter(small, _DISPLAY_SMOOTHING_PIXEL, truncate=3)
+    flat = small - _background(small)
+    low, high = np.percentile(_sample(flat), (0.5, 99.5))
+    deviation = np.sqrt(np.maximum(_background(np.clip(flat, low, high) ** 2, sloping=False), 0))
+    floor = 0.3 * float(np.median(_sample(deviation))) + np.finfo(np.float32).tiny
+    scaled = flat / np.maximum(deviation, floor) * (255 / (2 * _CONTRAST_DEVIATIONS)) + 127.5
+    grey = np.clip(scaled, 0, 255).round().astype(np.uint8)
+    if tinted is None or not np.any(tinted):
+        return Picture.jpeg(grey, quality)
+    mask = Image.fromarray(np.asarray(tinted, dtype=np.uint8) * 255).resize((grey.shape[1], grey.shape[0]))
+    colour = Image.new("RGB", mask.size, _TINT)
+    mixed = Image.composite(colour, Image.fromarray(grey).convert("RGB"), mask.point(lambda level: level * _TINT_SHARE))
+    return Picture.jpeg(np.asarray(mixed), quality)
 
 
-def _without_slope(image: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Subtract the plane of least squares, which a Gaussian background misses along the frame."""
-    flat = image - image.mean(dtype=np.float64)
+def _background(image: NDArray[np.float32], *, sloping: bool = True) -> NDArray[np.float32]:
+    """Return the image's plane of least squares and what is smooth over a good part of the field beside it.
+
+    Both are found on a small copy, at the cost of nothing.
+    """
+    from scipy import ndimage
+
+    coarse = shrink(image, _BACKGROUND_SIDE)
+    plane = _plane(coarse) if sloping else np.zeros_like(coarse)
+    smooth = plane + ndimage.gaussian_filter(coarse - plane, _BACKGROUND_FRACTION * max(coarse.shape))
+    sides = (image.shape[1], image.shape[0])
+    return np.asarray(Image.fromarray(smooth.astype(np.float32)).resize(sides, Image.Resampling.BICUBIC))
+
+
+def _plane(image: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the plane of least squares, which a Gaussian misses along the frame."""
+    plane = np.full(image.shape, image.mean(dtype=np.float64))
     for axis, side in enumerate(image.shape):
         ramp = np.expand_dims(np.arange(side) - (side - 1) / 2, 1 - axis)
-        flat = flat - ramp * (flat * ramp).sum() / max(float((ramp**2).sum() * image.size / side), 1.0)
-    return flat.astype(np.float32)
+        plane += ramp * (image * ramp).sum() / max(float((ramp**2).sum() * image.size / side), 1.0)
+    return plane.astype(np.float32)
+
+
+def _sample(image: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return evenly spaced pixels, enough for medians."""
+    step = max(1, round((image.size / _SAMPLED_PIXELS) ** 0.5))
+    return image[step // 2 :: step, step // 2 :: step]
 
 
 def _median(values: NDArray[np.float32]) -> float:
