@@ -1,9 +1,11 @@
 """What the page of a picking job shows: picks on micrographs, histograms, counts."""
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from PIL import Image
 
 from halfmap.jobs.per_micrograph import Rejected
 from halfmap.report.blocks import Axis, Block, Facts, Histogram, Note, Overlay, Report, Section, Table
