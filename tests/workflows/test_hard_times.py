@@ -116,9 +116,12 @@ def test_a_job_killed_again_and_again_ends_as_one_that_nothing_disturbed(project
     again = ("extract", "--continue", "Extract/job001", *ALONE)
     killed(begun(project, *again, n=N_MICROGRAPHS // 2))
     assert n_states(folder) < N_MICROGRAPHS
-    for pause in keyed_random.uniform(3, "kills", range(3), size=1)[:, 0]:  # while tables and page are written
-        process = begun(project, *again, n=N_MICROGRAPHS)
-        time.sleep(pause)
+    log = folder / "run.log"
+    for attempt, pause in enumerate(keyed_random.uniform(3, "kills", range(3), size=1)[:, 0], start=3):
+        process = started(project, *again)
+        wait_until(lambda attempt=attempt: log.read_text().count("Extracting:") == attempt, process)
+        wait_until(lambda: n_states(folder) == N_MICROGRAPHS, process)
+        time.sleep(pause)  # seconds: while tables and page are written
         killed(process)
     (folder / "Micrographs/.mic1.mrcs.1.partial").write_bytes(b"left by a writer that was killed")
     answer = halfmap(project, *again)
