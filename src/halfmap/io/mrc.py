@@ -222,7 +222,7 @@ class StackWriter:
             raise ShapeError(f"Images written to {self.path} must have shape (n, {sides}); got {values.shape}.")
         stored = as_stored(self.path, values, self._float16)
         self._statistics.add(stored)
-        octets = memoryview(stored.reshape(-1)).cast("B")
+        octets = stored.data.cast("B")
         for start in range(0, len(octets), _WRITTEN_AT_ONCE):
             self._stream.write(octets[start : start + _WRITTEN_AT_ONCE])
         self.n_written += len(values)

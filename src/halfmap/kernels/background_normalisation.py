@@ -40,14 +40,15 @@ def normalise_backgrounds(
         pedestal = image[0, 0]
         sum_1, sum_x, sum_y = 0.0, 0.0, 0.0
         for i in range(side):
-            row_1, row_x = np.float32(0), np.float32(0)
+            row_1 = np.float32(0)
+            row_x = np.float32(0)
             for j in range(side):
                 value = weight[i, j] * (image[i, j] - pedestal)
                 row_1 += value
                 row_x += value * x[j]
-            sum_1 += row_1
-            sum_x += row_x
-            sum_y += row_1 * x[i]
+            sum_1 += float(row_1)
+            sum_x += float(row_x)
+            sum_y += float(row_1 * x[i])
         level = inverse_gram[0, 0] * sum_1 + inverse_gram[0, 1] * sum_x + inverse_gram[0, 2] * sum_y
         slope_x = inverse_gram[1, 0] * sum_1 + inverse_gram[1, 1] * sum_x + inverse_gram[1, 2] * sum_y
         slope_y = inverse_gram[2, 0] * sum_1 + inverse_gram[2, 1] * sum_x + inverse_gram[2, 2] * sum_y
@@ -60,7 +61,7 @@ def normalise_backgrounds(
                 value = (image[i, j] - pedestal) - (start + slope * x[j])
                 image[i, j] = value
                 row += weight[i, j] * value * value
-            squares += row
+            squares += float(row)
         deviation[k] = np.sqrt(squares / count)
         scale = np.float32(sign)
         if deviation[k] >= constant_below:
