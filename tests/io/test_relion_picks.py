@@ -203,5 +203,5 @@ def test_further_columns_of_picks_are_written_and_kept(tmp_path):
 def test_two_coordinate_files_of_one_micrograph_are_refused(tmp_path):
     for name in ("mic1_autopick.star", "deep/mic1_manualpick.star"):
         relion.write_coordinates(tmp_path / name, some_picks())
-    with pytest.raises(InconsistentDataError, match="mic1_manualpick.star and .*mic1_autopick.star for mic1.mrc"):
+    with pytest.raises(InconsistentDataError, match=r"mic1_manualpick\.star and .*mic1_autopick\.star for mic1\.mrc"):
         relion.read_picks(tmp_path, ["mic1.mrc"], project_root=tmp_path)

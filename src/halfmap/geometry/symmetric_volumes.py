@@ -37,9 +37,9 @@ def symmetrise_volume(volume: Volumes, grid: ImageGrid, name: str) -> Volumes:
     -----
     Cubic splines on the twofold Fourier-oversampled volume; what comes from outside the box is zero.
     Within the inscribed sphere doing it twice changes a ribosome map that reaches Nyquist by about 1e-3
-    of its norm, one that ends at half of Nyquist by 2e-4, white noise up to 0.6 of Nyquist by 4e-3. For rotations that map the lattice onto
-    itself the result is exact everywhere: on even sides the voxels at −n/2, which have no mirror image,
-    take their period's place.
+    of its norm, one that ends at half of Nyquist by 2e-4, white noise up to 0.6 of Nyquist by 4e-3. For
+    rotations that map the lattice onto itself the result is exact everywhere: on even sides the voxels at
+    −n/2, which have no mirror image, take their period's place.
     """
     grid.check(volume, "volume")
     if volume.dim() != 3:

@@ -14,7 +14,6 @@ HEADER_BYTES = 1024
 PACKED_MODE = 101
 STACK_SPACE_GROUP = 0
 VOLUME_SPACE_GROUP = 1
-_VOLUME_STACK_SPACE_GROUPS = range(401, 631)
 _TYPE_OF_MODE = {0: "i1", 1: "i2", 2: "f4", 4: "c8", 6: "u2", 12: "f2", PACKED_MODE: "u1"}
 _NAME_OF_UNREAD_MODE = {3: "complex 16-bit integers", 16: "colour"}
 _COMPRESSED = {b"\x1f\x8b": "gzip", b"BZ": "bzip2"}

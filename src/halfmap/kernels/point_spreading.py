@@ -11,7 +11,9 @@ WIDTH = 8
 
 
 @numba.njit(cache=True, nogil=True)
-def spread(positions_voxel: NDArray[np.float64], weights: NDArray[np.float32], beta: float, out: NDArray[np.float32]):  # type: ignore[no-untyped-def]
+def spread(
+    positions_voxel: NDArray[np.float64], weights: NDArray[np.float32], beta: float, out: NDArray[np.float32]
+) -> None:
     """Add each point's weight to the voxels around it.
 
     Parameters
