@@ -10,7 +10,8 @@ from halfmap.errors import InputError
 from halfmap.picking.masks import Reason, excluded_areas
 from halfmap.picking.micrograph_picks import MicrographPicks
 from halfmap.picking.params import LogPickParams
-from halfmap.picking.peaks import apart, compete, find_peaks
+from halfmap.picking.peaks import apart
+from halfmap.picking.second_look import rival_peaks, without_crowds, without_singles
 from halfmap.picking.sphere_score import SphereScore, score_spheres
 from halfmap.picking.threshold import Threshold, automatic_threshold, middle_and_spread
 from halfmap.picking.work_image import WorkImage, reduce
@@ -59,12 +60,23 @@ def pick(micrograph: Tensor | np.ndarray, *, pixel_size_angstrom: float, params:
         )
     values = work.values if params.white_particles else -work.values
     reason = excluded_areas(work, shortest_angstrom=shortest, longest_angstrom=longest)
+    reason = without_crowds(values, reason, pixel_size_angstrom=pixel, params=params)
+    found = _pick_outside(work, values, reason, params)
+    singles = without_singles(reason, n_pixels=math.pi / 4 * (longest / pixel) ** 2, n_picks=len(found))
+    return found if singles is reason else _pick_outside(work, values, singles, params)
+
+
+def _pick_outside(work: WorkImage, values: Tensor, reason: Tensor, params: LogPickParams) -> MicrographPicks:
+    """Pick where nothing is left out."""
     usable = reason == int(Reason.USABLE)
     scored = score_spheres(
-        values, usable, pixel_size_angstrom=pixel, shortest_angstrom=shortest, longest_angstrom=longest
+        values,
+        usable,
+        pixel_size_angstrom=work.grid.pixel_size_angstrom,
+        shortest_angstrom=params.min_diameter_angstrom,
+        longest_angstrom=params.max_diameter_angstrom,
     )
-    allowed = usable & _inside(work, params.margin_angstrom)
-    return _choose(work, scored, reason, allowed, params)
+    return _choose(work, scored, reason, usable & _inside(work, params.margin_angstrom), params)
 
 
 def _choose(
@@ -73,13 +85,8 @@ def _choose(
     """Take the peaks between the two thresholds."""
     pixel_size = work.grid.pixel_size_angstrom
     distance = params.pick_distance_angstrom / pixel_size
-    positive = find_peaks(scored.positive, allowed)
-    rivals = compete(
-        positive,
-        find_peaks(scored.negative, allowed),
-        distance_pixel=distance,
-        lobe_pixel=LOBE * params.max_diameter_angstrom / pixel_size,
-    )
+    lobe = LOBE * params.max_diameter_angstrom / pixel_size
+    positive, rivals = rival_peaks(scored, allowed, distance_pixel=distance, lobe_pixel=lobe)
     peaks = apart(positive, distance)
     automatic = automatic_threshold(scored.negative, allowed, height=peaks.height, rivals=rivals)
     threshold = automatic.value + params.threshold * automatic.sigma
@@ -89,7 +96,7 @@ def _choose(
     index = scored.diameter_index.cpu().numpy()[peaks.pixel[:, 1], peaks.pixel[:, 0]]
     diameter = np.asarray(scored.diameters_angstrom, dtype=np.float64)[index]
     too_strong = taken & ~kept
-    marked = reason.cpu().numpy()
+    marked = reason.cpu().numpy().copy()
     for (x, y), radius in zip(peaks.position[too_strong], diameter[too_strong] / 2 / pixel_size, strict=True):
         marked[_disc(marked.shape, x, y, radius) & (marked == 0)] = int(Reason.SPECK)
     return MicrographPicks(
