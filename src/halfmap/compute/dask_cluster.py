@@ -5,28 +5,23 @@ import logging
 import pickle
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 import distributed
 import yaml
 
 from halfmap.compute.allocator import keep_large_blocks
-from halfmap.compute.broadcast import Broadcast, dumps, store
-from halfmap.compute.in_process import cancelled
-from halfmap.compute.progress import Progress, ReportingProgress, TaskReport
-from halfmap.compute.scheduling import N_TRIES, Call, map_in_order, reduce_in_tree
+from halfmap.compute.broadcast import dumps
+from halfmap.compute.progress import ReportingProgress, TaskReport
+from halfmap.compute.scheduling import N_TRIES, Call, LaunchingExecutor, cancelled
 from halfmap.compute.scratch import ScratchFolder
-from halfmap.compute.task import Outcome, check_task, failure, run_here
+from halfmap.compute.task import Outcome, failure, run_here
 from halfmap.compute.threads import set_threads, thread_environment
 from halfmap.errors import ComputeError, InputError
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 _TOPIC = "halfmap-progress"
 _WORKER_COUNT_SECONDS = 2.0
@@ -86,7 +81,7 @@ def read_cluster_file(path: Path) -> ClusterFile:
     )
 
 
-class DaskExecutor:
+class DaskExecutor(LaunchingExecutor):
     """An `halfmap.compute.executor.Executor` over the workers of a Dask scheduler, each with one task at a time.
 
     Made by `local`, `from_file` or around a client. Workers may join late and leave early. What a task told of
@@ -115,13 +110,11 @@ class DaskExecutor:
         n_threads: int = 1,
         scratch: Path | None = None,
     ) -> None:
+        super().__init__(scratch)
         self._client = client
         self._cluster = cluster
         self._devices = devices
-        self._scratch_parent = scratch
-        self._scratch: ScratchFolder | None = None
         self._listeners: dict[str, Callable[[TaskReport | Outcome], None]] = {}
-        self._is_cancelled = False
         self._counted = 0
         self._counted_at = float("-inf")
         client.register_plugin(_WorkerSetup(n_threads))
@@ -191,55 +184,6 @@ class DaskExecutor:
         """One call per worker: Dask blames a lost worker on every call that waits there."""
         return self.n_workers
 
-    def submit(self, fn: Callable[..., Result], *arguments: Any) -> "Future[Result]":
-        """Run one task on a worker; see `Executor.submit`."""
-        check_task(fn)
-        future: Future[Result] = Future()
-        future.set_running_or_notify_cancel()
-
-        def settle(event: TaskReport | Outcome) -> None:
-            if isinstance(event, Outcome):
-                try:
-                    future.set_result(event.result())
-                except Exception as error:  # noqa: BLE001 - the future raises it
-                    future.set_exception(error)
-
-        self.launch(Call(name=f"Task {getattr(fn, '__name__', 'given')!r}", fn=fn, arguments=arguments), settle)
-        return future
-
-    def map(
-        self,
-        fn: Callable[[Item], Result],
-        items: Iterable[Item],
-        *,
-        progress: Progress | None = None,
-        label: str | None = None,
-    ) -> Iterator[Result]:
-        """Yield ``fn(item)`` in the order of the items; see `Executor.map`."""
-        check_task(fn)
-        return map_in_order(self, fn, items, progress, label)
-
-    def reduce(
-        self,
-        fn: Callable[[Item], Result],
-        items: Iterable[Item],
-        add: Callable[[Result, Result], Result],
-        *,
-        progress: Progress | None = None,
-        label: str | None = None,
-    ) -> Result:
-        """Return the sum of ``fn(item)``; see `Executor.reduce`."""
-        check_task(fn)
-        check_task(add)
-        total: Result = reduce_in_tree(self, fn, items, add, progress, label)
-        return total
-
-    def broadcast(self, value: object) -> Broadcast:
-        """Write a value once for all workers; see `Executor.broadcast`."""
-        if self._scratch is None:
-            self._scratch = ScratchFolder(self._scratch_parent)
-        return store(value, self._scratch.path)
-
     def cancel(self) -> None:
         """Stop all work; see `Executor.cancel`."""
         self._is_cancelled = True
@@ -260,12 +204,10 @@ class DaskExecutor:
         self._client.close()
         if self._cluster is not None:
             self._cluster.close()
-        if self._scratch is not None:
-            self._scratch.remove()
-            self._scratch = None
+        self._remove_folder()
 
     def launch(self, call: Call, notify: Callable[[TaskReport | Outcome], None]) -> "distributed.Future":
-        """Submit a call; see `halfmap.compute.scheduling.Launcher`."""
+        """Submit a call; see `halfmap.compute.scheduling.LaunchingExecutor`."""
         if self._is_cancelled:
             raise cancelled()
         key = f"{'sum' if call.is_addition else 'chunk'}-{uuid.uuid4().hex}"

@@ -10,11 +10,10 @@ from typing import Any, Self, TypeVar
 from halfmap.compute.addition_tree import AdditionTree
 from halfmap.compute.broadcast import Broadcast, store
 from halfmap.compute.progress import Progress, ReportingProgress, ReportLedger, SilentProgress, TaskReport
-from halfmap.compute.scheduling import n_items, no_items
+from halfmap.compute.scheduling import cancelled, n_items, no_items
 from halfmap.compute.scratch import ScratchFolder
 from halfmap.compute.task import check_task, run_here
 from halfmap.compute.threads import limited_threads
-from halfmap.errors import ComputeError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -137,10 +136,3 @@ class InProcessExecutor:
         finally:
             pass_on(told.report())
         return value
-
-
-def cancelled() -> ComputeError:
-    """Return the error of work that was cancelled."""
-    return ComputeError(
-        "The work must not be cancelled before its end; got a cancellation; start it again, or continue it."
-    )

@@ -8,33 +8,27 @@ import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future
+from collections.abc import Callable
 from functools import partial
 from itertools import count
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
-from halfmap.compute.broadcast import Broadcast, dumps, store
-from halfmap.compute.in_process import cancelled
-from halfmap.compute.progress import Progress, TaskReport
-from halfmap.compute.scheduling import N_TRIES, RESULTS_PER_WORKER, Call, map_in_order, reduce_in_tree
-from halfmap.compute.scratch import ScratchFolder
-from halfmap.compute.task import Kept, Outcome, add_kept, check_task
+from halfmap.compute.broadcast import dumps
+from halfmap.compute.progress import TaskReport
+from halfmap.compute.scheduling import N_TRIES, RESULTS_PER_WORKER, Call, LaunchingExecutor, cancelled
+from halfmap.compute.task import Kept, Outcome, add_kept
 from halfmap.compute.threads import thread_environment
 from halfmap.errors import ComputeError, InputError
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 _START = (
     "import sys; sys.path[:] = {path!r}; from halfmap.compute.worker import main; main({fd}, {device!r}, {scratch!r})"
 )
 
 
-class ProcessExecutor:
+class ProcessExecutor(LaunchingExecutor):
     """An `halfmap.compute.executor.Executor` with one process for each device or group of cores.
 
     Processes are fresh interpreters, started when there is work for them and never more than that work needs.
@@ -58,65 +52,21 @@ class ProcessExecutor:
     ) -> None:
         if n_workers < 1:
             raise InputError(f"The number of workers must be at least 1; got {n_workers}; choose 1 or more.")
-        self.n_workers = n_workers
+        super().__init__(scratch)
+        self._n_workers = n_workers
         self._devices = devices
         self._environment = thread_environment(n_threads)
-        self._scratch_parent = scratch
-        self._scratch: ScratchFolder | None = None
         self._pool: _Pool | None = None
-        self._is_cancelled = False
+
+    @property
+    def n_workers(self) -> int:
+        """Number of processes that may run."""
+        return self._n_workers
 
     @property
     def n_launched_at_most(self) -> int:
         """How many calls may be launched and unfinished at one time."""
         return RESULTS_PER_WORKER * self.n_workers
-
-    def submit(self, fn: Callable[..., Result], *arguments: Any) -> "Future[Result]":
-        """Run one task in a worker; see `Executor.submit`."""
-        check_task(fn)
-        future: Future[Result] = Future()
-        future.set_running_or_notify_cancel()
-
-        def settle(event: TaskReport | Outcome) -> None:
-            if isinstance(event, Outcome):
-                try:
-                    future.set_result(event.result())
-                except Exception as error:  # noqa: BLE001 - the future raises it
-                    future.set_exception(error)
-
-        self.launch(Call(name=f"Task {getattr(fn, '__name__', 'given')!r}", fn=fn, arguments=arguments), settle)
-        return future
-
-    def map(
-        self,
-        fn: Callable[[Item], Result],
-        items: Iterable[Item],
-        *,
-        progress: Progress | None = None,
-        label: str | None = None,
-    ) -> Iterator[Result]:
-        """Yield ``fn(item)`` in the order of the items; see `Executor.map`."""
-        check_task(fn)
-        return map_in_order(self, fn, items, progress, label)
-
-    def reduce(
-        self,
-        fn: Callable[[Item], Result],
-        items: Iterable[Item],
-        add: Callable[[Result, Result], Result],
-        *,
-        progress: Progress | None = None,
-        label: str | None = None,
-    ) -> Result:
-        """Return the sum of ``fn(item)``; see `Executor.reduce`."""
-        check_task(fn)
-        check_task(add)
-        total: Result = reduce_in_tree(self, fn, items, add, progress, label)
-        return total
-
-    def broadcast(self, value: object) -> Broadcast:
-        """Write a value once for all workers; see `Executor.broadcast`."""
-        return store(value, self._folder())
 
     def cancel(self) -> None:
         """Stop all work; see `Executor.cancel`."""
@@ -135,12 +85,10 @@ class ProcessExecutor:
         if self._pool is not None:
             self._pool.close()
             self._pool = None
-        if self._scratch is not None:
-            self._scratch.remove()
-            self._scratch = None
+        self._remove_folder()
 
     def launch(self, call: Call, notify: Callable[[TaskReport | Outcome], None]) -> "_Ticket":
-        """Queue a call; see `halfmap.compute.scheduling.Launcher`."""
+        """Queue a call; see `halfmap.compute.scheduling.LaunchingExecutor`."""
         if self._is_cancelled:
             raise cancelled()
         if self._pool is None:
@@ -160,11 +108,6 @@ class ProcessExecutor:
     def release(self, kept: Kept) -> None:
         """Remove a result that was kept."""
         kept.discard()
-
-    def _folder(self) -> Path:
-        if self._scratch is None:
-            self._scratch = ScratchFolder(self._scratch_parent)
-        return self._scratch.path
 
 
 class _Ticket:

@@ -1,15 +1,23 @@
-"""`map` and `reduce` over tasks that run elsewhere: in order, at bounded memory, the same however they are spread."""
+"""`LaunchingExecutor`: `map` and `reduce` over tasks that run elsewhere, in order and at bounded memory."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sized
+from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import Any, Protocol
+from typing import Any, TypeVar
 
 from halfmap.compute.addition_tree import Addition, AdditionTree
+from halfmap.compute.broadcast import Broadcast, store
 from halfmap.compute.progress import Progress, ReportLedger, SilentProgress, TaskReport
-from halfmap.compute.task import Outcome
-from halfmap.errors import InputError
+from halfmap.compute.scratch import ScratchFolder
+from halfmap.compute.task import Outcome, check_task
+from halfmap.errors import ComputeError, InputError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 RESULTS_PER_WORKER = 3
 N_TRIES = 3
@@ -35,34 +43,107 @@ class Call:
     is_kept: bool = False
 
 
-class Launcher(Protocol):
-    """What runs tasks elsewhere. Each launched call ends in exactly one `Outcome`, unless it is abandoned."""
+class LaunchingExecutor(ABC):
+    """What executors share whose tasks run elsewhere. Each launched call ends in one `Outcome`, unless abandoned.
+
+    Parameters
+    ----------
+    scratch : folder for broadcast values and sums; None for the system's temporary folder.
+    """
+
+    def __init__(self, scratch: Path | None) -> None:
+        self._scratch_parent = scratch
+        self._scratch: ScratchFolder | None = None
+        self._is_cancelled = False
 
     @property
-    def n_launched_at_most(self) -> int:
-        """How many calls may be launched and unfinished at one time."""
-
-    @property
+    @abstractmethod
     def n_workers(self) -> int:
         """How many tasks run at one time."""
 
+    @property
+    @abstractmethod
+    def n_launched_at_most(self) -> int:
+        """How many calls may be launched and unfinished at one time."""
+
+    @abstractmethod
     def launch(self, call: Call, notify: Callable[[TaskReport | Outcome], None]) -> Any:
         """Start a call; ``notify`` hears of it from any thread. Returns a ticket."""
 
+    @abstractmethod
     def abandon(self, tickets: list[Any]) -> None:
         """Forget these calls, and stop those that run."""
 
+    @abstractmethod
     def fetch(self, kept: Any) -> Any:
         """Return a result that was kept with the workers."""
 
+    @abstractmethod
     def release(self, kept: Any) -> None:
         """Forget a result that was kept with the workers."""
+
+    def submit(self, fn: Callable[..., Result], *arguments: Any) -> "Future[Result]":
+        """Run one task in a worker; see `halfmap.compute.executor.Executor.submit`."""
+        check_task(fn)
+        future: Future[Result] = Future()
+        future.set_running_or_notify_cancel()
+
+        def settle(event: TaskReport | Outcome) -> None:
+            if isinstance(event, Outcome):
+                try:
+                    future.set_result(event.result())
+                except Exception as error:  # noqa: BLE001 - the future raises it
+                    future.set_exception(error)
+
+        self.launch(Call(name=f"Task {getattr(fn, '__name__', 'given')!r}", fn=fn, arguments=arguments), settle)
+        return future
+
+    def map(
+        self,
+        fn: Callable[[Item], Result],
+        items: Iterable[Item],
+        *,
+        progress: Progress | None = None,
+        label: str | None = None,
+    ) -> Iterator[Result]:
+        """Yield ``fn(item)`` in the order of the items; see `halfmap.compute.executor.Executor.map`."""
+        check_task(fn)
+        return _map_in_order(self, fn, items, progress, label)
+
+    def reduce(
+        self,
+        fn: Callable[[Item], Result],
+        items: Iterable[Item],
+        add: Callable[[Result, Result], Result],
+        *,
+        progress: Progress | None = None,
+        label: str | None = None,
+    ) -> Result:
+        """Return the sum of ``fn(item)``; see `halfmap.compute.executor.Executor.reduce`."""
+        check_task(fn)
+        check_task(add)
+        total: Result = _reduce_in_tree(self, fn, items, add, progress, label)
+        return total
+
+    def broadcast(self, value: object) -> Broadcast:
+        """Write a value once for all workers; see `halfmap.compute.executor.Executor.broadcast`."""
+        return store(value, self._folder())
+
+    def _folder(self) -> Path:
+        if self._scratch is None:
+            self._scratch = ScratchFolder(self._scratch_parent)
+        return self._scratch.path
+
+    def _remove_folder(self) -> None:
+        if self._scratch is not None:
+            self._scratch.remove()
+            self._scratch = None
 
 
 class _Flow:
     """Calls under way, and what is heard of them, in the caller's thread."""
 
-    def __init__(self, launcher: Launcher, progress: Progress) -> None:
+    def __init__(self, launcher: LaunchingExecutor, progress: Progress) -> None:
         self._launcher = launcher
         self._progress = progress
         self._events: SimpleQueue[tuple[Any, TaskReport | Outcome]] = SimpleQueue()
@@ -107,8 +188,8 @@ def chunk_name(number: int, label: str | None, fn: Callable[..., Any]) -> str:
     return f"Chunk {number} of {label or getattr(inner, '__name__', 'a task')!r}"
 
 
-def map_in_order(
-    launcher: Launcher,
+def _map_in_order(
+    launcher: LaunchingExecutor,
     fn: Callable[[Any], Any],
     items: Iterable[Any],
     progress: Progress | None,
@@ -153,8 +234,8 @@ def map_in_order(
         flow.stop()
 
 
-def reduce_in_tree(
-    launcher: Launcher,
+def _reduce_in_tree(
+    launcher: LaunchingExecutor,
     fn: Callable[[Any], Any],
     items: Iterable[Any],
     add: Callable[[Any, Any], Any],
@@ -229,3 +310,10 @@ def reduce_in_tree(
 def no_items() -> InputError:
     """Return the error of a sum over nothing."""
     return InputError("A sum must have at least one chunk; got none; check that the input is not empty.")
+
+
+def cancelled() -> ComputeError:
+    """Return the error of work that was cancelled."""
+    return ComputeError(
+        "The work must not be cancelled before its end; got a cancellation; start it again, or continue it."
+    )
