@@ -50,7 +50,7 @@ def test_poses_of_wrong_shapes_are_refused():
             origin_angstrom=poses.origin_angstrom,
             dose_e_per_angstrom2=torch.tensor([0.0, 1.0]),
         )
-    with pytest.raises(ShapeError, match="Only a single pose can be repeated; got 4"):
+    with pytest.raises(ShapeError, match="A pose to repeat must be single; got 4"):
         poses.repeated(torch.zeros(2))
     with pytest.raises(ShapeError, match="got 4 points; choose one with at_point"):
         poses.written_to(a_particle_set(3))

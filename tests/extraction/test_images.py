@@ -101,8 +101,8 @@ def test_cropping_keeps_the_centre_of_the_rescaled_image(micrograph):
         ({"box_pixel": 97}, "--box must be even; got 97"),
         ({"box_pixel": 96, "rescale_pixel": 33}, "--rescale must be even"),
         ({"box_pixel": 96, "crop_pixel": 128}, "--crop must not exceed"),
-        ({"box_pixel": 96, "premultiply_ctf": True, "phase_flip": True}, "exclude one another"),
-        ({"box_pixel": 96, "premultiply_box_pixel": 128}, "needs a CTF"),
+        ({"box_pixel": 96, "premultiply_ctf": True, "phase_flip": True}, "must not go with --phase-flip"),
+        ({"box_pixel": 96, "premultiply_box_pixel": 128}, "must have a CTF"),
         ({"box_pixel": 96, "premultiply_ctf": True, "premultiply_box_pixel": 64}, "at least the box"),
     ],
 )

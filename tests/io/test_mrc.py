@@ -318,7 +318,7 @@ def test_writer_refuses_other_sides_and_what_float16_cannot_hold(tmp_path):
         write_stack(tmp_path / "a.mrcs", images(2, (6, 6)))
     with pytest.raises(InputError, match="--no-float16"):
         write_stack(tmp_path / "a.mrcs", images(2) * 1e6, float16=True)
-    with pytest.raises(InputError, match="entered with 'with'"):
+    with pytest.raises(InputError, match="enter it by 'with'"):
         mrc.StackWriter(tmp_path / "a.mrcs", GRID).write(images(1))
 
 

@@ -173,7 +173,7 @@ def test_faulty_coordinates_are_named_with_their_line(tmp_path, name, text, line
 def test_coordinates_of_no_known_micrograph_are_refused(tmp_path, name):
     text = "1 2 8 8\n" if name == "a.box" else "data_\nloop_\n_rlnCoordinateX\n_rlnCoordinateY\n1 2\n"
     (tmp_path / name).write_text(text)
-    with pytest.raises(InputError, match=r"The micrograph of .* must be given"):
+    with pytest.raises(InputError, match=r"The micrograph of .* must be known"):
         relion.read_coordinates(tmp_path / name)
 
 

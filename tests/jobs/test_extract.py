@@ -206,7 +206,7 @@ def test_columns_that_are_not_known_survive_reextraction(project):
         ({}, "one of --picks and --reextract; got neither"),
         ({"picks": "Coordinates", "reextract": "x.star"}, "got both"),
         ({"picks": "Coordinates"}, "must know the micrographs"),
-        ({"reextract": "x.star", "recenter_angstrom": (0, 0, 0), "reset_offsets": True}, "exclude one another"),
+        ({"reextract": "x.star", "recenter_angstrom": (0, 0, 0), "reset_offsets": True}, "must not go with"),
     ],
 )
 def test_contradicting_inputs_are_refused(project, options, message):

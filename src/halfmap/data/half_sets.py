@@ -50,7 +50,7 @@ class HalfSets:
             shared = set(values[first].tolist()) & set(values[second].tolist())
             if shared:
                 raise InconsistentDataError(
-                    f"No particle may be in both half-sets; got {len(shared)} values of {name} in both, for example "
+                    f"A particle must be in one half-set only; got {len(shared)} values of {name} in both, for example "
                     f"{min(shared)}; remove duplicates with halfmap select duplicates, or assign half-sets anew."
                 )
         object.__setattr__(self, "rows", (first, second))

@@ -164,5 +164,8 @@ def checked_indices(indices: ArrayLike, n_images: int) -> NDArray[np.int64]:
     if given.ndim != 1 or given.dtype.kind not in "iu":
         raise InputError(f"Image numbers must be a vector of whole numbers; got shape {given.shape} of {given.dtype}.")
     if given.min() < 0 or given.max() >= n_images:
-        raise InputError(f"Image numbers must be 0 to {n_images - 1}; got {given.min()} to {given.max()}.")
+        raise InputError(
+            f"Image numbers must be 0 to {n_images - 1}; got {given.min()} to {given.max()}; "
+            "ask for images that are there."
+        )
     return given.astype(np.int64)

@@ -48,7 +48,7 @@ class MicrographSet(TableWithOptics):
         if "uid" not in columns:
             if "micrograph_name" not in columns and any(len(values) for values in columns.values()):
                 raise InconsistentDataError(
-                    f"Micrographs must have the column micrograph_name; got {', '.join(sorted(columns))}."
+                    f"Micrographs must have the column micrograph_name; got {', '.join(sorted(columns))}; add it."
                 )
             columns["uid"] = uids_of_keys(str(name) for name in columns.get("micrograph_name", ()))
 
@@ -77,7 +77,9 @@ class MicrographMask:
                 f"A micrograph mask must be boolean with axes (y, x); got {excluded.dtype} of shape {excluded.shape}."
             )
         if not self.pixel_size_angstrom > 0:
-            raise InputError(f"A mask's pixel size must be positive; got {self.pixel_size_angstrom} Å.")
+            raise InputError(
+                f"A mask's pixel size must be positive; got {self.pixel_size_angstrom} Å; give that of its picture."
+            )
 
     @property
     def fraction_excluded(self) -> float:
@@ -114,7 +116,8 @@ class MicrographMask:
             raise InconsistentDataError(
                 "Masks that are united must belong to one micrograph and have one shape and pixel size; got "
                 f"{self.micrograph_name} {self.excluded.shape} {self.pixel_size_angstrom} Å and "
-                f"{other.micrograph_name} {other.excluded.shape} {other.pixel_size_angstrom} Å."
+                f"{other.micrograph_name} {other.excluded.shape} {other.pixel_size_angstrom} Å; "
+                "make both from one reduced micrograph."
             )
         reasons = dict.fromkeys(part for mask in (self, other) for part in mask.reason.split(", ") if part)
         return MicrographMask(

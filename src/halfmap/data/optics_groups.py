@@ -195,7 +195,8 @@ class TableWithOptics(IdentifiedTable):
         if "optics_group" not in columns:
             if len(self.optics) > 1:
                 raise InconsistentDataError(
-                    f"A {self.NOUN} with {len(self.optics)} optics groups must have the column optics_group; got none."
+                    f"A {self.NOUN} with {len(self.optics)} optics groups must have the column optics_group; "
+                    "got none; add it."
                 )
             number = int(self.optics.numbers[0]) if len(self.optics) else 1
             columns["optics_group"] = np.full(n, number, dtype=np.int64)

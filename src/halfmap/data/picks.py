@@ -44,7 +44,7 @@ class Picks(IdentifiedTable):
         if "micrograph_name" not in columns or "position_pixel" not in columns:
             raise InconsistentDataError(
                 "Picks must have the columns micrograph_name and position_pixel; got "
-                f"{', '.join(sorted(columns)) or 'none'}."
+                f"{', '.join(sorted(columns)) or 'none'}; add them."
             )
         n = len(columns["micrograph_name"])
         columns.setdefault("figure_of_merit", np.zeros(n))

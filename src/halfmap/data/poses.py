@@ -40,9 +40,11 @@ class Poses:
                     f"{tuple(getattr(self, name).shape)}."
                 )
         if t < 1:
-            raise ShapeError("A pose needs at least one point along the dose, of shape (T,); got none.")
+            raise ShapeError(
+                "A pose must have at least one point along the dose, of shape (T,); got none; give [0] for one."
+            )
         if bool((self.dose_e_per_angstrom2.diff() < 0).any()):
-            raise InputError("The dose of a trajectory must not decrease; sort the points by dose.")
+            raise InputError("The dose of a trajectory must not decrease; got points out of order; sort them by dose.")
 
     @classmethod
     def single(cls, uid: ArrayLike, rotation: Tensor, origin_angstrom: Tensor) -> Self:
@@ -107,7 +109,7 @@ class Poses:
             There are already several points.
         """
         if self.n_points != 1:
-            raise ShapeError(f"Only a single pose can be repeated; got {self.n_points} points.")
+            raise ShapeError(f"A pose to repeat must be single; got {self.n_points} points; choose one with at_point.")
         t = dose_e_per_angstrom2.shape[0]
         return replace(
             self,
@@ -127,7 +129,7 @@ class Poses:
             A particle has no pose here.
         """
         if self.n_points != 1:
-            raise ShapeError(f"Particles take a single pose; got {self.n_points} points; choose one with at_point.")
+            raise ShapeError(f"A pose to write must be single; got {self.n_points} points; choose one with at_point.")
         carrier = ParticleSet(
             columns={
                 "uid": self.uid,

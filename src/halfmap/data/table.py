@@ -172,7 +172,7 @@ class Table:
             The tables have different columns.
         """
         if not tables:
-            raise InputError(f"There must be at least one {cls.NOUN} to join; got none.")
+            raise InputError(f"There must be at least one {cls.NOUN} to join; got none; give one.")
         first = tables[0]
         for number, table in enumerate(tables[1:], start=2):
             different = set(first.columns) ^ set(table.columns)
@@ -253,7 +253,9 @@ class IdentifiedTable(Table):
             A row has no partner, or several.
         """
         if len(np.unique(other.uid)) != len(other):
-            raise InconsistentDataError(f"A {other.NOUN} to join from must hold each uid once; got repetitions.")
+            raise InconsistentDataError(
+                f"A {other.NOUN} to join from must hold each uid once; got repetitions; remove them."
+            )
         rows = other.rows_of_uids(self.uid)
         return self.with_columns(**{name: other[name][rows] for name in names})
 

@@ -82,11 +82,11 @@ class ExtractParams:
                 f"{self.rescale_pixel or self.box_pixel} px; choose a smaller one or a larger --box."
             )
         if self.premultiply_ctf and self.phase_flip:
-            raise InputError("--premultiply-ctf and --phase-flip exclude one another; got both; choose one.")
+            raise InputError("--premultiply-ctf must not go with --phase-flip; got both; choose one.")
         if self.premultiply_box_pixel is not None:
             if not (self.premultiply_ctf or self.phase_flip):
                 raise InputError(
-                    "--premultiply-box needs a CTF to apply; got neither --premultiply-ctf nor --phase-flip; add one."
+                    "--premultiply-box must have a CTF; got neither --premultiply-ctf nor --phase-flip; add it."
                 )
             if self.premultiply_box_pixel < self.box_pixel:
                 raise InputError(

@@ -48,7 +48,9 @@ def canonical_name(name: str) -> str:
     text = name.strip().upper()
     text = "I2" if text == "I" else text
     if text not in _ORDER_OF and re.fullmatch(r"[CD][1-9]\d{0,2}", text) is None:
-        raise InputError(f"A symmetry must be one of C1, C2, …, D2, …, T, O, I, I1, I2, I3, I4; got {name!r}.")
+        raise InputError(
+            f"A symmetry must be one of C1, C2, …, D2, …, T, O, I, I1, I2, I3, I4; got {name!r}; choose one."
+        )
     return text
 
 

@@ -79,7 +79,7 @@ def read_image(path: str | Path, index: int | None = None) -> Float32Array:
     refuse_complex(header)
     index = 0 if index is None else index
     if not 0 <= index < n_images:
-        raise InputError(f"The image number in {path} must be 0 to {n_images - 1}; got {index}.")
+        raise InputError(f"The image number in {path} must be 0 to {n_images - 1}; got {index}; choose another.")
     if header.storage_axes[0] == 0:
         stored = read_sections(header, np.array([index]))
         values = stored.transpose(header.storage_axes)[0]
@@ -214,7 +214,7 @@ class StackWriter:
     def write(self, images: ArrayLike) -> None:
         """Append images, shape (n, y, x) or (y, x)."""
         if self._stream is None:
-            raise InputError(f"The writer of {self.path} must be entered with 'with' before it is written to.")
+            raise InputError(f"The writer of {self.path} must be open; got a closed one; enter it by 'with' first.")
         values = np.asarray(images)
         values = values[np.newaxis] if values.ndim == 2 else values
         if values.ndim != 3 or values.shape[1:] != self.grid.shape:
@@ -237,10 +237,11 @@ class StackWriter:
                 return
             if self.n_images is not None and self.n_written != self.n_images:
                 raise InconsistentDataError(
-                    f"{self.path} must get the {self.n_images} images announced; got {self.n_written}."
+                    f"{self.path} must get the {self.n_images} images announced; got {self.n_written}; "
+                    "announce as many as are written."
                 )
             if self.n_written == 0:
-                raise InputError(f"{self.path} must get at least one image; got none.")
+                raise InputError(f"{self.path} must get at least one image; got none; write no stack then.")
             assert self._stream is not None
             self._stream.seek(0)
             self._stream.write(
@@ -281,7 +282,7 @@ class StackSource:
     def __init__(self, image_names: ArrayLike, root: str | Path = ".", grid: ImageGrid | None = None) -> None:
         names = [str(name) for name in np.asarray(image_names, dtype=object).ravel()]
         if not names:
-            raise InputError("An image source must have at least one image; got none.")
+            raise InputError("An image source must have at least one image; got none; check the selection.")
         numbers: dict[str, int] = {}
         self._file_of = np.empty(len(names), dtype=np.int32)
         self._section_of = np.empty(len(names), dtype=np.int64)
@@ -380,7 +381,9 @@ def _split_name(name: str) -> tuple[int, str]:
     if not at:
         return 0, name
     if not number.isdecimal() or int(number) < 1 or not file_name:
-        raise InputError(f"An image name must be written as 000001@stack.mrcs, counted from 1; got {name!r}.")
+        raise InputError(
+            f"An image name must be written as 000001@stack.mrcs, counted from 1; got {name!r}; mend the name."
+        )
     return int(number) - 1, file_name
 
 

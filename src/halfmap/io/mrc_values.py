@@ -84,7 +84,7 @@ def as_stored(path: str | Path, values: NDArray[Any], float16: bool) -> NDArray[
         The values are not real numbers, or too large for float16.
     """
     if values.dtype.kind not in "fiub":
-        raise InputError(f"Values written to {path} must be real numbers; got {values.dtype}.")
+        raise InputError(f"Values written to {path} must be real numbers; got {values.dtype}; convert them.")
     if not float16:
         return np.ascontiguousarray(values, dtype="<f4")
     largest = float(np.abs(values).max(initial=0.0))

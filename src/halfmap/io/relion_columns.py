@@ -191,7 +191,10 @@ def number_texts(name: str, values: NDArray, *, finite: bool = True) -> list[str
     numbers = np.asarray(values, dtype=np.float64)
     if finite and not np.isfinite(numbers).all():
         row = int(np.flatnonzero(~np.isfinite(numbers))[0])
-        raise InputError(f"Column {name} must be finite to be written; got {numbers[row]} in row {row + 1}.")
+        raise InputError(
+            f"Column {name} must be finite to be written; got {numbers[row]} in row {row + 1}; "
+            "set a number or remove the row."
+        )
     texts = ("%.6f " * len(numbers) % tuple(numbers.tolist())).split()
     for row in np.flatnonzero((np.abs(numbers) < _SMALL) & (numbers != 0)).tolist():
         texts[row] = f"{numbers[row]:.9g}"
@@ -318,10 +321,13 @@ def values_of(table: Table, label: str, fields: Sequence[Field] = PARTICLE_FIELD
                     values = table[field.column].reshape(len(table), -1)
                 return values[:, field.labels.index(full)]
         labels = sorted(encode(table, fields))
-        raise InputError(f"A label must be one of {', '.join(labels)}; got {label!r}.")
+        raise InputError(f"A label must be one of {', '.join(labels)}; got {label!r}; choose one of them.")
     values = table[label if label in table.columns else full]
     if values.ndim != 1 and values.size:
-        raise InputError(f"Column {label} has {values[0].size} components; name one of them by its RELION label.")
+        raise InputError(
+            f"Column {label} must hold one number for each row; got {values[0].size}; "
+            "name one of them by its RELION label."
+        )
     if values.dtype.kind != "O":
         return values
     try:

@@ -41,7 +41,7 @@ def read_coordinates(path: str | Path, micrograph_name: str | None = None) -> Pi
     if path.suffix.lower() == ".star":
         return _read_star_coordinates(path, micrograph_name)
     if micrograph_name is None:
-        raise InputError(f"The micrograph of {path} must be given; the file does not name it.")
+        raise InputError(f"The micrograph of {path} must be known; got a file that does not name it; give its name.")
     is_box = path.suffix.lower() == ".box"
     rows = _text_rows(path, at_least=4 if is_box else 2)
     columns: dict[str, NDArray] = {}
@@ -223,7 +223,9 @@ def _read_star_coordinates(path: Path, micrograph_name: str | None) -> Picks:
         if filled:
             filled[0].raw("rlnCoordinateX")  # raises, naming file and label
         if micrograph_name is None:
-            raise InputError(f"The micrograph of {path} must be given; the file does not name it.")
+            raise InputError(
+                f"The micrograph of {path} must be known; got a file that does not name it; give its name."
+            )
         return _no_picks(path.name, (micrograph_name,))
     decoded = decode(table, PICK_FIELDS)
     columns = decoded.columns
@@ -233,7 +235,9 @@ def _read_star_coordinates(path: Path, micrograph_name: str | None) -> Picks:
     if micrograph_name is not None:
         own_names = np.full(len(table), micrograph_name, dtype=object)
     if own_names is None:
-        raise InputError(f"The micrograph of {path} must be given; the file has no column _rlnMicrographName.")
+        raise InputError(
+            f"The micrograph of {path} must be known; got no column _rlnMicrographName; add it or give its name."
+        )
     columns["micrograph_name"] = own_names
     return Picks(
         columns=columns,

@@ -150,7 +150,7 @@ class StarTable:
         """Return the one value of a label of a list (or of a loop with one row)."""
         values = self.text(label)
         if len(values) != 1:
-            raise InputError(f"Table {self.name!r} must have one row; got {len(values)}.")
+            raise InputError(f"Table {self.name!r} must have one row; got {len(values)}; use text() for several.")
         return str(values[0])
 
     def error(self, row: int, *, expected: str, found: str, remedy: str = "") -> FormatError:

@@ -72,7 +72,7 @@ def _quoted(label: str, column: NDArray) -> list[str]:
     joined = "\n".join(values)
     if joined.count("\n") != max(len(values) - 1, 0):
         wrong = next(value for value in values if "\n" in value)
-        raise InputError(f"A value of _{label} must be a text without line breaks; got {wrong!r}.")
+        raise InputError(f"A value of _{label} must be a text without line breaks; got {wrong!r}; remove them.")
     if values and _NEEDS_QUOTES.search(joined):
         return [_quote(label, value) if _NEEDS_QUOTES.search(value) else value for value in values]
     return values
@@ -82,4 +82,6 @@ def _quote(label: str, value: str) -> str:
     for mark in ('"', "'"):
         if not re.search(mark + r"(?=\s|$)", value, re.ASCII):
             return mark + value + mark
-    raise InputError(f"A value of _{label} must not hold both kinds of quotes beside spaces; got {value!r}.")
+    raise InputError(
+        f"A value of _{label} must not hold both kinds of quotes beside spaces; got {value!r}; drop one kind."
+    )

@@ -56,7 +56,7 @@ class ExtractJobParams(ExtractParams):
                 "--recenter, --reset-offsets and --micrograph-ctf must go with --reextract; got picks; leave them out."
             )
         if self.recenter_angstrom is not None and self.reset_offsets:
-            raise InputError("--recenter and --reset-offsets exclude one another; got both; choose one.")
+            raise InputError("--recenter must not go with --reset-offsets; got both; choose one.")
         if self.micrograph_ctf and self.micrographs is None:
             raise InputError("--micrograph-ctf must know the micrographs; got none; add --micrographs FILE.star.")
 

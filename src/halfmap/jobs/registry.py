@@ -95,4 +95,4 @@ def find(command: str) -> Entry:
     for entry in COMMANDS:
         if entry.command == command:
             return entry
-    raise InputError(f"A command must be one of {', '.join(e.command for e in COMMANDS)}; got {command!r}.")
+    raise InputError(f"A command must be one of {', '.join(e.command for e in COMMANDS)}; got {command!r}; choose one.")

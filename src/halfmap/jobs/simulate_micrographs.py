@@ -61,7 +61,9 @@ def run(context: JobContext, params: SimulateMicrographsParams) -> Path:
         label="Simulating micrographs",
     ):
         if isinstance(result, Rejected):
-            raise JobFailed(f"Every micrograph must be simulated; got '{result.reason}' for {result.name}.")
+            raise JobFailed(
+                f"Every micrograph must be simulated; got '{result.reason}' for {result.name}; mend the cause."
+            )
         results.append(result)
 
     optics = OpticsGroups(

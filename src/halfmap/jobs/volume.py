@@ -55,7 +55,7 @@ class VolumeResampleParams(MapParams):
         if (self.pixel_size_angstrom is None) == (self.like is None):
             raise InputError("Either --pixel-size or --like must be given; got both or neither; give one.")
         if self.like is not None and self.box_pixel is not None:
-            raise InputError("--box must not be given with --like, which has sides of its own; leave one out.")
+            raise InputError("--box must not go with --like, which has sides of its own; got both; leave one out.")
 
 
 @dataclass(frozen=True, kw_only=True)

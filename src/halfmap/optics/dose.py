@@ -39,7 +39,9 @@ def critical_exposure(frequency: Tensor, voltage_kv: float = 300.0) -> Tensor:
     Grant and Grigorieff 2015, eLife 4, e06980, equation 3 and the section on voltage.
     """
     if not 80.0 <= voltage_kv <= 300.0:
-        raise InputError(f"The voltage must be 80 to 300 kV for exposure weights; got {voltage_kv:g} kV.")
+        raise InputError(
+            f"The voltage must be 80 to 300 kV for exposure weights; got {voltage_kv:g} kV; check the optics group."
+        )
     factor = _FACTOR_PER_STEP ** ((300.0 - voltage_kv) / _VOLTAGE_STEP_KV)
     return factor * (_A * frequency**_B + _C)
 

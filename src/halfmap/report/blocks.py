@@ -333,7 +333,9 @@ class Overlay:
         if self.values is not None:
             as_vectors(self, "values")
             if len(np.asarray(self.values)) != len(np.asarray(self.positions_pixel)):
-                raise ShapeError("An overlay must have one value for each position; got another number of them.")
+                raise ShapeError(
+                    "An overlay must have one value for each position; got another number of them; give as many."
+                )
 
     @classmethod
     def of(

@@ -164,7 +164,7 @@ def _kernel_transform(frequency_per_voxel: NDArray[np.float64]) -> NDArray[np.fl
 
 def _check_inside(model: AtomicModel, grid: ImageGrid) -> None:
     if len(model) == 0:
-        raise InputError("A model must hold atoms; got none.")
+        raise InputError("A model must hold atoms; got none; check the file and the assembly.")
     half = np.array(grid.shape[::-1]) / 2 * grid.pixel_size_angstrom
     furthest = np.abs(model.positions_angstrom).max(axis=0)
     if (furthest > half).any():
