@@ -76,7 +76,7 @@ def _pick_outside(work: WorkImage, values: Tensor, reason: Tensor, params: LogPi
         shortest_angstrom=params.min_diameter_angstrom,
         longest_angstrom=params.max_diameter_angstrom,
     )
-    return _choose(work, scored, reason, usable & _inside(work, params.margin_angstrom), params)
+    return _choose(work, scored, reason, usable & _inside(work, params), params)
 
 
 def _choose(
@@ -123,13 +123,20 @@ def _upper_threshold(height: np.ndarray, automatic: Threshold, factor: float) ->
     return middle + factor * spread if math.isfinite(middle) else math.inf
 
 
-def _inside(work: WorkImage, margin_angstrom: float) -> Tensor:
-    """Work pixels at least a distance from the edge of what was recorded, the replicated frame apart."""
+def _inside(work: WorkImage, params: LogPickParams) -> Tensor:
+    """Work pixels far enough from the edge of the micrograph, or from its replicated frame.
+
+    Beside a frame no part of even the largest particle may lie on it: whoever extracts it would get copies.
+    """
+    to_pixel = work.step_pixel / work.grid.pixel_size_angstrom
+    edge = params.margin_angstrom * to_pixel
+    frame = max(params.margin_angstrom, params.max_diameter_angstrom / 2) * to_pixel
     top, bottom, left, right = work.border_pixel
-    margin = margin_angstrom / work.grid.pixel_size_angstrom * work.step_pixel
     lines = []
     for axis, (before, after) in enumerate(((top, bottom), (left, right))):
         n, side = work.grid.shape[axis], work.micrograph_shape[axis]
         centre = torch.arange(n, device=work.values.device) * work.step_pixel
-        lines.append((centre >= before + margin) & (centre <= side - 1 - after - margin))
+        lines.append(
+            (centre >= (before + frame if before else edge)) & (centre <= side - 1 - (after + frame if after else edge))
+        )
     return lines[0][:, None] & lines[1]

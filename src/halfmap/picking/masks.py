@@ -33,6 +33,9 @@ NEW_SHARE = 0.05
 EDGE_SIGMA = 3.0
 """Detail of a foreign thing is followed down to this many robust standard deviations."""
 
+ISLAND_SHARE = 0.25
+"""Usable ground that is cut off from a part of the micrograph four times as large is left out."""
+
 EMPTY_VARIANCE = 0.02
 """Fine variance below this part of the usual one means that nothing was recorded there."""
 
@@ -238,15 +241,18 @@ def _opened(area: np.ndarray, usable: np.ndarray, diameter_pixel: float) -> np.n
 
 
 def _rounded(reason: np.ndarray, reach_pixel: float, island_pixel: float) -> np.ndarray:
-    """Grow what is left out by a distance, and add usable ground that remains in pieces smaller than an island.
+    """Grow what is left out by a distance, and add usable ground that is cut off in small pieces.
 
-    The new parts have the reason of what lies nearest.
+    Ground behind the edge of carbon may look like any other; but the edge cuts it off. The new parts have the reason
+    of what lies nearest.
     """
     usable = reason == int(Reason.USABLE)
     if usable.all():
         return reason
     distance, nearest = ndimage.distance_transform_edt(usable, return_indices=True)
     labels, n = ndimage.label(distance > reach_pixel)
-    kept = np.bincount(labels.ravel(), minlength=n + 1) >= island_pixel**2
+    sizes = np.bincount(labels.ravel(), minlength=n + 1)
+    sizes[0] = 0
+    kept = sizes >= max(island_pixel**2, ISLAND_SHARE * sizes.max())
     kept[0] = False
     return np.where(kept[labels], reason, reason[tuple(nearest)])

@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from halfmap.kernels.two_normals import fit_two_normals
+
 FALSE_SHARE = 0.1
 """Share of false peaks that the mirrored peaks may announce among those taken."""
 
@@ -148,18 +150,18 @@ def _fit_two(height: np.ndarray, start: float) -> tuple[float, float] | None:
     share = np.array([(~above).mean(), above.mean()])
     mean = np.array([height[~above].mean(), height[above].mean()])
     spread = np.array([height[~above].std(), height[above].std()]).clip(least_spread)
-    for _ in range(ROUNDS):
-        density = _log_density(height, share, mean, spread)
-        particle = 1.0 / (1.0 + np.exp((density[0] - density[1]).clip(-500, 500)))
-        members = np.array([len(height) - particle.sum(), particle.sum()])
-        if members.min() < FEWEST - 1:
-            return None
-        total = float((particle * height).sum())
-        previous, mean = mean, np.array([height.sum() - total, total]) / members
-        deviation = [((1.0 - particle) * (height - mean[0]) ** 2).sum(), (particle * (height - mean[1]) ** 2).sum()]
-        share, spread = members / len(height), np.sqrt(np.array(deviation) / members).clip(least_spread)
-        if np.abs(mean - previous).max() < SETTLED * least_spread:
-            break
+    alive = fit_two_normals(
+        height.astype(np.float64),
+        share,
+        mean,
+        spread,
+        least_spread=least_spread,
+        fewest=FEWEST - 1,
+        rounds=ROUNDS,
+        settled=SETTLED * least_spread,
+    )
+    if not alive:
+        return None
     between = np.linspace(mean[0], mean[1], 1001)
     density = _log_density(between, share, mean, spread)
     crossed = np.flatnonzero(density[1] > density[0])

@@ -18,6 +18,9 @@ further, hot and dead pixels do."""
 REPLICATED = 0.1
 """Rows whose mean step to the next row is below this part of the usual one are copies of each other."""
 
+USUAL = 0.9
+"""Rows whose mean step to the next row is above this part of the usual one are recorded ones."""
+
 LANCZOS_LOBES = 3
 
 BAND = 32
@@ -123,7 +126,7 @@ def _replicated_border(values: Tensor, block: int) -> tuple[int, int, int, int]:
     """Widths of the frame whose rows or columns repeat each other, in micrograph pixels.
 
     Low-passing after replication blurs its inner edge and may leave a strip of other values outside it, so the
-    frame reaches from the micrograph's edge to the innermost line whose step is still below half the usual.
+    frame reaches from the micrograph's edge to where, inward of all copies, the step is the usual one again.
     """
     widths = []
     for axis in (0, 1):
@@ -131,8 +134,11 @@ def _replicated_border(values: Tensor, block: int) -> tuple[int, int, int, int]:
         ratio = (steps / steps.median().clamp_min(torch.finfo(torch.float32).tiny)).cpu().numpy()
         margin = max(1, len(ratio) // 8)
         for side in (ratio[:margin], ratio[::-1][:margin]):
-            inside = np.flatnonzero(side < 0.5)
-            widths.append(int(inside[-1] + 2) * block if (side < REPLICATED).any() else 0)
+            copies = np.flatnonzero(side < REPLICATED)
+            usual = np.flatnonzero(side >= USUAL)
+            inward = usual[usual > copies[-1]] if len(copies) else usual[:0]
+            width = 0 if not len(copies) else (inward[0] if len(inward) else len(side))
+            widths.append(int(width + 1) * block if width else 0)
     return (widths[0], widths[1], widths[2], widths[3])
 
 
