@@ -113,6 +113,19 @@ def test_premultiplied_groups_carry_the_transfer_twice():
     torch.testing.assert_close(twice[1], once[1] * transfer[1], atol=1e-6, rtol=1e-4)
 
 
+def test_premultiplied_images_keep_their_odd_phase_once():
+    # The CTF is real: multiplying images by it leaves the phase of a beam tilt in them as it was.
+    grid = ImageGrid.cubic(16, 3.0)
+    volume = torch.exp(-grid.radii().square() / 60).float()
+    band, padded = FourierBand(ImageGrid.square(16, 3.0)), prepare(volume, grid)
+    tilt = np.array([[0.0, 0.0], [20.0, -15.0]])
+    once = predict(some_particles(beam_tilt_mrad=tilt), padded, band)
+    twice = predict(some_particles(beam_tilt_mrad=tilt, ctf_premultiplied=np.array([True, True])), padded, band)
+    plain = contrast_transfer(some_particles(), band.frequencies)
+    assert once[0].imag.abs().max() > 0.1 * once[0].abs().max()
+    torch.testing.assert_close(twice, once * plain, atol=1e-6, rtol=1e-4)
+
+
 def test_magnification_stretches_slices_and_ctf_alike():
     grid = ImageGrid.cubic(32, 3.0)
     volume = torch.exp(-grid.radii().square() / 100).float()

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -181,6 +183,30 @@ def test_reextraction_without_recentring_changes_scale_alone(project):
     np.testing.assert_array_equal(again["position_pixel"], before["position_pixel"])
     np.testing.assert_array_equal(again["origin_angstrom"], before["origin_angstrom"])
     assert again.optics["pixel_size_angstrom"][0] == 2 * PIXEL_SIZE
+
+
+@pytest.mark.parametrize("correction", ["premultiply_ctf", "phase_flip"])
+def test_ctf_is_applied_without_the_phases_of_a_beam_tilt_which_stay_in_the_optics(project, correction):
+    plain = relion.read_particles(extracted(project, **{correction: True}).main_output)
+    micrographs = relion.read_micrographs(project.micrographs)
+    tilted = micrographs.optics.with_columns(beam_tilt_mrad=np.array([[3.0, -2.0]]))
+    relion.write_micrographs(project.micrographs, replace(micrographs, optics=tilted))
+    particles = relion.read_particles(extracted(project, **{correction: True}).main_output)
+    np.testing.assert_array_equal(particles.optics["beam_tilt_mrad"], [[3.0, -2.0]])
+    np.testing.assert_array_equal(images_of(project, particles), images_of(project, plain))
+
+
+@pytest.mark.parametrize("options", [{}, {"recenter_angstrom": (0, 0, 0)}, {"reset_offsets": True}])
+def test_fractions_of_positions_that_were_never_extracted_are_kept(project, options):
+    where = np.concatenate(list(project.positions.values()))
+    first = relion.read_particles(extracted(project).main_output).without_columns("image_name")
+    path = project.root / "known.star"
+    relion.write_particles(path, first.with_columns(position_pixel=where, origin_angstrom=np.zeros((18, 2))))
+    again = relion.read_particles(
+        halfmap.extract(reextract=path, box_pixel=48, float16=False, workers=1, **options).main_output
+    )
+    np.testing.assert_allclose(again["position_pixel"] - again["origin_angstrom"] / PIXEL_SIZE, where, atol=2e-6)
+    np.testing.assert_array_equal(again["position_pixel"], np.rint(again["position_pixel"]))
 
 
 def test_offsets_can_be_reset(project):

@@ -26,17 +26,15 @@ _DEFAULTS = {
 }
 
 
-def contrast_transfer(rows: TableWithOptics, frequencies: Tensor, *, intact_first_peak: bool = False) -> Tensor:
-    """Evaluate the contrast transfer of particles or micrographs.
+def contrast_transfer(rows: TableWithOptics, frequencies: Tensor) -> Tensor:
+    """Evaluate the contrast transfer of particles or micrographs: their CTF and the phases of odd aberrations.
 
     Parameters
     ----------
-    rows : with the columns defocus_u_angstrom and defocus_v_angstrom
-        Optional: defocus_angle_degrees, phase_shift_degrees, ctf_b_factor_angstrom2, ctf_scale; in the
-        optics table beam_tilt_mrad, odd_zernike, even_zernike, magnification_matrix.
+    rows : with the columns of `ctf_of_rows`
+        Optional in the optics table: beam_tilt_mrad, odd_zernike.
     frequencies : shape (..., 2)
         Of a band (``band.frequencies``) or a grid (``grid.frequencies()``), (x, y) in 1/Å.
-    intact_first_peak : as for `halfmap.optics.ctf.ctf`.
 
     Returns
     -------
@@ -48,18 +46,44 @@ def contrast_transfer(rows: TableWithOptics, frequencies: Tensor, *, intact_firs
     InconsistentDataError
         A column is missing, or the optics table is empty.
     """
+    return _with_odd_phases(ctf_of_rows(rows, frequencies), rows, frequencies)
+
+
+def ctf_of_rows(rows: TableWithOptics, frequencies: Tensor, *, intact_first_peak: bool = False) -> Tensor:
+    """Evaluate the CTF of particles or micrographs, which is real: odd aberrations stay in the images.
+
+    Parameters
+    ----------
+    rows : with the columns defocus_u_angstrom and defocus_v_angstrom
+        Optional: defocus_angle_degrees, phase_shift_degrees, ctf_b_factor_angstrom2, ctf_scale; in the
+        optics table even_zernike, magnification_matrix.
+    frequencies : as for `contrast_transfer`.
+    intact_first_peak : as for `halfmap.optics.ctf.ctf`.
+
+    Returns
+    -------
+    float32, shape (N, ...)
+
+    Raises
+    ------
+    InconsistentDataError
+        A column is missing, or the optics table is empty.
+
+    Notes
+    -----
+    Premultiplying and phase flipping take this one, as in RELION: whoever uses the images later takes the odd
+    phases from the optics table.
+    """
     for name in ("defocus_u_angstrom", "defocus_v_angstrom"):
         if name not in rows:
             raise InconsistentDataError(f"A CTF must have the column {name}; got none; estimate the defocus first.")
     groups = np.asarray(rows["optics_group"])
     shape = (len(rows), *frequencies.shape[:-1])
     values = torch.ones(shape, dtype=torch.float32, device=frequencies.device)
-    phase_factors: dict[int, Tensor] = {}
     for number in np.unique(groups).tolist():
         mine = np.flatnonzero(groups == number)
-        magnified_frequencies = _magnified_frequencies(rows.optics, number, frequencies)
         values[torch.from_numpy(mine)] = ctf(
-            magnified_frequencies,
+            _magnified_frequencies(rows.optics, number, frequencies),
             defocus_u_angstrom=rows["defocus_u_angstrom"][mine],
             defocus_v_angstrom=rows["defocus_v_angstrom"][mine],
             defocus_angle_degrees=_column(rows, "defocus_angle_degrees", mine),
@@ -72,15 +96,7 @@ def contrast_transfer(rows: TableWithOptics, frequencies: Tensor, *, intact_firs
             even_zernike=_optics_list(rows.optics, "even_zernike", number),
             intact_first_peak=intact_first_peak,
         )
-        phase = _odd_phase(rows.optics, number, magnified_frequencies)
-        if phase is not None:
-            phase_factors[number] = torch.polar(torch.ones_like(phase), phase).to(torch.complex64)
-    if not phase_factors:
-        return values
-    with_phase = values.to(torch.complex64)
-    for number, factor in phase_factors.items():
-        with_phase[torch.from_numpy(np.flatnonzero(groups == number))] *= factor
-    return with_phase
+    return values
 
 
 def predict(particles: TableWithOptics, padded: PaddedTransform, band: FourierBand) -> BandValues:
@@ -96,7 +112,7 @@ def predict(particles: TableWithOptics, padded: PaddedTransform, band: FourierBa
     Returns
     -------
     Complex, shape (N, K)
-        T × slice, and |T|² × slice for groups whose images are CTF-premultiplied.
+        T × slice, and CTF × T × slice for groups whose images are CTF-premultiplied.
 
     Raises
     ------
@@ -127,12 +143,25 @@ def predict_images(particles: TableWithOptics, padded: PaddedTransform, grid: Im
 
 
 def _recorded_transfer(particles: TableWithOptics, frequencies: Tensor) -> Tensor:
-    transfer = contrast_transfer(particles, frequencies)
-    if "ctf_premultiplied" not in particles.optics:
-        return transfer
-    premultiplied = torch.from_numpy(np.asarray(particles.optics_values("ctf_premultiplied"), dtype=bool))
-    premultiplied = premultiplied.reshape(-1, *(1,) * (transfer.dim() - 1))
-    return torch.where(premultiplied, (transfer * transfer.conj()).to(transfer.dtype), transfer)
+    once = ctf_of_rows(particles, frequencies)
+    recorded = once
+    if "ctf_premultiplied" in particles.optics:
+        premultiplied = torch.from_numpy(np.asarray(particles.optics_values("ctf_premultiplied"), dtype=bool))
+        recorded = torch.where(premultiplied.reshape(-1, *(1,) * (once.dim() - 1)), once * once, once)
+    return _with_odd_phases(recorded, particles, frequencies)
+
+
+def _with_odd_phases(values: Tensor, rows: TableWithOptics, frequencies: Tensor) -> Tensor:
+    """Multiply real values by the phases of odd aberrations; they stay real where no optics group has any."""
+    groups = np.asarray(rows["optics_group"])
+    result = values
+    for number in np.unique(groups).tolist():
+        phase = _odd_phase(rows.optics, number, _magnified_frequencies(rows.optics, number, frequencies))
+        if phase is not None:
+            result = result.to(torch.complex64)
+            factor = torch.polar(torch.ones_like(phase), phase).to(torch.complex64)
+            result[torch.from_numpy(np.flatnonzero(groups == number))] *= factor
+    return result
 
 
 def _magnified_rotations(particles: TableWithOptics) -> Tensor:

@@ -137,10 +137,16 @@ def _gather_again(context: JobContext, params: "ExtractJobParams", path: Path) -
     for one, size in zip(rows, opened.pixel_size_angstrom, strict=True):
         pixel_size[one] = size
     origin = particles["origin_angstrom"] if "origin_angstrom" in particles else np.zeros((len(particles), 2))
-    position = np.trunc(particles["position_pixel"])
     if params.reset_offsets:
         origin = np.zeros_like(origin)
-    elif params.recenter_angstrom is not None:
+    if "image_name" in particles:
+        # Programs that leave fractions here cut the image at the whole pixel below; the offset belongs to that image.
+        position = np.trunc(particles["position_pixel"])
+    else:
+        placement = place(particles["position_pixel"])
+        position = placement.centre_pixel.astype(np.float64)
+        origin = origin - placement.remainder_pixel * pixel_size[:, None]
+    if params.recenter_angstrom is not None:
         position, origin = recentred(
             position,
             origin,

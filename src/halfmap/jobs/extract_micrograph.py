@@ -15,7 +15,7 @@ from halfmap.extraction.normalisation import CONSTANT_BELOW
 from halfmap.extraction.params import ExtractParams
 from halfmap.extraction.windows import outside_fraction
 from halfmap.grid import ImageGrid
-from halfmap.imaging.image_model import contrast_transfer
+from halfmap.imaging.image_model import ctf_of_rows
 from halfmap.io.mrc import StackWriter, read_header
 from halfmap.io.relion_paths import path_in_job
 from halfmap.jobs.extract_inputs import Wanted
@@ -130,7 +130,7 @@ def _ctf_of(particles: ParticleSet, params: ExtractParams) -> Callable[[ImageGri
 
     def evaluate(grid: ImageGrid, indices: np.ndarray) -> Tensor:
         chosen = particles.take(indices)
-        return contrast_transfer(chosen, grid.frequencies(), intact_first_peak=params.ctf_intact_first_peak)
+        return ctf_of_rows(chosen, grid.frequencies(), intact_first_peak=params.ctf_intact_first_peak)
 
     return evaluate
 
