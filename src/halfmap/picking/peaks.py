@@ -4,8 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.spatial import cKDTree
 from torch import Tensor
+
+from halfmap.kernels.greedy_suppression import keep_apart
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -51,7 +52,7 @@ def find_peaks(score: Tensor, allowed: Tensor) -> Peaks:
 
 def apart(peaks: Peaks, distance_pixel: float) -> Peaks:
     """Keep, from the highest down, the peaks that lie further than a distance from all kept before."""
-    return peaks.take(_keep_apart(peaks.position, np.ones(len(peaks)), distance_pixel, distance_pixel))
+    return peaks.take(keep_apart(peaks.position, np.ones(len(peaks)), distance_pixel, distance_pixel))
 
 
 def compete(positive: Peaks, negative: Peaks, *, distance_pixel: float, lobe_pixel: float) -> np.ndarray:
@@ -75,31 +76,8 @@ def compete(positive: Peaks, negative: Peaks, *, distance_pixel: float, lobe_pix
     sign = np.repeat([1.0, -1.0], [len(positive), len(negative)])
     order = np.lexsort((position[:, 0], position[:, 1], -sign, -height))
     position, height, sign = position[order], height[order], sign[order]
-    kept = _keep_apart(position, sign, distance_pixel, lobe_pixel)
+    kept = keep_apart(position, sign, distance_pixel, lobe_pixel)
     return np.asarray((height * sign)[kept])
-
-
-def _keep_apart(position: np.ndarray, sign: np.ndarray, same: float, opposite: float) -> np.ndarray:
-    """Choose points greedily in the order given, each far enough from those chosen before."""
-    n = len(position)
-    if n == 0:
-        return np.zeros(0, dtype=np.int64)
-    pairs = cKDTree(position).query_pairs(max(same, opposite), output_type="ndarray").astype(np.int64)
-    first, second = pairs.min(axis=1, initial=n), pairs.max(axis=1, initial=-1)
-    distance = np.hypot(*(position[first] - position[second]).T)
-    close = distance <= np.where(sign[first] == sign[second], same, opposite)
-    first, second = first[close], second[close]
-    undecided, chosen = np.ones(n, dtype=bool), np.zeros(n, dtype=bool)
-    while undecided.any():
-        beaten = np.zeros(n, dtype=bool)
-        beaten[second] = True
-        winners = undecided & ~beaten
-        chosen |= winners
-        undecided &= ~winners
-        undecided[second[winners[first]]] = False
-        alive = undecided[first] & undecided[second]
-        first, second = first[alive], second[alive]
-    return np.flatnonzero(chosen)
 
 
 def _parabola(values: np.ndarray, pixel: np.ndarray, axis: int) -> np.ndarray:
