@@ -133,7 +133,7 @@ def test_maps_and_models_are_classes_too(project):
     [
         ({"specimen": ("nothing",)}, "A specimen must be one of"),
         ({"box_pixel": 32}, "--box must hold the particles"),
-        ({"class_fractions": (0.5, 0.5)}, "one share for each of 1 specimens"),
+        ({"class_fractions": (0.5, 0.5)}, "one number for each of 1 specimens"),
     ],
 )
 def test_impossible_settings_are_refused(project, settings, message):

@@ -254,7 +254,7 @@ def test_unequal_sides_are_cropped_but_not_symmetrised(tmp_path):
         ("volume_filter", {}, "A filter must be given"),
         ("volume_filter", {"low_pass_angstrom": 20, "high_pass_angstrom": 10}, "got 20 and 10 Å; exchange"),
         ("volume_resample", {}, "--pixel-size or --like"),
-        ("volume_resample", {"like": "map.mrc", "box_pixel": 64}, "must not be given with --like"),
+        ("volume_resample", {"like": "map.mrc", "box_pixel": 64}, "must not go with --like"),
         ("volume_symmetrise", {"symmetry": "Q3"}, "C1, C2"),
         ("volume_crop", {"box_pixel": 2}, "≥ 4"),
     ],

@@ -36,7 +36,7 @@ def test_mean_offset_after_recentring_is_below_a_twentieth_of_a_pixel(point, tmp
         particles_per_micrograph=60,
         dirt=False,
         dose_e_per_angstrom2=400.0,
-        overlap_share=0.0,
+        overlap_fraction=0.0,
         pixel_size_angstrom=PIXEL_SIZE,
         workers=1,
     )

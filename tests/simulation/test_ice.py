@@ -9,7 +9,7 @@ from halfmap.simulation.references import interaction_constant_rad_per_volt_angs
 @pytest.mark.parametrize("mean", [6.0, 40.0, 300.0])
 @pytest.mark.parametrize("efficiency", [1.0, 0.7])
 def test_counts_have_the_mean_and_variance_of_a_counting_detector(mean, efficiency):
-    counts = ice.detected_counts(torch.full((400, 500), mean), seed=1, uid=4, detective_efficiency=efficiency)
+    counts = ice.detected_counts(torch.full((400, 500), mean), seed=1, uid=4, dqe=efficiency)
     assert (counts == np.round(counts)).all()
     # standard error of the mean √(λ/200000); rounding adds 1/12 to the variance
     assert counts.mean() == pytest.approx(mean, abs=5 * (mean / efficiency / 2e5) ** 0.5)

@@ -19,10 +19,10 @@ from halfmap.simulation.references import interaction_constant_rad_per_volt_angs
 from support.simulations import references
 
 CLEAN = MicrographSimulationParams(
-    size_pixel=(480, 450), pixel_size_angstrom=3.0, dirt=False, overlap_share=0.0, particles_per_micrograph=6
+    size_pixel=(480, 450), pixel_size_angstrom=3.0, dirt=False, overlap_fraction=0.0, particles_per_micrograph=6
 )
-DIRTY = MicrographSimulationParams(size_pixel=(640, 600), pixel_size_angstrom=3.0, carbon_share=1.0)
-BRIGHT = replace(CLEAN, dose_e_per_angstrom2=1e6, ice_thickness_angstrom=0.01, detective_efficiency=1.0)
+DIRTY = MicrographSimulationParams(size_pixel=(640, 600), pixel_size_angstrom=3.0, carbon_fraction=1.0)
+BRIGHT = replace(CLEAN, dose_e_per_angstrom2=1e6, ice_thickness_angstrom=0.01, dqe=1.0)
 EMPTY = replace(CLEAN, particles_per_micrograph=0)
 
 
@@ -122,7 +122,7 @@ def test_ice_noise_is_shot_noise_plus_grain_seen_through_the_ctf():
     )
     falloff = 1 - params.detector_falloff * (s * 6.0).clamp(max=1) ** 2
     grain = (2 * transfer * falloff * mean) ** 2 * power / 9.0
-    shot = mean / params.detective_efficiency
+    shot = mean / params.dqe
     stated = (shot + grain) / (2 * grid.n_pixels)
     ratio = (measured / stated)[20:250].reshape(-1, 10).mean(dim=1)
     # ten shells of two images: 2 to 5 %, more where the CTF changes within a shell
@@ -143,7 +143,7 @@ def test_same_seed_same_micrograph_and_another_number_another_one():
 
 @pytest.mark.parametrize("name", ["ice_blobs", "carbon", "gradients", "hot_pixels", "replicated_border"])
 def test_each_kind_of_dirt_has_its_switch(name):
-    params = replace(CLEAN, dirt=True, junk=False, carbon_share=1.0, ice_blobs_per_micrometre2=500.0)
+    params = replace(CLEAN, dirt=True, junk=False, carbon_fraction=1.0, ice_blobs_per_micrometre2=500.0)
     switches = ("ice_blobs", "carbon", "gradients", "hot_pixels", "replicated_border")
     params = replace(params, size_pixel=(400, 400), **dict.fromkeys(switches, False))
     without = made(params)
@@ -175,7 +175,7 @@ def test_particles_keep_their_distance_unless_they_may_overlap():
     apart = lay_out(0, params, (130.0,))
     nearest, _ = cKDTree(apart.position_pixel * 3.0).query(apart.position_pixel * 3.0, k=2)
     assert nearest[:, 1].min() >= 130.0
-    crowded = lay_out(0, replace(params, overlap_share=0.5), (130.0,))
+    crowded = lay_out(0, replace(params, overlap_fraction=0.5), (130.0,))
     nearest, _ = cKDTree(crowded.position_pixel * 3.0).query(crowded.position_pixel * 3.0, k=2)
     assert 65.0 <= nearest[:, 1].min() < 120.0
 
@@ -188,7 +188,7 @@ def test_number_of_particles_is_the_one_asked_for_on_average():
 
 
 def test_junk_is_told_from_particles():
-    kinds = np.concatenate([lay_out(n, replace(DIRTY, junk_share=0.4), (130.0,)).kind for n in range(4)])
+    kinds = np.concatenate([lay_out(n, replace(DIRTY, junk_per_particle=0.4), (130.0,)).kind for n in range(4)])
     assert {PARTICLE, BROKEN, AGGREGATE} == set(kinds)
 
 

@@ -6,7 +6,7 @@ HALFMAP = Path(sys.executable).with_name("halfmap")
 
 
 def test_demo_ends_with_a_page_of_picks_and_particles(tmp_path):
-    words = [HALFMAP, "demo", "--micrographs", "1", "--workers", "1"]
+    words = [HALFMAP, "demo", "--number", "1", "--workers", "1"]
     result = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stderr
     page = Path(result.stdout.splitlines()[-1])

@@ -35,9 +35,10 @@ def as_typer_function(command: JobType | ImmediateCommand, handle: Handler) -> C
     positional = command.inputs[:1] if isinstance(command, JobType) else command.positional
     inputs = command.inputs if isinstance(command, JobType) else command.positional
     run_options = parameters_of(RunOptions) if is_job else ()
+    inputs_first = sorted(parameters, key=lambda p: inputs.index(p.name) if p.name in inputs else len(inputs))
     listed = [_argument(parameter) for name in positional for parameter in parameters if parameter.name == name]
     listed += [
-        _option(p, "Inputs" if p.name in inputs else "Parameters", first=p.name in positional) for p in parameters
+        _option(p, "Inputs" if p.name in inputs else "Parameters", first=p.name in positional) for p in inputs_first
     ]
     listed += [_switch_off(p) for p in parameters if _is_switch(p)]
     if is_job:

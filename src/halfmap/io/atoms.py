@@ -15,13 +15,13 @@ from halfmap.data.atomic_models import (
 from halfmap.errors import FormatError, InputError
 
 
-def read_atoms(path: str | Path, *, assembly: str = "") -> AtomicModel:
+def read_atoms(path: str | Path, *, assembly: str | None = None) -> AtomicModel:
     """Read the first model of a PDB or mmCIF file.
 
     Parameters
     ----------
     path : ``.pdb``, ``.ent``, ``.cif`` or ``.mmcif``, also with ``.gz``.
-    assembly : name of a biological assembly that the file defines, as ``1``; the atoms as they stand if empty.
+    assembly : name of a biological assembly that the file defines, as ``1``; None for the atoms as they stand.
 
     Returns
     -------
@@ -48,7 +48,7 @@ def read_atoms(path: str | Path, *, assembly: str = "") -> AtomicModel:
     structure.remove_waters()
     if len(structure) == 0 or structure[0].count_atom_sites() == 0:
         raise FormatError(path, expected="a model with atoms", found="none", remedy="check the file's format")
-    if assembly:
+    if assembly is not None:
         known = [a.name for a in structure.assemblies]
         if assembly not in known:
             raise InputError(

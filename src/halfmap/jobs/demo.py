@@ -23,7 +23,7 @@ class DemoParams:
     diameter_angstrom: Annotated[float, Gt(0)] = 130.0
     """Its diameter: particles are looked for within 8 % of it."""
 
-    micrographs: Annotated[int, Ge(1)] = 4
+    number: Annotated[int, Ge(1)] = 4
     """Number of micrographs."""
 
     seed: int = 1
@@ -37,7 +37,7 @@ def run(context: JobContext, params: DemoParams) -> Path:
         "simulate micrographs",
         "Simulate",
         specimen=(params.specimen,),
-        number=params.micrographs,
+        number=params.number,
         seed=params.seed,
     )
     picked = _step(
@@ -67,8 +67,7 @@ def _step(context: JobContext, command: str, folder: str, **values: Any) -> JobR
     from halfmap.jobs import registry
     from halfmap.project.runner import continue_job, run_from_values
 
-    job_type = registry.find(command).load()
-    assert isinstance(job_type, JobType)
+    job_type = registry.find_job(command)
     out, relay = context.folder / folder, _Relay(context.progress)
     context.progress.message(f"halfmap {command}")
     if (out / "job.json").exists():
@@ -134,12 +133,12 @@ def _page(
     return Report(
         title="From micrographs to particles",
         summary=(
-            f"{params.micrographs} micrographs of {params.specimen} were simulated with ice, carbon and all other "
+            f"{params.number} micrographs of {params.specimen} were simulated with ice, carbon and all other "
             f"dirt, picked with blobs of {params.diameter_angstrom:g} Å and extracted."
         ),
         facts=Facts(
             facts=(
-                ("micrographs", params.micrographs),
+                ("micrographs", params.number),
                 ("particles", len(particles)),
                 ("picks that are right", 100 * total.precision, "%"),
                 ("particles found", 100 * total.recall, "%"),

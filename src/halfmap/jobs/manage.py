@@ -179,12 +179,9 @@ def _entry(job: JobFolder) -> dict[str, Any]:
 
 def _job_type(entry: dict[str, Any]) -> JobType:
     """Return the job type of a record."""
-    from halfmap.jobs.registry import find
+    from halfmap.jobs.registry import find_job
 
-    found = find(entry["command"]).load()
-    if not isinstance(found, JobType):
-        raise ProjectError(f"A job must belong to a command that makes jobs; got {found.command}; begin it anew.")
-    return found
+    return find_job(entry["command"])
 
 
 def _output(entry: dict[str, Any]) -> str:
@@ -219,7 +216,7 @@ RERUN = ImmediateCommand(
     command="jobs rerun",
     parameters=JobParams,
     run=rerun_job,
-    summary="Run a job again, with other values where flags say so",
+    summary="Run a job again; flags of its command change values",
     positional=("job",),
 )
 SAVE_SETTINGS = ImmediateCommand(

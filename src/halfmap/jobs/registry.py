@@ -6,7 +6,7 @@ Only the module of the command that was asked for is imported.
 import importlib
 from dataclasses import dataclass
 
-from halfmap.errors import InputError
+from halfmap.errors import InputError, ProjectError
 from halfmap.project.job import ImmediateCommand, JobType
 
 
@@ -66,7 +66,7 @@ COMMANDS: tuple[Entry, ...] = (
     Entry("jobs show", "halfmap.jobs.manage:SHOW", "Show one job: state, parameters, inputs, notes", _PROJECT),
     Entry("jobs alias", "halfmap.jobs.manage:ALIAS", "Give a job a second name", _PROJECT),
     Entry("jobs note", "halfmap.jobs.manage:NOTE", "Add a note to a job", _PROJECT),
-    Entry("jobs rerun", "halfmap.jobs.manage:RERUN", "Run a job again, with other values where flags say so", _PROJECT),
+    Entry("jobs rerun", "halfmap.jobs.manage:RERUN", "Run a job again; flags of its command change values", _PROJECT),
     Entry(
         "jobs save-settings", "halfmap.jobs.manage:SAVE_SETTINGS", "Save a job's parameters for --settings", _PROJECT
     ),
@@ -96,3 +96,19 @@ def find(command: str) -> Entry:
         if entry.command == command:
             return entry
     raise InputError(f"A command must be one of {', '.join(e.command for e in COMMANDS)}; got {command!r}; choose one.")
+
+
+def find_job(command: str) -> JobType:
+    """Return the job type of a command.
+
+    Raises
+    ------
+    InputError
+        There is no such command.
+    ProjectError
+        The command makes no job.
+    """
+    found = find(command).load()
+    if not isinstance(found, JobType):
+        raise ProjectError(f"A job must belong to a command that makes jobs; got {command!r}; begin it anew.")
+    return found

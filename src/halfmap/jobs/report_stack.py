@@ -2,13 +2,16 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-from annotated_types import Gt
+from annotated_types import Ge
 
 from halfmap.errors import InconsistentDataError, InputError
 from halfmap.project.job import JobContext, JobType
 from halfmap.units import Length
+
+if TYPE_CHECKING:
+    import numpy as np
 
 IMAGES_PER_TASK = 1000
 
@@ -21,12 +24,12 @@ class ReportStackParams:
     """STAR file of particles, or an MRC stack."""
 
     select: tuple[str, ...] = ()
-    """Only particles for which these conditions hold, as 'rlnDefocusU>=15000'."""
+    """Only particles for which this condition holds, such as 'rlnDefocusU>=15000'; repeat it for several."""
 
     background_diameter: Length | None = None
     """Diameter of the circle outside which pixels count as background. Default: 75 % of the box."""
 
-    max_images: Annotated[int, Gt(0)] | None = None
+    max_images: Annotated[int, Ge(1)] | None = None
     """Look at no more than this many, evenly spaced. Default: all."""
 
 
@@ -76,7 +79,7 @@ def run(context: JobContext, params: ReportStackParams) -> Path:
     )
 
 
-def _images(context: JobContext, params: ReportStackParams):  # type: ignore[no-untyped-def]
+def _images(context: JobContext, params: ReportStackParams) -> "tuple[np.ndarray, Path]":
     """Return the image names to look at, and the folder they are relative to."""
     import numpy as np
 

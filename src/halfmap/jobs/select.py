@@ -1,9 +1,11 @@
 """``halfmap select``: split, select by value or image statistics, remove duplicates, join."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+from annotated_types import Gt
 
 from halfmap.errors import InconsistentDataError, InputError
 from halfmap.project.job import JobContext, JobType
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from halfmap.data.micrographs import MicrographSet
     from halfmap.data.particles import ParticleSet
     from halfmap.report.blocks import Block
+    from halfmap.selection.subsets import ImageStatistics
 
 IMAGES_PER_TASK = 2000
 
@@ -50,7 +53,7 @@ class SelectDuplicatesParams(DuplicatesParams):
     particles: Path
     """STAR file of particles with coordinates."""
 
-    micrograph_pixel_size_angstrom: float | None = None
+    micrograph_pixel_size_angstrom: Annotated[float, Gt(0)] | None = None
     """Pixel size of the micrographs. Default: that of the optics table, else of a micrograph's header."""
 
 
@@ -158,7 +161,7 @@ def _statistics(context: JobContext, params: SelectStatisticsParams) -> Path:
     return _kept(context, table, what, keep, points)
 
 
-def _measure(root: Path, names: "np.ndarray"):  # type: ignore[no-untyped-def]
+def _measure(root: Path, names: "np.ndarray") -> "ImageStatistics":
     import numpy as np
 
     from halfmap.io.mrc import StackSource
@@ -270,12 +273,14 @@ def _page(context: JobContext, title: str, facts: "Sequence[tuple[Any, ...]]", b
     )
 
 
-def _job(command: str, parameters: type, run: object, summary: str, inputs: Sequence[str]) -> JobType:
+def _job(
+    command: str, parameters: type, run: Callable[[JobContext, Any], Path], summary: str, inputs: Sequence[str]
+) -> JobType:
     return JobType(
         command=f"select {command}",
         folder="Select",
         parameters=parameters,
-        run=run,  # type: ignore[arg-type]
+        run=run,
         summary=summary,
         inputs=tuple(inputs),
     )

@@ -26,11 +26,11 @@ class SpecimenParams:
     """Map in MRC format, density positive, of any scale; repeat it for several classes."""
 
     specimen: tuple[str, ...] = ()
-    """Built-in specimen, as ferritin-like-o-130, or shape-symmetry-diameter as compact-d3-140; repeat it for several
-    classes. Default, where neither model nor map is given: ferritin-like-o-130."""
+    """Built-in specimen: shape, symmetry and diameter in Å, such as compact-d3-140; repeat it for several classes.
+    Default, where neither model nor map is given: ferritin-like-o-130."""
 
-    assembly: str = ""
-    """Biological assembly of the models to build, as 1. Default: the atoms as they stand."""
+    assembly: str | None = None
+    """Biological assembly of the models to build, such as 1. Default: the atoms as they stand in the file."""
 
     diameter_angstrom: Annotated[float, Gt(0)] | None = None
     """Diameter of the particles in the maps. Default: found from the density."""
@@ -100,6 +100,6 @@ def check_fractions(fractions: Sequence[float], n_classes: int) -> None:
     """Raise `InputError` unless there is one fraction for each class, or none."""
     if fractions and len(fractions) != n_classes:
         raise InputError(
-            f"--class-fractions must have one share for each of {n_classes} specimens; got {len(fractions)}; "
+            f"--class-fractions must have one number for each of {n_classes} specimens; got {len(fractions)}; "
             "give as many as specimens, models and maps."
         )

@@ -35,7 +35,7 @@ class MapParams:
     """Pixel size of the map, if its header states none or a wrong one."""
 
     float16: bool = False
-    """Write half precision."""
+    """Write 16-bit floating point (MRC mode 12), half the size."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,10 +74,10 @@ class VolumeFilterParams(MapParams):
     """Inputs and settings of ``halfmap volume filter``."""
 
     low_pass_angstrom: Annotated[float, Gt(0)] | None = None
-    """Keep what is coarser than this resolution."""
+    """Remove detail finer than this resolution."""
 
     high_pass_angstrom: Annotated[float, Gt(0)] | None = None
-    """Keep what is finer than this resolution."""
+    """Remove what is coarser than this resolution."""
 
     b_factor_angstrom2: float | None = None
     """Multiply by exp(-B s²/4): negative sharpens. Corners beyond Nyquist become 0."""

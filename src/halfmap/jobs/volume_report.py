@@ -138,7 +138,7 @@ def fsc_report(
         title="Fourier shell correlation",
         lines=lines,
         x=Axis(label="resolution", unit="Å", scale="resolution", limits=(0.0, float(frequencies[-1]))),
-        y=Axis(label="FSC", limits=(min(-0.1, *(float(line.y.min()) for line in lines)), 1.03)),  # type: ignore[union-attr]
+        y=Axis(label="FSC", limits=(min(-0.1, *(float(curve[1:].min()) for curve in curves.values())), 1.03)),
         marks=[Mark(value=threshold, axis="y", label=f"{threshold:g}") for threshold in _THRESHOLDS],
     )
     notes = [

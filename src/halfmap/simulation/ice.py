@@ -90,18 +90,18 @@ def carbon_to_ice_grain(carbon_angstrom: float, ice_angstrom: float) -> float:
     return math.sqrt(carbon / ice)
 
 
-def detected_counts(expected: Tensor, *, seed: int, uid: int, detective_efficiency: float = 1.0) -> NDArray[np.float32]:
+def detected_counts(expected: Tensor, *, seed: int, uid: int, dqe: float = 1.0) -> NDArray[np.float32]:
     """Draw the counts of a detector.
 
     Parameters
     ----------
     expected : shape (y, x), mean number of electrons in each pixel, not negative.
     seed, uid : key of the draw.
-    detective_efficiency : below 1 the variance is that much larger than the mean, as if fewer electrons counted.
+    dqe : below 1 the variance is that much larger than the mean, as if fewer electrons counted.
 
     Returns
     -------
-    float32, shape (y, x): whole numbers with mean ``expected`` and variance ``expected / detective_efficiency``.
+    float32, shape (y, x): whole numbers with mean ``expected`` and variance ``expected / dqe``.
 
     Notes
     -----
@@ -109,6 +109,6 @@ def detected_counts(expected: Tensor, *, seed: int, uid: int, detective_efficien
     variance and third moment agree to a few per cent from about 4 electrons on.
     """
     z = torch.from_numpy(keyed_random.normal(seed, "shot noise", uid, size=tuple(expected.shape))).float()
-    deviation = (expected / detective_efficiency).sqrt()
-    counts = expected + deviation * z + (z * z - 1) * (1 / (6 * detective_efficiency))
+    deviation = (expected / dqe).sqrt()
+    counts = expected + deviation * z + (z * z - 1) * (1 / (6 * dqe))
     return counts.round_().clamp_(min=0.0).numpy()

@@ -77,7 +77,7 @@ def lay_out(number: int, params: MicrographSimulationParams, diameters_angstrom:
             params.seed, number, field_angstrom=field, per_micrometre2=params.ice_blobs_per_micrometre2
         )
     if params.has("carbon"):
-        carbon = dirt.carbon_edge(params.seed, number, field_angstrom=field, share=params.carbon_share)
+        carbon = dirt.carbon_edge(params.seed, number, field_angstrom=field, share=params.carbon_fraction)
     mean_area = math.pi / 4 * float(np.mean(np.square(diameters_angstrom)))
     per_field = _COVERAGE * field[0] * field[1] / mean_area
     if params.particles_per_micrograph is not None:
@@ -87,7 +87,7 @@ def lay_out(number: int, params: MicrographSimulationParams, diameters_angstrom:
     n_particles = dirt.poisson_number(per_field * widened, float(quantiles[0]))
     n_junk = 0
     if params.has("junk"):
-        n_junk = dirt.poisson_number(per_field * widened * params.junk_share, float(quantiles[1]))
+        n_junk = dirt.poisson_number(per_field * widened * params.junk_per_particle, float(quantiles[1]))
 
     n_tries = _TRIES_PER_PARTICLE * (n_particles + n_junk)
     tries = keyed_random.uniform(params.seed, "positions", number, size=(n_tries, 6))
@@ -162,7 +162,7 @@ def _throw(
         kind = PARTICLE
         if n_placed < n_junk:
             kind = AGGREGATE if draw[1] < _AGGREGATE_SHARE else BROKEN
-        closeness = _OVERLAP_DISTANCE if kind == PARTICLE and draw[0] < params.overlap_share else 1.0
+        closeness = _OVERLAP_DISTANCE if kind == PARTICLE and draw[0] < params.overlap_fraction else 1.0
         own_reach = width / 2
         if kind == AGGREGATE:
             members = _aggregate(draw, width)

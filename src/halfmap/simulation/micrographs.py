@@ -122,7 +122,7 @@ def micrograph(layout: Layout, references: References, params: MicrographSimulat
         intensity * (params.dose_e_per_angstrom2 * params.pixel_size_angstrom**2),
         seed=params.seed,
         uid=layout.number,
-        detective_efficiency=params.detective_efficiency,
+        dqe=params.dqe,
     )
     if params.has("hot_pixels"):
         dirt.spoil_pixels(counts, seed=params.seed, uid=layout.number)

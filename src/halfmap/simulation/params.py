@@ -58,7 +58,7 @@ class ParticleSimulationParams(MicroscopeParams):
     """Side of the images, even."""
 
     pixel_size_angstrom: Annotated[float, Gt(0)] = 2.0
-    """Pixel size; further optics groups take others from --group-pixel-sizes."""
+    """Pixel size of all optics groups, unless --group-pixel-sizes is given."""
 
     snr: Annotated[float, Gt(0)] = 0.1
     """Signal-to-noise ratio: variance of noise-free images inside the particle's circle over that of the noise."""
@@ -70,10 +70,10 @@ class ParticleSimulationParams(MicroscopeParams):
     """Standard deviation of the particles' offsets from the middle of the box, along x and along y."""
 
     class_fractions: tuple[float, ...] = ()
-    """Share of each specimen, in the order they are given. Default: equal shares."""
+    """Fraction of each specimen, in the order they are given. Default: equal fractions."""
 
     junk_fraction: Annotated[float, Ge(0), Lt(1)] = 0.0
-    """Share of images that hold no particle of interest: empty, off centre, broken, several at once, ice."""
+    """Fraction of images that hold no particle of interest: empty, off centre, broken, several at once, ice."""
 
     optics_groups: Annotated[int, Ge(1)] = 1
     """Number of optics groups, each with noise of its own spectrum."""
@@ -107,7 +107,9 @@ class ParticleSimulationParams(MicroscopeParams):
                     f"{','.join(f'{value:g}' for value in values)}; give as many as --optics-groups says."
                 )
         if self.class_fractions and (min(self.class_fractions) < 0 or sum(self.class_fractions) <= 0):
-            raise InputError("--class-fractions must not be negative, nor all 0; got such; give one share a specimen.")
+            raise InputError(
+                "--class-fractions must not be negative, nor all 0; got such; give one number for each specimen."
+            )
 
     def voltage_of_group_kv(self, group: int) -> float:
         """Return the voltage of an optics group, counted from 0."""
@@ -135,8 +137,8 @@ class DirtParams:
     carbon: bool = True
     """The edge of the carbon film along a side of some micrographs."""
 
-    carbon_share: Annotated[float, Ge(0), Le(1)] = 0.25
-    """Share of the micrographs that show carbon."""
+    carbon_fraction: Annotated[float, Ge(0), Le(1)] = 0.25
+    """Fraction of the micrographs that show carbon."""
 
     gradients: bool = True
     """Ice that is thicker on one side, and uneven illumination."""
@@ -147,7 +149,7 @@ class DirtParams:
     junk: bool = True
     """Broken particles and aggregates."""
 
-    junk_share: Annotated[float, Ge(0)] = 0.08
+    junk_per_particle: Annotated[float, Ge(0)] = 0.08
     """Number of pieces of junk for each particle."""
 
     replicated_border: bool = True
@@ -172,7 +174,7 @@ class MicrographSimulationParams(MicroscopeParams, DirtParams):
     """Pixel size."""
 
     dose_e_per_angstrom2: Annotated[float, Gt(0)] = 40.0
-    """Electrons that the micrograph collects."""
+    """Electrons that fall on the specimen during the exposure."""
 
     b_factor_angstrom2: Annotated[float, Ge(0)] = 80.0
     """B-factor that damps the particles' density: motion and radiation damage."""
@@ -183,17 +185,17 @@ class MicrographSimulationParams(MicroscopeParams, DirtParams):
     particles_per_micrograph: Annotated[int, Ge(0)] | None = None
     """Mean number of particles in a micrograph. Default: as many as cover 30 % of it."""
 
-    overlap_share: Annotated[float, Ge(0), Le(1)] = 0.05
-    """Share of the particles that may overlap a neighbour; the others keep a particle's width from each other."""
+    overlap_fraction: Annotated[float, Ge(0), Le(1)] = 0.05
+    """Fraction of the particles that may overlap a neighbour; the others keep a particle's width from each other."""
 
     class_fractions: tuple[float, ...] = ()
-    """Share of each specimen, in the order they are given. Default: equal shares."""
+    """Fraction of each specimen, in the order they are given. Default: equal fractions."""
 
-    detective_efficiency: Annotated[float, Gt(0), Le(1)] = 0.8
-    """DQE of the detector at low frequency: its noise is that of so much of the dose."""
+    dqe: Annotated[float, Gt(0), Le(1)] = 0.8
+    """Detective quantum efficiency at low frequency: the noise is that of this fraction of the dose."""
 
     detector_falloff: Annotated[float, Ge(0), Le(1)] = 0.3
-    """Part of the signal, relative to the noise, that the detector has lost at its Nyquist frequency."""
+    """Fraction of the signal, relative to the noise, that the detector loses by its Nyquist frequency."""
 
     float16: bool = False
     """Write 16-bit floating point micrographs (MRC mode 12), half the size."""
