@@ -21,8 +21,11 @@ from halfmap.jobs.picking_report import PickedMicrograph
 from halfmap.picking.micrograph_picks import MicrographPicks
 from halfmap.project.job import JobContext
 
-MICROGRAPHS_SHOWN = 100
+MICROGRAPHS_SHOWN = 500
 """Micrographs drawn on the page, evenly spaced: what a browser still scrolls through."""
+
+LARGE_PICTURES = 24
+"""Micrographs drawn large, evenly spaced; the others small, which costs a fraction."""
 
 
 class Picker(Protocol):
@@ -42,7 +45,7 @@ class PickingTask:
     path, mask : micrograph and where its mask goes, absolute.
     pixel_size_angstrom : of the micrograph.
     picker, params : who picks, and how.
-    is_shown : whether the page shows it.
+    picture_side : longest side of its picture on the page; 0 for none.
     """
 
     name: str
@@ -51,7 +54,7 @@ class PickingTask:
     pixel_size_angstrom: float
     picker: Picker
     params: Any
-    is_shown: bool
+    picture_side: int
 
 
 def pick_all(
@@ -89,7 +92,7 @@ def pick_all(
     """
     opened = open_micrographs(context, micrographs, pixel_size_angstrom=pixel_size_angstrom)
     names = opened.names
-    shown = set(np.unique(np.linspace(0, len(names) - 1, MICROGRAPHS_SHOWN).astype(np.int64)).tolist())
+    shown, large = (_evenly(len(names), n) for n in (MICROGRAPHS_SHOWN, LARGE_PICTURES))
     _check_distinct(names)
     tasks = [
         PickingTask(
@@ -99,7 +102,7 @@ def pick_all(
             pixel_size_angstrom=float(size),
             picker=picker,
             params=params,
-            is_shown=index in shown,
+            picture_side=picking_report.LARGE_SIDE if index in large else picking_report.SMALL_SIDE * (index in shown),
         )
         for index, (name, path, size) in enumerate(zip(names, opened.paths, opened.pixel_size_angstrom, strict=True))
     ]
@@ -170,8 +173,12 @@ def pick_one(task: PickingTask) -> PickedMicrograph:
         mask_pixel_size_angstrom=found.mask_pixel_size_angstrom,
         excluded_reason=tuple(found.reasons),
         excluded_share=tuple(found.reasons.values()),
-        picture=picking_report.picture(micrograph.numpy(), found.reason) if task.is_shown else None,
+        picture=picking_report.picture(micrograph, found.reason, task.picture_side) if task.picture_side else None,
     )
+
+
+def _evenly(n: int, n_chosen: int) -> set[int]:
+    return set(np.linspace(0, n - 1, min(n, n_chosen)).astype(np.int64).tolist())
 
 
 def _check_distinct(names: list[str]) -> None:

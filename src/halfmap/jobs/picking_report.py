@@ -5,13 +5,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from PIL import Image
+from torch import Tensor
 
 from halfmap.jobs.per_micrograph import Rejected
 from halfmap.report.blocks import Axis, Block, Facts, Histogram, Note, Overlay, Report, Section, Table
 from halfmap.report.pictures import Picture, micrograph_picture
 
-PICTURE_SIDE = 700
+LARGE_SIDE, SMALL_SIDE = 700, 300
+"""Longest sides of pictures of micrographs, in their pixels."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -44,22 +47,22 @@ class PickedMicrograph:
         return len(self.figure_of_merit)
 
 
-def picture(micrograph: np.ndarray, reason: np.ndarray) -> np.ndarray:
+def picture(micrograph: Tensor, reason: np.ndarray, side: int) -> np.ndarray:
     """Make a micrograph visible, what is left out tinted.
 
     Parameters
     ----------
     micrograph : float32, shape (y, x).
     reason : shape (y, x): 0 where usable.
+    side : longest side of the picture, in its pixels.
 
     Returns
     -------
     A JPEG, uint8, shape (n,).
     """
-    block = max(1, max(micrograph.shape) // PICTURE_SIDE // 2)
-    rows, columns = (side // block for side in micrograph.shape)
-    reduced = micrograph[: rows * block, : columns * block].reshape(rows, block, columns, block).mean(axis=(1, 3))
-    shown = micrograph_picture(reduced, max_side=PICTURE_SIDE, tinted=reason > 0)
+    block = max(1, max(micrograph.shape) // side)
+    reduced = torch.nn.functional.avg_pool2d(micrograph[None], block)[0].numpy()
+    shown = micrograph_picture(reduced, max_side=side, tinted=reason > 0)
     return np.frombuffer(shown.data, dtype=np.uint8).copy()
 
 
