@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import halfmap
+from halfmap.data.picks import Picks
 from halfmap.errors import FormatError, InconsistentDataError, InputError, JobFailed
 from halfmap.extraction.normalisation import background_mask
 from halfmap.grid import ImageGrid
@@ -70,6 +71,22 @@ def test_the_result_is_the_same_for_any_number_of_workers(project):
     for name in ("mic1", "mic2", "mic3"):
         first = (alone.folder / f"Micrographs/{name}.mrcs").read_bytes()
         assert first == (together.folder / f"Micrographs/{name}.mrcs").read_bytes()
+
+
+@pytest.mark.parametrize("n_picks", [6, 1])
+def test_a_window_without_any_variation_is_set_aside_alone(project, n_picks):
+    path, where = project.root / "Micrographs/mic1.mrc", project.positions["Micrographs/mic1.mrc"]
+    image, (x, y) = mrc.read_image(path), np.rint(where[0]).astype(int)
+    image[max(y - 24, 0) : y + 24, max(x - 24, 0) : x + 24] = 7.0
+    mrc.write_image(path, image, ImageGrid(shape=SHAPE, pixel_size_angstrom=PIXEL_SIZE))
+    picks = Picks.of_micrograph("Micrographs/mic1.mrc", where[:n_picks], source="truth")
+    relion.write_coordinates(project.coordinates / "mic1_pick.star", picks)
+    result = extracted(project)
+    particles = relion.read_particles(result.main_output)
+    assert len(particles) == 12 + n_picks - 1
+    assert np.isfinite(images_of(project, particles)).all()
+    aside = star.read(result.folder / "rejected.star")["particles"]
+    np.testing.assert_array_equal(aside.text("halfmapReason"), ["background is constant"])
 
 
 def test_box_wholly_outside_is_set_aside_with_its_reason(project):

@@ -1,6 +1,7 @@
 """The task of `halfmap extract`: all particles of one micrograph, from its file to their stack."""
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -95,21 +96,27 @@ def extract_micrograph(task: ExtractionTask) -> ExtractedMicrograph:
     if len(rows):
         micrograph = read_finite(task.path)
         grid = ImageGrid.square(side, params.image_pixel_size_angstrom(task.pixel_size_angstrom))
-        with StackWriter(task.stack, grid, len(rows), float16=params.float16) as writer:
+        ctf = _ctf_of(particles.take(rows), params) if params.premultiply_ctf or params.phase_flip else None
+        with ExitStack() as writing:
+            writer: StackWriter | None = None  # there is no stack without an image
             for run in particle_images(
                 micrograph,
                 centres[rows],
                 particles.uid[rows],
                 params,
                 pixel_size_angstrom=task.pixel_size_angstrom,
-                ctf=_ctf_of(particles.take(rows), params) if params.premultiply_ctf or params.phase_flip else None,
+                ctf=ctf,
             ):
                 here = rows[run.start : run.start + len(run.images)]
                 deviation[here] = run.background_deviation
                 good = ~(run.background_deviation < CONSTANT_BELOW)
                 reason[here[~good]] = "background is constant"
+                if not good.any():
+                    continue
                 images = run.images if good.all() else run.images[torch.from_numpy(good)]
                 total += images.sum(dim=0)  # a run is short enough for float32
+                if writer is None:
+                    writer = writing.enter_context(StackWriter(task.stack, grid, float16=params.float16))
                 writer.write(images.numpy())
     return ExtractedMicrograph(reason=reason, total=total.numpy(), background_deviation=deviation)
 
