@@ -13,8 +13,6 @@ from pathlib import Path
 
 from against_relion import ENVIRONMENT, HALFMAP, OPTICS, make_project
 
-DISTINCT = 4
-
 
 def peak_mebibytes(command: list[str], folder: Path) -> float:
     process = subprocess.Popen(
@@ -37,10 +35,7 @@ def main() -> None:
     for n in options.counts:
         with tempfile.TemporaryDirectory(dir=options.folder) as name:
             folder = Path(name)
-            make_project(folder, options.side, DISTINCT)
-            for i in range(DISTINCT, n):
-                (folder / f"Micrographs/m{i:03d}.mrc").symlink_to(f"m{i % DISTINCT:03d}.mrc")
-                (folder / f"Coordinates/Micrographs/m{i:03d}_pick.star").symlink_to(f"m{i % DISTINCT:03d}_pick.star")
+            make_project(folder, options.side, n)
             rows = "".join(f"Micrographs/m{i:03d}.mrc 1 15000 15000 0\n" for i in range(n))
             (folder / "micrographs.star").write_text(OPTICS + rows)
             run = ["--workers", "1", "--threads", "1"]
