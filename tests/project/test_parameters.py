@@ -106,6 +106,16 @@ def test_texts_are_read_as_the_field_s_type():
     assert params.amplitude == 0.1
 
 
+@pytest.mark.parametrize("given_values", ["1.5,2", ["1.5,2"], ["1.5", "2"], [1.5, 2.0]])
+def test_many_numbers_may_share_a_flag_or_repeat_it(given_values):
+    @dataclass(frozen=True, kw_only=True)
+    class Sizes:
+        pixel_sizes_angstrom: tuple[float, ...] = ()
+        """Pixel sizes."""
+
+    assert build(Sizes, {"pixel_sizes_angstrom": given_values}).pixel_sizes_angstrom == (1.5, 2.0)
+
+
 def test_a_path_with_a_comma_is_one_path():
     assert build(CountingJobParams, {"numbers": "a,b.txt", "extra": "c,d.txt"}).extra == (Path("c,d.txt"),)
 

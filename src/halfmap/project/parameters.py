@@ -327,6 +327,8 @@ def _read(parameter: Parameter, value: Any) -> Any:
         items = list(items)
     except TypeError:
         items = [items]
+    if parameter.many and parameter.type is not Path:  # a flag given several times, each with one value or more
+        items = [part for item in items for part in (item.split(",") if isinstance(item, str) else (item,))]
     if (parameter.length and len(items) != parameter.length) or (parameter.required and not items):
         raise _outside(parameter, value)
     return tuple(_read_one(parameter, item, value) for item in items)
