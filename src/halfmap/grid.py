@@ -121,6 +121,11 @@ class ImageGrid:
         Returns
         -------
         Real, shape (..., *self.shape).
+
+        Raises
+        ------
+        ShapeError
+            The last axes are not those of the grid's half transform.
         """
         import torch
 

@@ -5,11 +5,13 @@ import pytest
 
 import halfmap
 from halfmap.data.picks import Picks
+from halfmap.data.optics_groups import OpticsGroups
 from halfmap.errors import FormatError, InconsistentDataError, InputError, JobFailed
 from halfmap.extraction.normalisation import background_mask
 from halfmap.grid import ImageGrid
 from halfmap.io import mrc, relion, star
 from halfmap.io.mrc import StackSource
+from halfmap.units import Length
 from support.projects import PIXEL_SIZE, SHAPE, a_small_project
 
 
@@ -265,3 +267,23 @@ def spoil(path, damage):
     offset = 1024 + 4 * (5 * SHAPE[1] + 7)
     data[offset : offset + 4] = np.float32(np.nan).tobytes()
     path.write_bytes(bytes(data))
+
+
+def test_optics_groups_of_several_pixel_sizes_are_extracted_shown_and_measured_together(project):
+    micrographs = relion.read_micrographs(project.micrographs)
+    optics = OpticsGroups.concatenate([micrographs.optics, micrographs.optics]).with_columns(
+        optics_group=np.array([1, 2]),
+        micrograph_pixel_size_angstrom=np.array([PIXEL_SIZE, 1.5]),
+        original_pixel_size_angstrom=np.array([PIXEL_SIZE, 1.5]),
+    )
+    table = replace(micrographs.with_columns(optics_group=np.array([1, 2, 2])), optics=optics)
+    relion.write_micrographs(project.micrographs, table)
+    output = extracted(project, rescale_pixel=32, background_diameter=Length(60.0)).main_output
+    particles = relion.read_particles(output)
+    np.testing.assert_allclose(particles.optics["pixel_size_angstrom"], [3.0, 2.25])
+    images = StackSource(particles["image_name"], project.root, ImageGrid.square(32, 1.0)).read(np.arange(18))
+    for number, radius in ((1, 10), (2, 13)):
+        values = images[particles["optics_group"] == number][:, background_mask(32, radius).numpy()]
+        np.testing.assert_allclose(values.std(axis=1), 1.0, atol=1e-5)
+    assert halfmap.report_stack(particles=output, background_diameter=Length(60.0), workers=1).main_output.exists()
+    assert halfmap.select_statistics(particles=output, workers=1).main_output.exists()

@@ -99,12 +99,16 @@ class OpticsGroups(Table):
 
         Equal groups become one. A group whose number is taken by another gets the next free number, one
         whose name is taken gets the name with ``_2``, ``_3``…, because RELION tells groups apart by name.
-        Columns that only some tables have are kept only if every table has them or they are all equal.
 
         Returns
         -------
         merged : all groups.
         renumbered : for each table, old number → new number.
+
+        Raises
+        ------
+        InconsistentDataError
+            A column is in only some of the tables.
         """
         names = [name for name in tables[0].columns if all(name in table for table in tables)]
         missing = sorted({name for table in tables for name in table.columns} - set(names))

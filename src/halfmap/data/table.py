@@ -127,7 +127,13 @@ class Table:
         return torch.from_numpy(np.array(self[name]))
 
     def with_columns(self, **arrays: ArrayLike) -> Self:
-        """Return the table with columns added or replaced; a single value is repeated for every row."""
+        """Return the table with columns added or replaced; a single value is repeated for every row.
+
+        Raises
+        ------
+        ShapeError
+            An array has another number of rows.
+        """
         columns: dict[str, Any] = dict(self.columns)
         for name, values in arrays.items():
             array = np.asarray(values)
@@ -148,7 +154,13 @@ class Table:
         )
 
     def take(self, indices: ArrayLike) -> Self:
-        """Return the rows with these indices, or those where a boolean mask is true, in that order."""
+        """Return the rows with these indices, or those where a boolean mask is true, in that order.
+
+        Raises
+        ------
+        ShapeError
+            A mask has another number of rows.
+        """
         rows = np.asarray(indices)
         if rows.dtype == bool and rows.shape != (len(self),):
             raise ShapeError(f"A mask of rows must have shape ({len(self)},); got {rows.shape}.")

@@ -61,6 +61,11 @@ def particle_images(
     ------
     Runs of images in the order asked for, a bounded number at a time.
 
+    Raises
+    ------
+    InputError
+        The CTF is to be applied, and none is given.
+
     Notes
     -----
     Order (RELION 5, `Preprocessing::extractParticlesFromOneMicrograph`): window, with the micrograph's mean

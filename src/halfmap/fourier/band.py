@@ -152,6 +152,11 @@ class FourierBand:
         Returns
         -------
         Shape (..., K), a copy.
+
+        Raises
+        ------
+        ShapeError
+            The transform is not of the band's grid.
         """
         if tuple(transform.shape[-2:]) != self.grid.rfft_shape:
             raise ShapeError(
@@ -196,7 +201,13 @@ class FourierBand:
         return torch.view_as_real(values.resolve_conj()).flatten(-2)
 
     def as_complex(self, values: Tensor) -> BandValues:
-        """Undo `as_real`: shape (..., 2K) to (..., K)."""
+        """Undo `as_real`: shape (..., 2K) to (..., K).
+
+        Raises
+        ------
+        ShapeError
+            The last axis is not twice the band's length.
+        """
         if values.shape[-1] != 2 * len(self):
             raise ShapeError(f"Paired band values must have {2 * len(self)} numbers; got {values.shape[-1]}.")
         return torch.view_as_complex(values.unflatten(-1, (-1, 2)).contiguous())

@@ -27,6 +27,11 @@ def rescaled_grid(grid: ImageGrid, shape: int | tuple[int, ...]) -> ImageGrid:
     -------
     The pixel size is the old one times old over new side; where the sides of a non-square grid cannot
     shrink alike, the larger side decides.
+
+    Raises
+    ------
+    ShapeError
+        The new shape has another number of sides.
     """
     shape = (shape,) * grid.ndim if isinstance(shape, int) else shape
     if len(shape) != grid.ndim:
@@ -181,6 +186,11 @@ def crop_or_pad(
     Returns
     -------
     The array of shape (..., *shape), never a view of the old one, and its grid.
+
+    Raises
+    ------
+    ShapeError
+        The new shape has another number of sides.
     """
     to_grid = grid.with_shape((shape,) * grid.ndim if isinstance(shape, int) else shape)
     if to_grid.ndim != grid.ndim:
@@ -208,6 +218,11 @@ def phase_factors(frequencies: Tensor, shifts_angstrom: Shifts) -> Tensor:
     Returns
     -------
     complex128, shape (n..., ...): exp(−2πi f·t). Differentiable in the shifts.
+
+    Raises
+    ------
+    ShapeError
+        Shifts and frequencies differ in their components.
     """
     if frequencies.shape[-1] != shifts_angstrom.shape[-1]:
         raise ShapeError(
@@ -230,6 +245,11 @@ def shift(array: Tensor, grid: ImageGrid, shifts_angstrom: Shifts) -> Tensor:
     Returns
     -------
     Real, shape (..., *grid.shape). Differentiable in array and shifts.
+
+    Raises
+    ------
+    ShapeError
+        The shifts' components are not those of the grid.
 
     Notes
     -----

@@ -133,6 +133,11 @@ def spread(curve: Tensor, grid: ImageGrid, *, beyond: float = 0.0) -> Tensor:
     Returns
     -------
     Shape (..., *grid.rfft_shape), dtype of ``curve``.
+
+    Raises
+    ------
+    ShapeError
+        The curve has another number of shells.
     """
     shells = n_shells(grid)
     if curve.shape[-1] != shells:
@@ -151,6 +156,11 @@ def fsc(first: VolumesRfft, second: VolumesRfft, grid: ImageGrid) -> Tensor:
     Returns
     -------
     float64, shape (..., n_shells): Σ Re(a b*) / √(Σ|a|² Σ|b|²), 0 where a shell of either is empty.
+
+    Raises
+    ------
+    ShapeError
+        The two transforms have different axes.
 
     Notes
     -----
@@ -189,6 +199,13 @@ def resolution_at_threshold(curve: Tensor, grid: ImageGrid, threshold: float = 0
     Å. The crossing is interpolated linearly in spatial frequency between the last shell above and
     the first below. A curve that never falls below gives the frequency of its last shell; one that
     begins below gives infinity.
+
+    Raises
+    ------
+    ShapeError
+        The curve has another number of shells than the grid.
+    InputError
+        The threshold is no correlation.
 
     References
     ----------

@@ -122,6 +122,11 @@ def matrix_from_rotation_vector(vector: Tensor) -> Tensor:
     shape (..., 3, 3), dtype of ``vector``
         Differentiable everywhere, also at zero.
 
+    Raises
+    ------
+    ShapeError
+        The last axis is not of 3 components.
+
     References
     ----------
     Rodrigues' formula: exp[w] = 1 + (sin θ / θ) [w] + ((1 − cos θ) / θ²) [w]².

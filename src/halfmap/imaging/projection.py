@@ -53,6 +53,11 @@ def magnified(rotations: Rotations, magnification: Tensor) -> Tensor:
     -------
     Shape (..., 3, 3)
         Matrices B, no rotations, with Bᵀ (k, 0) = Aᵀ (M k, 0).
+
+    Raises
+    ------
+    ShapeError
+        The magnification is not a 2 by 2 matrix.
     """
     if tuple(magnification.shape) != (2, 2):
         raise ShapeError(f"A magnification must be a 2 by 2 matrix; got shape {tuple(magnification.shape)}.")

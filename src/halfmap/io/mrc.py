@@ -212,7 +212,15 @@ class StackWriter:
         return self
 
     def write(self, images: ArrayLike) -> None:
-        """Append images, shape (n, y, x) or (y, x)."""
+        """Append images, shape (n, y, x) or (y, x).
+
+        Raises
+        ------
+        InputError
+            The writer is not open, or a value is too large for float16.
+        ShapeError
+            The images have other sides than the grid.
+        """
         if self._stream is None:
             raise InputError(f"The writer of {self.path} must be open; got a closed one; enter it by 'with' first.")
         values = np.asarray(images)

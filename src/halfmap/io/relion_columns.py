@@ -187,7 +187,13 @@ def encode(table: Table, fields: Sequence[Field], *, skip: Sequence[str] = ()) -
 
 
 def number_texts(name: str, values: NDArray, *, finite: bool = True) -> list[str]:
-    """Return each number with six decimals, as RELION writes it, or with nine figures below 0.001."""
+    """Return each number with six decimals, as RELION writes it, or with nine figures below 0.001.
+
+    Raises
+    ------
+    InputError
+        A number is not finite where it must be.
+    """
     numbers = np.asarray(values, dtype=np.float64)
     if finite and not np.isfinite(numbers).all():
         row = int(np.flatnonzero(~np.isfinite(numbers))[0])

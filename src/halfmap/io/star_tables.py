@@ -147,7 +147,13 @@ class StarTable:
         return numbers.astype(np.int64)
 
     def value(self, label: str) -> str:
-        """Return the one value of a label of a list (or of a loop with one row)."""
+        """Return the one value of a label of a list (or of a loop with one row).
+
+        Raises
+        ------
+        InputError
+            The table has another number of rows than one.
+        """
         values = self.text(label)
         if len(values) != 1:
             raise InputError(f"Table {self.name!r} must have one row; got {len(values)}; use text() for several.")
@@ -208,7 +214,13 @@ def bare_label(label: str) -> str:
 
 
 def compact_text(values: "NDArray | Sequence[str]") -> NDArray:
-    """Return text as an array of bytes where it is ASCII, else of Python strings."""
+    """Return text as an array of bytes where it is ASCII, else of Python strings.
+
+    Raises
+    ------
+    InputError
+        The values have more than one dimension.
+    """
     array = values if isinstance(values, np.ndarray) else np.array(list(values), dtype=object)
     if array.ndim != 1:
         raise InputError(f"A column of a STAR table must have one dimension; got shape {array.shape}.")

@@ -43,19 +43,18 @@ def run(context: JobContext, params: ReportStackParams) -> Path:
     from halfmap.jobs import stack_report
     from halfmap.report.blocks import Facts, Report
 
-    names, root = _images(context, params)
+    names, sizes, root = _images(context, params)
     n_all = len(names)
     if params.max_images is not None and n_all > params.max_images:
-        names = names[np.unique(np.linspace(0, n_all - 1, params.max_images).astype(np.int64))]
+        shown = np.unique(np.linspace(0, n_all - 1, params.max_images).astype(np.int64))
+        names, sizes = names[shown], sizes[shown]
     grid = mrc.StackSource(names[:1], root).grid
-    circle = params.background_diameter
-    radius = None if circle is None else circle.to_pixel(grid.pixel_size_angstrom) / 2
-    chunks = [names[start : start + IMAGES_PER_TASK] for start in range(0, len(names), IMAGES_PER_TASK)]
-    context.expect_memory(8 * IMAGES_PER_TASK * grid.n_pixels, "images measured at a time", n_tasks=len(chunks))
+    circle = params.background_diameter or Length(stack_report.BACKGROUND_DIAMETER * grid.side, in_pixels=True)
+    radius = np.array([circle.to_pixel(size) / 2 for size in sizes.tolist()])
+    tasks = stack_report.chunks(names, radius, IMAGES_PER_TASK)
+    context.expect_memory(8 * IMAGES_PER_TASK * grid.n_pixels, "images measured at a time", n_tasks=len(tasks))
     parts = list(
-        context.executor.map(
-            partial(stack_report.measure, root, radius), chunks, progress=context.progress, label="Measuring"
-        )
+        context.executor.map(partial(stack_report.measure, root), tasks, progress=context.progress, label="Measuring")
     )
     total = sum((part.total for part in parts[1:]), parts[0].total)
     return context.report(
@@ -66,7 +65,7 @@ def run(context: JobContext, params: ReportStackParams) -> Path:
                 facts=(
                     ("images", n_all),
                     ("box", grid.side, "px"),
-                    ("pixel size", grid.pixel_size_angstrom, "Å"),
+                    ("pixel size", ", ".join(f"{size:.5g}" for size in np.unique(sizes).tolist()), "Å"),
                 )
             ),
             sections=(
@@ -79,8 +78,8 @@ def run(context: JobContext, params: ReportStackParams) -> Path:
     )
 
 
-def _images(context: JobContext, params: ReportStackParams) -> "tuple[np.ndarray, Path]":
-    """Return the image names to look at, and the folder they are relative to."""
+def _images(context: JobContext, params: ReportStackParams) -> "tuple[np.ndarray, np.ndarray, Path]":
+    """Return the image names to look at, their pixel sizes, and the folder they are relative to."""
     import numpy as np
 
     from halfmap.io import mrc, relion
@@ -92,8 +91,8 @@ def _images(context: JobContext, params: ReportStackParams) -> "tuple[np.ndarray
     if path.suffix != ".star":
         if params.select:
             raise InputError("--select must go with a STAR file; got a stack; give the STAR file that lists it.")
-        n = mrc.read_header(path).shape[0]
-        return np.array([f"{i:06d}@{path.name}" for i in range(1, n + 1)], dtype=object), path.parent
+        names = np.array([f"{i:06d}@{path.name}" for i in range(1, mrc.read_header(path).shape[0] + 1)], dtype=object)
+        return names, _sizes_of_header(names, path.parent), path.parent
     particles = relion.read_particles(path)
     if "image_name" not in particles:
         raise InconsistentDataError(f"{path} must have the column _rlnImageName; got none; choose a particle file.")
@@ -103,7 +102,19 @@ def _images(context: JobContext, params: ReportStackParams) -> "tuple[np.ndarray
     if not keep.any():
         raise InputError(f"--select must leave an image; got none of {len(particles)}; widen the conditions.")
     names = particles["image_name"][keep]
-    return names, resolve_paths(path, context.project, names)
+    root = resolve_paths(path, context.project, names)
+    if "pixel_size_angstrom" not in particles.optics:
+        return names, _sizes_of_header(names, root), root
+    return names, particles.optics_values("pixel_size_angstrom")[keep], root
+
+
+def _sizes_of_header(names: "np.ndarray", root: Path) -> "np.ndarray":
+    """Return the pixel size that the first image's header states, for all."""
+    import numpy as np
+
+    from halfmap.io.mrc import StackSource
+
+    return np.full(len(names), StackSource(names[:1], root).grid.pixel_size_angstrom)
 
 
 JOB = JobType(

@@ -25,7 +25,13 @@ class SimulateMicrographsParams(SpecimenParams, MicrographSimulationParams):
 
 
 def run(context: JobContext, params: SimulateMicrographsParams) -> Path:
-    """Simulate, and return the path of ``micrographs_ctf.star``."""
+    """Simulate, and return the path of ``micrographs_ctf.star``.
+
+    Raises
+    ------
+    JobFailed
+        A micrograph could not be simulated.
+    """
     import numpy as np
 
     from halfmap.data.optics_groups import OpticsGroups

@@ -37,6 +37,11 @@ def zernike(frequencies: Tensor, n: int, m: int) -> Tensor:
     float64, shape (...)
         R(r) cos(m α) or R(r) sin(|m| α), with R(1) = 1.
 
+    Raises
+    ------
+    InputError
+        There is no polynomial with these indices.
+
     References
     ----------
     Born and Wolf, "Principles of Optics", section 9.2.1.

@@ -121,6 +121,13 @@ def phase_aberration(
     float64, shape (N, *frequencies.shape[:-1])
         Radians.
 
+    Raises
+    ------
+    ShapeError
+        The frequencies' last axis is not (x, y).
+    InputError
+        An amplitude contrast lies outside [0, 1).
+
     Notes
     -----
     The frequency's part and the particle's part factorise, so one (N, 5) by (5, K) product serves all.
