@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 import halfmap
-from halfmap.data.picks import Picks
 from halfmap.data.optics_groups import OpticsGroups
+from halfmap.data.picks import Picks
 from halfmap.errors import FormatError, InconsistentDataError, InputError, JobFailed
 from halfmap.extraction.normalisation import background_mask
 from halfmap.grid import ImageGrid
@@ -271,12 +271,16 @@ def spoil(path, damage):
 
 def test_optics_groups_of_several_pixel_sizes_are_extracted_shown_and_measured_together(project):
     micrographs = relion.read_micrographs(project.micrographs)
-    optics = OpticsGroups.concatenate([micrographs.optics, micrographs.optics]).with_columns(
-        optics_group=np.array([1, 2]),
-        micrograph_pixel_size_angstrom=np.array([PIXEL_SIZE, 1.5]),
-        original_pixel_size_angstrom=np.array([PIXEL_SIZE, 1.5]),
+    optics = OpticsGroups(
+        columns={
+            "optics_group": [1, 2],
+            "voltage_kv": [300.0, 200.0],
+            "spherical_aberration_mm": [2.7, 2.7],
+            "amplitude_contrast": [0.1, 0.1],
+            "micrograph_pixel_size_angstrom": [PIXEL_SIZE, 1.5],
+        }
     )
-    table = replace(micrographs.with_columns(optics_group=np.array([1, 2, 2])), optics=optics)
+    table = replace(micrographs, optics=optics).with_columns(optics_group=np.array([1, 2, 2]))
     relion.write_micrographs(project.micrographs, table)
     output = extracted(project, rescale_pixel=32, background_diameter=Length(60.0)).main_output
     particles = relion.read_particles(output)

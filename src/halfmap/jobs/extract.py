@@ -62,7 +62,13 @@ class ExtractJobParams(ExtractParams):
 
 
 def run(context: JobContext, params: ExtractJobParams) -> Path:
-    """Extract, and return the path of ``particles.star``."""
+    """Extract, and return the path of ``particles.star``.
+
+    Raises
+    ------
+    InconsistentDataError
+        No particle lies in a micrograph, or the inputs do not fit together.
+    """
     from halfmap.io import relion
     from halfmap.jobs import extract_inputs
     from halfmap.jobs.per_micrograph import Rejected, check_rejections, forget_states, resumable_map
@@ -171,11 +177,13 @@ def _page(
     from halfmap.report.blocks import Axis, Facts, Histogram, Note, Report, Section, Table
 
     names = extracted["image_name"]
-    shown = names[np.unique(np.linspace(0, len(names) - 1, SAMPLED_IMAGES).astype(np.int64))]
-    chunks = np.array_split(shown, max(1, len(shown) // 200))
-    radius = params.background_radius_pixel(float(extracted.optics["micrograph_pixel_size_angstrom"][0]))
-    parts = list(context.executor.map(partial(stack_report.measure, context.project, radius), chunks))
+    shown = np.unique(np.linspace(0, len(names) - 1, SAMPLED_IMAGES).astype(np.int64))
+    of_group = extracted.optics_values("micrograph_pixel_size_angstrom")[shown]
+    radius = np.array([params.background_radius_pixel(size) for size in of_group.tolist()])
+    tasks = stack_report.chunks(names[shown], radius, 200)
+    parts = list(context.executor.map(partial(stack_report.measure, context.project), tasks))
     deviations = np.concatenate([one.background_deviation for _, one in counts])
+    sizes = extracted.optics["pixel_size_angstrom"].tolist()
     blocks: list[Any] = [
         Table(
             title="Particles of each micrograph",
@@ -200,7 +208,7 @@ def _page(
                 ("micrographs", len(counts)),
                 ("set aside", len(reasons)),
                 ("box", params.image_side, "px"),
-                ("pixel size", float(extracted.optics["pixel_size_angstrom"][0]), "Å"),
+                ("pixel size", ", ".join(f"{one:.5g}" for one in dict.fromkeys(sizes)), "Å"),
             )
         ),
         sections=(

@@ -167,7 +167,9 @@ def _measure(root: Path, names: "np.ndarray") -> "ImageStatistics":
     from halfmap.io.mrc import StackSource
     from halfmap.selection.subsets import image_statistics
 
-    return image_statistics(StackSource(names, root), np.arange(len(names)))
+    # Images of several optics groups may differ in pixel size; their grey values are compared all the same.
+    source = StackSource(names, root, StackSource(names[:1], root).grid)
+    return image_statistics(source, np.arange(len(names)))
 
 
 def _duplicates(context: JobContext, params: SelectDuplicatesParams) -> Path:

@@ -24,20 +24,43 @@ class StackStatistics:
     deviation: np.ndarray
 
 
-def measure(root: Path, radius_pixel: float | None, names: np.ndarray) -> StackStatistics:
+def read_alike(root: Path, names: np.ndarray) -> np.ndarray:
+    """Read images of one size in pixels, whatever their pixel sizes: those of several optics groups lie side by side.
+
+    Returns
+    -------
+    float32, shape (n, side, side)
+    """
+    return StackSource(names, root, StackSource(names[:1], root).grid).read(np.arange(len(names)))
+
+
+def chunks(names: np.ndarray, radius_pixel: np.ndarray, images_per_task: int) -> list[tuple[float, np.ndarray]]:
+    """Divide images into the tasks of `measure`.
+
+    Parameters
+    ----------
+    names : image names, shape (n,).
+    radius_pixel : of each one's background circle, shape (n,): optics groups may differ in it.
+    images_per_task : at most so many names in a task.
+    """
+    made = []
+    for radius in np.unique(radius_pixel):
+        mine = names[radius_pixel == radius]
+        made += [(float(radius), mine[i : i + images_per_task]) for i in range(0, len(mine), images_per_task)]
+    return made
+
+
+def measure(root: Path, task: tuple[float, np.ndarray]) -> StackStatistics:
     """Measure some images of stacks.
 
     Parameters
     ----------
     root : folder to which the names are relative.
-    radius_pixel : of the background circle; None for 75 % of the box.
-    names : image names, ``000001@stack.mrcs``.
+    task : radius of the background circle in pixels, and image names, ``000001@stack.mrcs``.
     """
-    source = StackSource(names, root)
-    images = torch.from_numpy(source.read(np.arange(len(names))))
-    side = images.shape[-1]
-    mask = background_mask(side, BACKGROUND_DIAMETER / 2 * side if radius_pixel is None else radius_pixel)
-    background = background_statistics(images, mask)
+    radius_pixel, names = task
+    images = torch.from_numpy(read_alike(root, names))
+    background = background_statistics(images, background_mask(images.shape[-1], radius_pixel))
     return StackStatistics(
         total=images.sum(dim=0, dtype=torch.float64).numpy(),
         mean=background.mean.numpy(),
@@ -48,7 +71,7 @@ def measure(root: Path, radius_pixel: float | None, names: np.ndarray) -> StackS
 def pictures(root: Path, names: np.ndarray, total: np.ndarray) -> Section:
     """Return the montage of evenly spaced images and the mean of all."""
     chosen = names[np.unique(np.linspace(0, len(names) - 1, MONTAGE_IMAGES).astype(np.int64))]
-    images = StackSource(chosen, root).read(np.arange(len(chosen)))
+    images = read_alike(root, chosen)
     return Section(
         title="Images",
         blocks=(
