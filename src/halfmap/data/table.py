@@ -252,10 +252,6 @@ class IdentifiedTable(Table):
         """Return the rows with these uids, in their order."""
         return self.take(self.rows_of_uids(uids))
 
-    def contains_uids(self, uids: ArrayLike) -> NDArray[np.bool_]:
-        """Return for each uid whether the table has it."""
-        return np.isin(np.asarray(uids, dtype=np.int64), self.uid)
-
     def join(self, other: "IdentifiedTable", *names: str) -> Self:
         """Return the table with columns of another, matched by uid.
 

@@ -29,7 +29,8 @@ class ExtractParams:
     """Bring the background, outside the background circle, to mean 0 and standard deviation 1."""
 
     background_diameter: Length | None = None
-    """Diameter of the circle outside which pixels count as background. Default: 75 % of the box."""
+    """Diameter of the circle outside which pixels count as background; px are the micrograph's. Default: 75 % of the
+    box."""
 
     ramp: bool = True
     """Subtract the plane that fits the background best, before normalising."""
@@ -41,7 +42,7 @@ class ExtractParams:
     """Replace pixels darker in the micrograph than this many background standard deviations by noise (5 is usual)."""
 
     min_fom: float | None = None
-    """Leave out picks whose figure of merit is not above this value."""
+    """Leave out picks whose figure of merit (FOM) is not above this value."""
 
     bias_pixel: tuple[int, int] = (0, 0)
     """Whole pixels (x,y) added to every coordinate."""

@@ -78,7 +78,7 @@ GROUPS: dict[str, str] = {
     "jobs": "List, show, name, note, repeat and clean jobs",
     "pick": "Find particles in micrographs",
     "report": "Show a stack or a selection as a page",
-    "select": "Split, select, count and join particle or micrograph tables",
+    "select": "Split, select from and join particle or micrograph tables, remove duplicates",
     "simulate": "Make particles and micrographs whose truth is known",
     "volume": "Resample, crop, filter, compare, symmetrise and describe maps",
 }
