@@ -4,7 +4,8 @@
     python benchmarks/picking_accuracy.py FOLDER --diameter 160   a job of `halfmap simulate micrographs`
 
 A pick and a known position match one to one within a quarter of the true diameter; both are left out nearer than 50
-pixels to the edge. In a simulated job, broken particles and members of aggregates count as wrong.
+pixels to the edge. In a simulated job, broken particles and members of aggregates count as wrong; with
+`--spare-aggregates` picks on members of aggregates, which are whole particles that touch others, count neither way.
 """
 
 import argparse
@@ -17,7 +18,7 @@ import torch
 from halfmap.io import relion
 from halfmap.io.images import read_micrograph
 from halfmap.io.relion_picks import read_coordinates
-from halfmap.picking.agreement import Agreement, agreement
+from halfmap.picking.agreement import Agreement, agreement, matched
 from halfmap.picking.log import pick
 from halfmap.picking.params import LogPickParams
 
@@ -25,21 +26,23 @@ REAL = Path(__file__).parents[2] / "shared" / "data" / "apoferritin"
 PIXEL_SIZE, DIAMETERS, TRUE_DIAMETER = 1.5, (120.0, 140.0), 130.0
 EDGE_PIXEL = 50
 
-Case = tuple[str, np.ndarray, np.ndarray]
+Case = tuple[str, np.ndarray, np.ndarray, np.ndarray]
 
 
 def real_cases() -> Iterator[Case]:
     for path in sorted((REAL / "coords").glob("*.star")):
         image = read_micrograph(REAL / "micrographs" / f"{path.stem}.mrc")
-        yield path.stem, image, read_coordinates(path, path.stem).position_pixel
+        yield path.stem, image, read_coordinates(path, path.stem).position_pixel, np.zeros((0, 2))
 
 
-def simulated_cases(folder: Path) -> Iterator[Case]:
+def simulated_cases(folder: Path, *, spare_aggregates: bool) -> Iterator[Case]:
     truth = relion.read_particles(folder / "ground_truth.star")
     is_particle = np.array([str(value) == "0" for value in truth["halfmapIsJunk"]])
+    is_spared = (truth["halfmapKind"] == "aggregate") & spare_aggregates
     names = np.array([Path(str(name)).name for name in truth["micrograph_name"]])
     for path in sorted((folder / "Micrographs").glob("*.mrc")):
-        yield path.name, read_micrograph(path), truth["position_pixel"][is_particle & (names == path.name)]
+        here, position = names == path.name, truth["position_pixel"]
+        yield path.name, read_micrograph(path), position[is_particle & here], position[is_spared & here]
 
 
 def away_from_the_edge(positions: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
@@ -51,13 +54,16 @@ def compare(cases: list[Case], pixel_size: float, shortest: float, longest: floa
     print(f"\ndiameters {shortest:.0f} to {longest:.0f} Å\n{'micrograph':28s} precision  recall     F1")
     total = Agreement(n_picked=0, n_true=0, n_matched=0)
     params = LogPickParams(min_diameter_angstrom=shortest, max_diameter_angstrom=longest)
-    for name, image, true in cases:
-        found = pick(image, pixel_size_angstrom=pixel_size, params=params).position_pixel
-        one = agreement(
-            away_from_the_edge(found, image.shape),
-            away_from_the_edge(true, image.shape),
-            distance=true_diameter / 4 / pixel_size,
+    reach = true_diameter / 4 / pixel_size
+    for name, image, true, spared in cases:
+        found = away_from_the_edge(
+            pick(image, pixel_size_angstrom=pixel_size, params=params).position_pixel, image.shape
         )
+        right, _ = matched(found, true, distance=reach)
+        rest = np.setdiff1d(np.arange(len(found)), right)
+        neither, _ = matched(found[rest], spared, distance=reach)
+        found = np.delete(found, rest[neither], axis=0)
+        one = agreement(found, away_from_the_edge(true, image.shape), distance=reach)
         total = total + one
         print(f"{name:28s}     {one.precision:.3f}   {one.recall:.3f}  {one.f1:.3f}")
     print(f"{'all':28s}     {total.precision:.3f}   {total.recall:.3f}  {total.f1:.3f}")
@@ -68,12 +74,13 @@ def main() -> None:
     parser.add_argument("folder", nargs="?", type=Path)
     parser.add_argument("--diameter", type=float, help="true diameter of the simulated particles, in Å")
     parser.add_argument("--pixel-size", type=float, default=1.5, help="of the simulated micrographs, in Å")
+    parser.add_argument("--spare-aggregates", action="store_true", help="see above")
     given = parser.parse_args()
     torch.set_num_threads(1)
     if given.folder is not None:
         if given.diameter is None:
             parser.error("a simulated job needs --diameter")
-        cases = list(simulated_cases(given.folder))
+        cases = list(simulated_cases(given.folder, spare_aggregates=given.spare_aggregates))
         compare(cases, given.pixel_size, 0.9 * given.diameter, 1.1 * given.diameter, given.diameter)
     elif REAL.exists():
         cases = list(real_cases())

@@ -13,6 +13,7 @@ from halfmap.picking.threshold import (
     gaussian_threshold,
     middle_and_spread,
     mirrored_threshold,
+    sign_threshold,
     two_populations,
 )
 from support.blob_micrographs import noise
@@ -84,3 +85,16 @@ def test_weak_peaks_beside_a_tight_population_are_none_of_its_kind():
     everywhere = torch.ones(100, 100, dtype=torch.bool)
     found = automatic_threshold(field, everywhere, height=np.sort(heights)[::-1], rivals=np.sort(heights)[::-1])
     assert 9 < found.value < 20
+
+
+def test_particles_are_seen_beside_a_few_strong_negative_things():
+    particles, strange = np.linspace(5, 12, 60), -np.linspace(6, 15, 9)
+    values = np.concatenate([particles, strange, np.linspace(-3, 3, 100)])
+    assert np.isinf(mirrored_threshold(values))
+    assert sign_threshold(values) <= 5  # below all particles
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_signs_of_noise_peaks_are_no_lottery_won(seed):
+    values = keyed_random.normal(seed, "noise peaks", np.arange(400), size=1)[:, 0]
+    assert np.isinf(sign_threshold(values))

@@ -154,7 +154,7 @@ def _median(image: Tensor, usable: Tensor) -> Tensor:
 
 def _sample(image: Tensor, usable: Tensor) -> Tensor:
     """A regular sample of the usable pixels: the images judged are smooth, or the sample is large."""
-    stride = max(1, min(image.shape) // 200)
+    stride = max(1, min(image.shape) // 64)
     sampled = image[::stride, ::stride][usable[::stride, ::stride]]
     return sampled if len(sampled) else image[usable]
 
@@ -173,7 +173,7 @@ def _trend(image: Tensor, usable: Tensor) -> Tensor:
     y = torch.linspace(-1, 1, height, dtype=torch.float64, device=image.device)[:, None].expand(height, width)
     x = torch.linspace(-1, 1, width, dtype=torch.float64, device=image.device).expand(height, width)
     basis = torch.stack([torch.ones_like(x), x, y, x * x, x * y, y * y], dim=-1)
-    stride = max(1, min(height, width) // 64)
+    stride = max(1, min(height, width) // 32)
     sampled = basis[::stride, ::stride][usable[::stride, ::stride]]
     target = image[::stride, ::stride][usable[::stride, ::stride]].to(torch.float64)
     if len(target) < 12:

@@ -19,6 +19,12 @@ FALSE_SHARE = 0.1
 FALSE_PEAKS = 0.1
 """Number of noise peaks expected above the threshold where too few stand out for a share."""
 
+UNEVEN_SIGMA = 4.5
+"""Standard deviations of an even lottery beyond which the signs of peaks are no chance: once in 150,000."""
+
+UNEVEN_SHARE = 0.25
+"""Mirrored peaks for each positive one up to which the positive ones are worth having."""
+
 FIRST_SIGMA = 2.0
 """The first guess of the threshold does not lie below this many standard deviations of the background's scores."""
 
@@ -88,6 +94,29 @@ def mirrored_threshold(value: np.ndarray, *, false_share: float = FALSE_SHARE) -
     positive = np.cumsum(value[order] > 0)
     negative = np.cumsum(value[order] < 0)
     good = np.flatnonzero(2 + negative <= false_share * positive)
+    return float(np.abs(value[order][good[-1]])) if len(good) else math.inf
+
+
+def sign_threshold(value: np.ndarray) -> float:
+    """Return the lowest score above which positive peaks outnumber mirrored ones beyond all chance.
+
+    For micrographs in which something else makes strong negative peaks too, such as carbon that was not recognised:
+    a few of them are enough for the rule of `mirrored_threshold` to find nothing.
+
+    Parameters
+    ----------
+    value : signed peak values; noise is as likely to make -t as t.
+
+    Returns
+    -------
+    The lowest t at which positive and negative peaks are in no even lottery (`UNEVEN_SIGMA`) and at most
+    `UNEVEN_SHARE` as many are negative, or infinity.
+    """
+    order = np.argsort(-np.abs(value), kind="stable")
+    positive = np.cumsum(value[order] > 0)
+    negative = np.cumsum(value[order] < 0)
+    uneven = (positive - negative) ** 2 >= UNEVEN_SIGMA**2 * (positive + negative)
+    good = np.flatnonzero(uneven & (negative <= UNEVEN_SHARE * positive))
     return float(np.abs(value[order][good[-1]])) if len(good) else math.inf
 
 
@@ -199,7 +228,10 @@ def automatic_threshold(negative: Tensor, usable: Tensor, *, height: np.ndarray,
     rivals : signed heights of the peaks left when both signs compete.
     """
     sigma = background_sigma(negative, usable)
-    first = min(mirrored_threshold(rivals), gaussian_threshold(negative, usable, sigma))
+    first = mirrored_threshold(rivals)
+    if math.isinf(first):
+        first = sign_threshold(rivals)
+    first = min(first, gaussian_threshold(negative, usable, sigma))
     first = max(first, FIRST_SIGMA * sigma)
     if not (height >= first).any():
         return Threshold(value=first, sigma=sigma)
