@@ -10,6 +10,7 @@ pixels to the edge. In a simulated job, broken particles and members of aggregat
 
 import argparse
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ import torch
 from halfmap.io import relion
 from halfmap.io.images import read_micrograph
 from halfmap.io.relion_picks import read_coordinates
+from halfmap.picking import sphere_score
 from halfmap.picking.agreement import Agreement, agreement, matched
 from halfmap.picking.log import pick
 from halfmap.picking.params import LogPickParams
@@ -48,6 +50,43 @@ def simulated_cases(folder: Path, *, spare_aggregates: bool) -> Iterator[Case]:
 def away_from_the_edge(positions: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     limit = np.array(shape[1::-1]) - 1 - EDGE_PIXEL
     return positions[((positions >= EDGE_PIXEL) & (positions <= limit)).all(axis=1)]
+
+
+def leave_one_out(cases: list[Case]) -> None:
+    """Choose ring and distance, the two numbers compared on these micrographs, on all micrographs but one each time."""
+    settings = list(product((1.1, 1.2, 1.3, 1.4), (0.6, 0.7, 0.8)))
+    counts: dict[tuple[float, float], list[Agreement]] = {}
+    mean = sum(DIAMETERS) / 2
+    used = sphere_score.RING
+    for ring, distance in settings:
+        sphere_score.RING = ring
+        params = LogPickParams(
+            min_diameter_angstrom=DIAMETERS[0],
+            max_diameter_angstrom=DIAMETERS[1],
+            min_distance_angstrom=distance * mean,
+        )
+        counts[ring, distance] = [
+            agreement(
+                away_from_the_edge(
+                    pick(image, pixel_size_angstrom=PIXEL_SIZE, params=params).position_pixel, image.shape
+                ),
+                away_from_the_edge(true, image.shape),
+                distance=TRUE_DIAMETER / 4 / PIXEL_SIZE,
+            )
+            for _, image, true, _ in cases
+        ]
+    sphere_score.RING = used
+    nothing = Agreement(n_picked=0, n_true=0, n_matched=0)
+    total = nothing
+    chosen = []
+    for i in range(len(cases)):
+        best = max(settings, key=lambda s: sum((c for j, c in enumerate(counts[s]) if j != i), nothing).f1)
+        chosen.append(best)
+        total += counts[best][i]
+    print(f"\nleave one out: precision {total.precision:.3f} recall {total.recall:.3f} F1 {total.f1:.3f}")
+    print(f"chosen (ring, distance): {sorted(set(chosen))}")
+    everything = {s: sum(counts[s], nothing).f1 for s in settings}
+    print(f"F1 of all settings on all micrographs: {min(everything.values()):.3f} to {max(everything.values()):.3f}")
 
 
 def compare(cases: list[Case], pixel_size: float, shortest: float, longest: float, true_diameter: float) -> None:
@@ -86,6 +125,7 @@ def main() -> None:
         cases = list(real_cases())
         for factor in (1.0, 0.85, 1.15):
             compare(cases, PIXEL_SIZE, DIAMETERS[0] * factor, DIAMETERS[1] * factor, TRUE_DIAMETER)
+        leave_one_out(cases)
     else:
         parser.error(f"{REAL} is not there; give the folder of a simulated job")
 
