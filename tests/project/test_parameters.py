@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from halfmap.errors import InputError
 from halfmap.project.options import RunOptions
-from halfmap.project.parameters import build, from_json, parameters_of, schema, to_json
+from halfmap.project.parameters import build, parameters_of
+from halfmap.project.parameters_json import schema, to_json
 from halfmap.units import Length
 from support.counting_job import CountingJobParams
 
@@ -166,7 +167,7 @@ def test_infinite_numbers_survive_the_way_to_json_and_back(value):
         resolution_angstrom: float = 0.0
 
     stored = json.loads(json.dumps(to_json(Limits(resolution_angstrom=value)), allow_nan=False))
-    assert from_json(Limits, stored).resolution_angstrom == value
+    assert build(Limits, stored).resolution_angstrom == value
 
 
 lengths = st.builds(Length, st.floats(min_value=1e-6, max_value=1e6), st.booleans())
@@ -191,7 +192,7 @@ def test_json_gives_back_equal_parameters(box, mask, amplitude, recenter, extra,
         recenter_angstrom=recenter,
         invert=invert,
     )
-    assert from_json(CountingJobParams, json.loads(json.dumps(to_json(params)))) == params
+    assert build(CountingJobParams, json.loads(json.dumps(to_json(params)))) == params
 
 
 def test_the_schema_holds_bounds_units_help_and_defaults():

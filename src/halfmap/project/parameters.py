@@ -132,8 +132,8 @@ class Parameter:
     def written(self, value: Any) -> str:
         """Return a value in full, as the flag takes it back."""
         if isinstance(value, tuple):
-            return ",".join(str(_plain(item)) for item in value)
-        return str(_plain(value))
+            return ",".join(str(plain_value(item)) for item in value)
+        return str(plain_value(value))
 
     def shown(self, value: Any) -> str:
         """Return a value for people to read, rounded."""
@@ -394,14 +394,10 @@ def _adapter(kind: type) -> Any:
     return TypeAdapter(kind)
 
 
-def to_json(params: Any) -> dict[str, Any]:
-    """Return parameters as values that JSON holds; `from_json` gives back equal parameters."""
-    return {parameter.name: _plain(getattr(params, parameter.name)) for parameter in parameters_of(type(params))}
-
-
-def _plain(value: Any) -> Any:
+def plain_value(value: Any) -> Any:
+    """Return a parameter's value as a number, text or list, from which `build` reads it back."""
     if isinstance(value, tuple):
-        return [_plain(item) for item in value]
+        return [plain_value(item) for item in value]
     if isinstance(value, Length):
         return f"{value.value!r}px" if value.in_pixels else value.value
     if isinstance(value, Path):
@@ -409,60 +405,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float) and math.isinf(value):
         return repr(value)
     return value
-
-
-def from_json(cls: type[P], values: Mapping[str, Any]) -> P:
-    """Return the parameters that `to_json` wrote, checked as any others are.
-
-    Raises
-    ------
-    InputError
-        A value is missing, unknown or outside its domain.
-    """
-    return build(cls, values)
-
-
-def schema(cls: type) -> dict[str, Any]:
-    """Return the JSON schema of a parameters class, for a form: types, bounds, defaults, units and help."""
-    properties = {}
-    for parameter in parameters_of(cls):
-        entry = _value_schema(parameter)
-        if parameter.length is not None:
-            entry = {"type": "array", "items": entry}
-            if parameter.length:
-                entry |= {"minItems": parameter.length, "maxItems": parameter.length}
-        if parameter.optional:
-            entry = {"anyOf": [entry, {"type": "null"}]}
-        entry |= {"title": parameter.flag.lstrip("-").replace("-", " "), "description": parameter.help}
-        entry |= {"flag": parameter.flag, "unit": parameter.unit}
-        if not parameter.required:
-            entry["default"] = _plain(parameter.default)
-        properties[parameter.name] = entry
-    required = [parameter.name for parameter in parameters_of(cls) if parameter.required]
-    return {
-        "title": cls.__name__,
-        "description": inspect.getdoc(cls) or "",
-        "type": "object",
-        "properties": properties,
-        "required": required,
-        "additionalProperties": False,
-    }
-
-
-def _value_schema(parameter: Parameter) -> dict[str, Any]:
-    if parameter.choices:
-        return {"enum": list(parameter.choices)}
-    if parameter.type is Length:
-        return {"anyOf": [{"type": "number"}, {"type": "string", "pattern": r"^\s*[-+.\deE]+\s*(px|A|Å)?\s*$"}]}
-    entry: dict[str, Any] = dict(_adapter(parameter.type).json_schema())
-    bounds = parameter.bounds
-    for key, limit in (
-        ("exclusiveMinimum", bounds.gt),
-        ("minimum", bounds.ge),
-        ("exclusiveMaximum", bounds.lt),
-        ("maximum", bounds.le),
-        ("multipleOf", bounds.multiple_of),
-    ):
-        if limit is not None:
-            entry[key] = limit
-    return entry

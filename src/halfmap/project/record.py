@@ -14,7 +14,8 @@ from halfmap.errors import FormatError, InputError, ProjectError
 from halfmap.io.atomic import write_json
 from halfmap.project.folder import find_job
 from halfmap.project.job import DEFAULT_SEED, JobType
-from halfmap.project.parameters import from_json, parameters_of, to_json
+from halfmap.project.parameters import build, parameters_of
+from halfmap.project.parameters_json import to_json
 
 NAME = "job.json"
 _WHOLE_BYTES = 64 << 20
@@ -200,7 +201,7 @@ def command_line(job_type: JobType, values: Mapping[str, Any]) -> str:
     ----------
     values : the parameters as ``job.json`` holds them.
     """
-    params: Any = from_json(job_type.parameters, values)
+    params: Any = build(job_type.parameters, values)
     words = ["halfmap", *job_type.command.split(" ")]
     for parameter in parameters_of(job_type.parameters):
         value = getattr(params, parameter.name)
