@@ -154,7 +154,7 @@ def _median(image: Tensor, usable: Tensor) -> Tensor:
 
 def _sample(image: Tensor, usable: Tensor) -> Tensor:
     """A regular sample of the usable pixels: the images judged are smooth, or the sample is large."""
-    stride = max(1, min(image.shape) // 64)
+    stride = max(1, min(image.shape) // 48)
     sampled = image[::stride, ::stride][usable[::stride, ::stride]]
     return sampled if len(sampled) else image[usable]
 
@@ -170,12 +170,12 @@ def _robust_z(image: Tensor, usable: Tensor) -> Tensor:
 def _trend(image: Tensor, usable: Tensor) -> Tensor:
     """Quadratic surface that fits the bulk of the usable pixels."""
     height, width = image.shape
-    y = torch.linspace(-1, 1, height, dtype=torch.float64, device=image.device)[:, None].expand(height, width)
-    x = torch.linspace(-1, 1, width, dtype=torch.float64, device=image.device).expand(height, width)
-    basis = torch.stack([torch.ones_like(x), x, y, x * x, x * y, y * y], dim=-1)
     stride = max(1, min(height, width) // 32)
-    sampled = basis[::stride, ::stride][usable[::stride, ::stride]]
-    target = image[::stride, ::stride][usable[::stride, ::stride]].to(torch.float64)
+    y = torch.linspace(-1, 1, height, dtype=torch.float64, device=image.device)
+    x = torch.linspace(-1, 1, width, dtype=torch.float64, device=image.device)
+    seen = usable[::stride, ::stride]
+    sampled = _quadratic(y[::stride], x[::stride])[:, seen].T
+    target = image[::stride, ::stride][seen].to(torch.float64)
     if len(target) < 12:
         return torch.zeros_like(image)
     surface = torch.zeros(6, dtype=torch.float64, device=image.device)
@@ -186,7 +186,16 @@ def _trend(image: Tensor, usable: Tensor) -> Tensor:
         weight = (1 - (residual / (2.5 * spread)) ** 2).clamp(min=0) ** 2
         normal = sampled.T @ (sampled * weight[:, None]) + 1e-6 * torch.eye(6, dtype=torch.float64, device=image.device)
         surface = torch.linalg.solve(normal, sampled.T @ (weight * target))
-    return (basis @ surface).to(image.dtype)
+    c, cx, cy, cxx, cxy, cyy = surface
+    along_y = c + cy * y + cyy * y * y
+    along_x = cx * x + cxx * x * x
+    return (along_y[:, None] + along_x + cxy * y[:, None] * x).to(image.dtype)
+
+
+def _quadratic(y: Tensor, x: Tensor) -> Tensor:
+    """Return 1, x, y, x², xy, y² on a grid, shape (6, y, x)."""
+    y, x = torch.meshgrid(y, x, indexing="ij")
+    return torch.stack([torch.ones_like(x), x, y, x * x, x * y, y * y])
 
 
 def _half_height(image: Tensor, area: Tensor) -> np.ndarray:
@@ -225,7 +234,8 @@ def _opened(area: np.ndarray, usable: np.ndarray, diameter_pixel: float) -> np.n
 
     That is outside the micrograph and in what is left out already. A part must be larger than the disc all the same.
     """
-    if not (area & usable).any():
+    least = math.pi / 4 * diameter_pixel**2
+    if (area & usable).sum() <= least:
         return np.zeros_like(area)
     pad = math.ceil(diameter_pixel)
     padded = np.pad(area | ~usable, pad, mode="edge")
@@ -235,7 +245,7 @@ def _opened(area: np.ndarray, usable: np.ndarray, diameter_pixel: float) -> np.n
     opened = np.asarray(ndimage.distance_transform_edt(~core)) <= diameter_pixel / 2
     kept = opened[pad:-pad, pad:-pad] & area & usable
     labels, n = ndimage.label(kept)
-    large = np.bincount(labels.ravel(), minlength=n + 1) > math.pi / 4 * diameter_pixel**2
+    large = np.bincount(labels.ravel(), minlength=n + 1) > least
     large[0] = False
     return np.asarray(large[labels])
 
