@@ -85,6 +85,7 @@ def test_a_killed_job_leaves_no_marker_and_goes_on(project):
 
 def test_a_running_job_is_neither_continued_nor_cleaned(project):
     process, _ = begin(project)
+    process.send_signal(signal.SIGSTOP)  # it cannot end while the commands below start up
     try:
         for words in (["count", "--continue", "1"], ["jobs", "clean", "1"]):
             answer = halfmap(project, *words)
