@@ -173,8 +173,15 @@ def pick_one(task: PickingTask) -> PickedMicrograph:
         mask_pixel_size_angstrom=found.mask_pixel_size_angstrom,
         excluded_reason=tuple(found.reasons),
         excluded_share=tuple(found.reasons.values()),
-        picture=picking_report.picture(micrograph, found.reason, task.picture_side) if task.picture_side else None,
+        picture=_picture(micrograph, found, task.picture_side) if task.picture_side else None,
     )
+
+
+def _picture(micrograph: Tensor, found: MicrographPicks, side: int) -> np.ndarray:
+    """Draw the micrograph, for a small picture from what the picker has reduced already."""
+    if side == picking_report.SMALL_SIDE and found.reduced is not None:
+        micrograph = found.reduced.cpu()
+    return picking_report.picture(micrograph, found.reason, side)
 
 
 def _evenly(n: int, n_chosen: int) -> set[int]:

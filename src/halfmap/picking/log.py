@@ -109,6 +109,7 @@ def _choose(
         reason=marked,
         mask_pixel_size_angstrom=pixel_size,
         score=scored.positive,
+        reduced=work.values,
     )
 
 

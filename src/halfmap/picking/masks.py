@@ -154,7 +154,7 @@ def _median(image: Tensor, usable: Tensor) -> Tensor:
 
 def _sample(image: Tensor, usable: Tensor) -> Tensor:
     """A regular sample of the usable pixels: the images judged are smooth, or the sample is large."""
-    stride = max(1, min(image.shape) // 48)
+    stride = max(1, min(image.shape) // 64)
     sampled = image[::stride, ::stride][usable[::stride, ::stride]]
     return sampled if len(sampled) else image[usable]
 
