@@ -25,7 +25,7 @@ class MicrographPicks:
     reason : uint8, shape (y, x): a `Reason` for each pixel of the mask; 0 is usable.
     mask_pixel_size_angstrom : of ``reason``, whose pixel (0, 0) is centred on the micrograph's first pixel.
     score : float32, shape of ``reason``: what the picks are peaks of, to be looked at; None where a picker has none.
-    reduced : float32, shape of ``reason``: the micrograph as the picker saw it, contrast as recorded; for small pictures.
+    reduced : float32, shape of ``reason``: the micrograph as the picker saw it, as recorded; for small pictures.
     """
 
     position_pixel: np.ndarray
