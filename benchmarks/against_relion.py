@@ -57,7 +57,8 @@ _rlnDefocusAngle #5
 def make_project(folder: Path, side: int, n: int) -> None:
     """Simulate a few micrographs, ask for them n times under different names, and write their true coordinates."""
     width, height = (1240, 1200) if side == 1200 else (side, side)
-    simulate = [HALFMAP, "simulate", "micrographs", "--number", str(DISTINCT), "--size", f"{width},{height}"]
+    crowd = ["--particles-per-micrograph", "150"] if side == 1200 else []  # as on the real apoferritin micrographs
+    simulate = [HALFMAP, "simulate", "micrographs", "--number", str(DISTINCT), "--size", f"{width},{height}", *crowd]
     subprocess.run([*simulate, "--out", "Simulated"], cwd=folder, env=ENVIRONMENT, check=True, capture_output=True)
     truth = read_particles(folder / "Simulated/ground_truth.star")
     truth = truth.take(truth["halfmapIsJunk"] == "0")

@@ -140,8 +140,8 @@ def _page(
             facts=(
                 ("micrographs", params.number),
                 ("particles", len(particles)),
-                ("picks that are right", 100 * total.precision, "%"),
-                ("particles found", 100 * total.recall, "%"),
+                ("picks that are right", round(100 * total.precision, 1), "%"),
+                ("particles found", round(100 * total.recall, 1), "%"),
             )
         ),
         sections=(
