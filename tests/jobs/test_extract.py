@@ -1,4 +1,5 @@
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -6,7 +7,7 @@ import pytest
 import halfmap
 from halfmap.data.optics_groups import OpticsGroups
 from halfmap.data.picks import Picks
-from halfmap.errors import FormatError, InconsistentDataError, InputError, JobFailed
+from halfmap.errors import FormatError, InconsistentDataError, InputError, JobFailed, ProjectError
 from halfmap.extraction.normalisation import background_mask
 from halfmap.grid import ImageGrid
 from halfmap.io import mrc, relion, star
@@ -149,6 +150,22 @@ def test_odd_box_is_refused_before_anything_is_made(project):
     with pytest.raises(InputError, match="--box must be even; got 47; use 48"):
         extracted(project, box_pixel=47)
     assert not (project.root / "Extract").exists()
+
+
+def test_box_larger_than_the_micrograph_is_refused_before_a_window_is_cut(project):
+    with pytest.raises(InconsistentDataError, match=r"--box must not exceed the micrographs; got 242 px .* 240 × 200"):
+        extracted(project, box_pixel=242)
+    assert not list(project.root.glob("Extract/**/*.mrcs"))
+
+
+def test_particles_that_the_disk_cannot_hold_are_refused_before_they_are_cut(project, monkeypatch):
+    needed = 18 * 48 * 48 * 4
+    free = SimpleNamespace(free=needed - 1)
+    monkeypatch.setattr("halfmap.jobs.extract_micrograph.disk_usage", lambda folder: free)
+    with pytest.raises(ProjectError, match="must hold the particles"):
+        extracted(project)
+    free.free = needed
+    assert extracted(project).main_output.exists()
 
 
 def test_missing_column_names_file_and_label(project):

@@ -82,6 +82,7 @@ def run(context: JobContext, params: ExtractJobParams) -> Path:
     from halfmap.jobs import extract_micrograph  # loads torch, which wrong tables are told without
 
     tasks = extract_micrograph.tasks(context, params, wanted)
+    extract_micrograph.check_disk(context.folder, tasks)
     largest = max(task.memory_bytes for task in tasks)
     context.expect_memory(largest, "one micrograph and its windows", n_tasks=len(tasks))
     done: list[tuple[str, ExtractedMicrograph]] = []

@@ -1,16 +1,18 @@
 """The task of `halfmap extract`: all particles of one micrograph, from its file to their stack."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from shutil import disk_usage
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from halfmap.compute.memory import format_memory
 from halfmap.data.particles import ParticleSet
-from halfmap.errors import FormatError, InconsistentDataError
+from halfmap.errors import FormatError, InconsistentDataError, ProjectError
 from halfmap.extraction.images import CHUNK_BYTES, particle_images
 from halfmap.extraction.normalisation import CONSTANT_BELOW
 from halfmap.extraction.params import ExtractParams
@@ -46,6 +48,11 @@ class ExtractionTask:
     rows: np.ndarray
     particles: ParticleSet
     params: ExtractParams
+
+    @property
+    def stack_bytes(self) -> int:
+        """Bound on the size of the stack."""
+        return len(self.rows) * self.params.image_side**2 * (2 if self.params.float16 else 4)
 
     @property
     def memory_bytes(self) -> int:
@@ -148,7 +155,7 @@ def tasks(context: JobContext, params: ExtractParams, wanted: Wanted) -> list[Ex
     Raises
     ------
     InconsistentDataError
-        Two micrographs would write one stack.
+        Two micrographs would write one stack, or a box is larger than its micrograph.
     """
     opened = wanted.opened
     made = []
@@ -158,6 +165,11 @@ def tasks(context: JobContext, params: ExtractParams, wanted: Wanted) -> list[Ex
     ):
         if len(rows) == 0:
             continue
+        if params.box_pixel > max(shape):
+            raise InconsistentDataError(
+                f"--box must not exceed the micrographs; got {params.box_pixel} px for {name} of {shape[1]} × "
+                f"{shape[0]} px; choose a smaller one: it is in pixels of the micrograph."
+            )
         stack = context.folder / path_in_job(name, ".mrcs")
         if stack in stacks:
             raise InconsistentDataError(
@@ -179,3 +191,21 @@ def tasks(context: JobContext, params: ExtractParams, wanted: Wanted) -> list[Ex
             )
         )
     return made
+
+
+def check_disk(folder: Path, made: Sequence[ExtractionTask]) -> None:
+    """Refuse to begin what the disk cannot hold; stacks that an earlier run wrote have their room already.
+
+    Raises
+    ------
+    ProjectError
+        The stacks need more than is free.
+    """
+    there = sum(task.stack.stat().st_size for task in made if task.stack.exists())
+    needed = sum(task.stack_bytes for task in made) - there
+    free = disk_usage(folder).free
+    if needed > free:
+        raise ProjectError(
+            f"The disk of {folder} must hold the particles, {format_memory(needed)}; got {format_memory(free)} free; "
+            "make room, or choose a smaller --box or --rescale."
+        )
