@@ -107,6 +107,13 @@ def test_texts_are_read_as_the_field_s_type():
     assert params.amplitude == 0.1
 
 
+@pytest.mark.parametrize("length", ["130", "130A", "130Å", "130 Å"])
+@pytest.mark.parametrize("box", ["64", "64px", "64 px"])
+def test_a_number_may_carry_its_own_unit(length, box):
+    params = build(CountingJobParams, {"numbers": "a.txt", "box_pixel": box, "recenter_angstrom": f"{length},1A,-2"})
+    assert (params.box_pixel, params.recenter_angstrom) == (64, (130.0, 1.0, -2.0))
+
+
 @pytest.mark.parametrize("given_values", ["1.5,2", ["1.5,2"], ["1.5", "2"], [1.5, 2.0]])
 def test_many_numbers_may_share_a_flag_or_repeat_it(given_values):
     @dataclass(frozen=True, kw_only=True)
@@ -128,6 +135,9 @@ def test_a_path_with_a_comma_is_one_path():
         ({"box_pixel": 0}, "`--box` must be an integer ≥ 2 px and even; got 0; give for example 2 px."),
         ({"box_pixel": "big"}, "got big; give such a value, or leave it out for 256 px."),
         ({"box_pixel": 64.5}, "`--box` must be an integer"),
+        ({"box_pixel": "64A"}, "`--box` must be an integer"),
+        ({"recenter_angstrom": "1px,2,3"}, "each a number in Å; got 1px,2,3"),
+        ({"amplitude": "0.1A"}, "`--amplitude` must be a number"),
         ({"box_pixel": True}, "`--box` must be an integer"),
         ({"amplitude": 7}, "`--amplitude` must be a number ≥ 0 and ≤ 1; got 7; give for example 1."),
         ({"amplitude": "nan"}, "`--amplitude` must be a number ≥ 0 and ≤ 1; got nan"),

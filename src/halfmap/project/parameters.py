@@ -339,6 +339,8 @@ def _read_one(parameter: Parameter, item: Any, whole: Any) -> Any:
 
     if isinstance(item, str) and parameter.type not in (str, Path):
         item = item.strip()
+    if isinstance(item, str) and parameter.type in (int, float):
+        item = _without_its_unit(item, parameter.unit)
     try:
         if parameter.choices:
             matching = [choice for choice in parameter.choices if str(choice) == str(item)]
@@ -354,6 +356,14 @@ def _read_one(parameter: Parameter, item: Any, whole: Any) -> Any:
     if isinstance(item, bool) and parameter.type in (int, float):
         raise _outside(parameter, whole)
     return value
+
+
+def _without_its_unit(text: str, unit: str) -> str:
+    """Return a number's text without the unit that the parameter has anyway: ``130 Å`` or ``130A`` as ``130``."""
+    for spelling in (unit, "A") if unit == "Å" else (unit,):
+        if spelling and text.endswith(spelling):
+            return text.removesuffix(spelling).rstrip()
+    return text
 
 
 def _outside(parameter: Parameter, value: Any) -> InputError:
