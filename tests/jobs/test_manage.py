@@ -67,6 +67,13 @@ def test_running_jobs_are_left_alone_by_clean(project):
         halfmap.jobs_clean(jobs="1")
 
 
+def test_another_programs_job_that_may_be_running_is_not_cleaned(project):
+    (project / "Refine3D" / "job001").mkdir(parents=True)
+    assert halfmap.jobs_clean() == ["Nothing to clean."]
+    with pytest.raises(ProjectError, match="of another program, without a marker"):
+        halfmap.jobs_clean(jobs="1")
+
+
 def test_a_folder_chosen_by_out_is_not_cleaned(project):
     run_job(JOB, CountingJobParams(numbers=project / "numbers.txt"), out="mine")
     with pytest.raises(InputError, match="Only numbered jobs of the project can be cleaned"):

@@ -169,13 +169,15 @@ def test_a_marker_replaces_the_one_before(tmp_path):
     job.mark(folder.SUCCESS)
     assert [name for name in folder.MARKERS if (job.path / name).exists()] == ["SUCCESS"]
     job.mark(None)
+    (job.path / "job.json").touch()
     assert job.state == "killed"
 
 
 def test_jobs_of_relion_have_a_state_too(tmp_path):
     (tmp_path / "Import" / "job001").mkdir(parents=True)
     (tmp_path / "Import" / "job001" / "RELION_JOB_EXIT_SUCCESS").touch()
-    assert [(job.number, job.state) for job in job_folders(tmp_path)] == [(1, "succeeded")]
+    (tmp_path / "Import" / "job002").mkdir()
+    assert [(job.number, job.state) for job in job_folders(tmp_path)] == [(1, "succeeded"), (2, "unknown")]
 
 
 def test_a_project_that_cannot_be_written_to_is_one_paragraph(tmp_path):

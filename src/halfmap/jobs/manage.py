@@ -163,6 +163,11 @@ def clean_jobs(params: CleanParams) -> Iterator[str]:
     for job in chosen:
         if job.state == "running":
             raise ProjectError(f"A job must have ended before it is moved; got {job.path}, which runs; stop it first.")
+        if job.state == "unknown":
+            raise ProjectError(
+                f"A job must have ended before it is moved; got {job.path}, of another program, without a marker that "
+                "says so; use that program, or remove it by hand."
+            )
         if job.number is None or not job.path.is_relative_to(project):
             raise InputError(f"Only numbered jobs of the project can be cleaned; got {job.path}; remove it by hand.")
     for job in chosen:

@@ -63,13 +63,18 @@ class JobFolder:
 
     @property
     def state(self) -> str:
-        """The job's state in a word: ``succeeded``, ``failed``, ``aborted``, ``running`` or ``killed``."""
+        """The job's state in a word: ``succeeded``, ``failed``, ``aborted``, ``running`` or ``killed``.
+
+        ``unknown`` for another program's job without a marker, which may be running.
+        """
         words = {SUCCESS: "succeeded", FAILED: "failed", ABORTED: "aborted"}
         marker = self.marker or next(
             (own for own, name in _RELION_MARKERS.items() if (self.path / name).exists()), None
         )
         if marker is not None:
             return words[marker]
+        if not (self.path / "job.json").exists():
+            return "unknown"
         owner = lock.holder(self.path)
         return "running" if owner is not None and not owner.is_gone else "killed"
 
