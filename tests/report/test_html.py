@@ -144,6 +144,20 @@ def test_resolution_axis_is_labelled_in_angstrom():
     assert "resolution (Å)" in drawn
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_mark_far_outside_a_histogram_does_not_squash_it():
+    marks = ([Mark(value=value, label="max")] for value in (2, 20))
+    near, far = (svg(Histogram.of([1.0, 2, 3], title="h", x=Axis(label="x"), marks=mark)) for mark in marks)
+    assert ">max<" in near
+    assert ">max<" not in far
+
+
+def test_counts_are_labelled_with_whole_numbers():
+    drawn = svg(Histogram.of([10.0, 40, 70], title="h", x=Axis(label="x")))
+    labels = re.findall(r">([\d.]+)</text>", drawn)
+    assert [label for label in labels if "." in label] == []
+
+
 def test_drawing_leaves_matplotlibs_settings_alone():
     import matplotlib
 

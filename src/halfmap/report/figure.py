@@ -131,6 +131,8 @@ def _draw_histogram(axes: Axes, block: Histogram) -> None:
     if block.y.scale == "linear":
         axes.set_ylim(bottom=0)
     _finish(axes, block.x, block.y, block.marks)
+    if block.y.scale == "linear" and all(np.all(np.mod(bars.counts, 1) == 0) for bars in block.bars):
+        axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10], integer=True))
     _legend(axes, sum(bool(bars.label) for bars in block.bars) if len(block.bars) > 1 else 0)
 
 
@@ -189,6 +191,7 @@ def _draw_mark(axes: Axes, mark: Mark) -> None:
             va="top" if mark.axis == "x" else "bottom",
             color=_MUTED,
             fontsize=9,
+            annotation_clip=True,  # the label of a mark outside the axes would leave them no room
         )
 
 
