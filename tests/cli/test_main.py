@@ -114,7 +114,7 @@ def test_the_user_s_mistake_is_one_paragraph_and_code_2(halfmap, words, said):
         (["count", "numbers.txt", "--bax", "3"], "No such option: --bax (Possible options: --box). See `halfmap count"),
         (["count", "numbers.txt", "--box"], "See `halfmap count --help`."),
         (["count", "numbers.txt", "more.txt"], "See `halfmap count --help`."),
-        (["cuont"], "See `halfmap --help`."),
+        (["cuont"], "Did you mean 'count'? See `halfmap --help`."),
         (["jobs", "lits"], "See `halfmap jobs --help`."),
     ],
 )

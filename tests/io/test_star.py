@@ -254,6 +254,11 @@ def test_a_file_that_is_not_there_is_an_error_about_its_path(tmp_path):
         star.read(tmp_path / "none.star")
 
 
+def test_a_folder_is_named_as_one(tmp_path):
+    with pytest.raises(FormatError, match="expected a STAR file; found a folder"):
+        star.read(tmp_path)
+
+
 def test_columns_of_different_lengths_are_refused():
     with pytest.raises(InputError, match="one length"):
         star.StarTable(name="t", columns={"a": ["1"], "b": ["1", "2"]})

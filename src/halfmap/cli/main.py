@@ -35,7 +35,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         complain(str(error))
         code = OTHER if isinstance(error, ComputeError) else MISTAKE
     except _UsageError as error:
-        complain(f"{error.format_message().rstrip('.')}. See `{' '.join(['halfmap', *_known(words), '--help'])}`.")
+        said = error.format_message().rstrip(".")
+        stop = "" if said.endswith("?") else "."
+        complain(f"{said}{stop} See `{' '.join(['halfmap', *_known(words), '--help'])}`.")
         code = MISTAKE
     except Exception as error:  # noqa: BLE001 - the last resort, so that no traceback reaches a user
         notes = " ".join(getattr(error, "__notes__", []))

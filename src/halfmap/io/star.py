@@ -46,6 +46,10 @@ def read(path: str | Path) -> StarFile:
     path = Path(path)
     try:
         data = path.read_bytes()
+    except IsADirectoryError as error:
+        raise FormatError(
+            path, expected="a STAR file", found="a folder", remedy="name the file in it that is meant"
+        ) from error
     except OSError as error:
         raise FormatError(
             path, expected="a readable STAR file", found=f"'{error.strerror}'", remedy="check the path"

@@ -72,7 +72,7 @@ def open_micrographs(
     elif "micrograph_pixel_size_angstrom" not in micrographs.optics:
         raise InconsistentDataError(
             f"The optics table of {star_path} must have the column rlnMicrographPixelSize; got none; add it, or give "
-            "--pixel-size."
+            "--pixel-size where the command has it."
         )
     return _opened(context, star_path, micrographs)
 

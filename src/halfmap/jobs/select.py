@@ -124,7 +124,13 @@ def _values(context: JobContext, params: SelectValuesParams) -> Path:
         x=Axis(label=params.label),
         marks=[Mark(value=value, label=name) for name, value in limits.items() if value is not None],
     )
-    return _kept(context, table, what, within(values, minimum=params.min, maximum=params.max), histogram)
+    keep = within(values, minimum=params.min, maximum=params.max)
+    if len(values) and not keep.any():
+        raise InputError(
+            f"At least one of the {len(table)} {what} must be selected; got none: {params.label} runs from "
+            f"{values.min():g} to {values.max():g}; widen --min and --max."
+        )
+    return _kept(context, table, what, keep, histogram)
 
 
 def _statistics(context: JobContext, params: SelectStatisticsParams) -> Path:
