@@ -53,6 +53,31 @@ def test_values_are_selected_by_any_spelling_of_the_label_with_both_ends_include
     np.testing.assert_array_equal(np.sort(np.concatenate([kept.uid, removed])), np.sort(table.uid))
 
 
+@pytest.mark.parametrize(
+    "select",
+    [
+        lambda table: halfmap.select_values(table=table, label="rlnDefocusU", min=0),
+        lambda table: halfmap.select_split(table=table, number=1),
+        lambda table: halfmap.select_statistics(particles=table, workers=1),
+        lambda table: halfmap.select_duplicates(particles=table),
+        lambda table: halfmap.select_join(tables=(table,)),
+    ],
+)
+def test_particles_of_another_project_keep_their_images_and_micrographs(tmp_path, monkeypatch, select):
+    other = a_small_project(tmp_path / "other")
+    monkeypatch.chdir(other.root)
+    made = halfmap.extract(micrographs=other.micrographs, picks=other.coordinates, box_pixel=48, workers=1)
+    here = tmp_path / "here"
+    (here / ".halfmap").mkdir(parents=True)
+    monkeypatch.chdir(here)
+    selected = relion.read_particles(select(made.main_output).main_output)
+    for column in ("image_name", "micrograph_name"):
+        files = {here / name.rpartition("@")[2] for name in selected[column]}
+        assert len(files) == 3
+        assert all(file.is_file() for file in files)
+    assert sorted(selected["image_name"])[0].startswith("000001@")
+
+
 def test_unknown_label_is_an_error_that_lists_the_labels(table):
     with pytest.raises(InputError, match=r"rlnDefocusU.*got 'rlnNoSuchThing'"):
         halfmap.select_values(table="particles.star", label="rlnNoSuchThing", min=0)

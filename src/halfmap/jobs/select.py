@@ -3,11 +3,11 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from annotated_types import Gt
 
-from halfmap.errors import InconsistentDataError, InputError
+from halfmap.errors import FormatError, InconsistentDataError, InputError
 from halfmap.project.job import JobContext, JobType
 from halfmap.selection.params import DuplicatesParams, SplitParams, StatisticsParams, ValuesParams
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from halfmap.data.particles import ParticleSet
     from halfmap.report.blocks import Block
     from halfmap.selection.subsets import ImageStatistics
+
+    Rows = TypeVar("Rows", ParticleSet, MicrographSet)
 
 IMAGES_PER_TASK = 2000
 
@@ -65,14 +67,39 @@ class SelectJoinParams:
     """STAR files of particles, or of micrographs. What stands in several is taken once, from the first."""
 
 
-def _read(path: Path) -> "tuple[ParticleSet | MicrographSet, str]":
+def _read(context: JobContext, path: Path) -> "tuple[ParticleSet | MicrographSet, str]":
     """Return a table and what it holds, ``particles`` or ``micrographs``."""
     from halfmap.io import relion, star
 
     file = star.read(path)
     if "micrographs" in file or not any("rlnImageName" in table or table.name == "particles" for table in file):
-        return relion.read_micrographs(path), "micrographs"
-    return relion.read_particles(path), "particles"
+        return _in_project(context, path, relion.read_micrographs(path)), "micrographs"
+    return _in_project(context, path, relion.read_particles(path)), "particles"
+
+
+def _in_project(context: JobContext, path: Path, table: "Rows") -> "Rows":
+    """Return a table whose paths hold from the project, so that they hold in the job's folder too.
+
+    Paths of files that are nowhere to be found stay as they are: rows can be chosen without their images.
+    """
+    import numpy as np
+
+    from halfmap.io.relion_paths import path_of_image, resolve_paths
+
+    for column in ("image_name", "micrograph_name"):
+        if column not in table:
+            continue
+        names = [str(name) for name in table[column]]
+        try:
+            root = resolve_paths(path, context.project, names)
+        except FormatError:
+            continue
+        if root == context.project:
+            continue
+        files = {file: context.relative(root / file) for file in {path_of_image(name) for name in names}}
+        moved = [name.removesuffix(file) + files[file] for name in names for file in (path_of_image(name),)]
+        table = table.with_columns(**{column: np.array(moved, dtype=object)})
+    return table
 
 
 def _write(path: Path, table: "ParticleSet | MicrographSet") -> Path:
@@ -90,7 +117,7 @@ def _split(context: JobContext, params: SelectSplitParams) -> Path:
     from halfmap.report.blocks import Table
     from halfmap.selection.subsets import split
 
-    table, what = _read(params.table)
+    table, what = _read(context, params.table)
     parts = split(len(table), size=params.size, number=params.number, shuffle=params.shuffle, seed=params.seed)
     written = []
     for index, rows in enumerate(parts.subsets, start=1):
@@ -115,7 +142,7 @@ def _values(context: JobContext, params: SelectValuesParams) -> Path:
     from halfmap.report.blocks import Axis, Histogram, Mark
     from halfmap.selection.subsets import within
 
-    table, what = _read(params.table)
+    table, what = _read(context, params.table)
     values = _numbers(table, params.label)
     limits = {"min": params.min, "max": params.max}
     histogram = Histogram.of(
@@ -142,7 +169,7 @@ def _statistics(context: JobContext, params: SelectStatisticsParams) -> Path:
     from halfmap.report.blocks import Axis, Curve, Line
     from halfmap.selection.subsets import ImageStatistics, ordinary
 
-    table, what = _read(params.particles)
+    table, what = _read(context, params.particles)
     if "image_name" not in table:
         raise InconsistentDataError(
             f"{params.particles} must name images; got none; `halfmap select values` chooses by other columns."
@@ -186,7 +213,7 @@ def _duplicates(context: JobContext, params: SelectDuplicatesParams) -> Path:
     from halfmap.report.blocks import Note
     from halfmap.selection.duplicates import keep_best
 
-    table, what = relion.read_particles(params.particles), "particles"
+    table, what = _in_project(context, params.particles, relion.read_particles(params.particles)), "particles"
     for column, label in (("micrograph_name", "rlnMicrographName"), ("position_pixel", "rlnCoordinateX")):
         if column not in table:
             raise InconsistentDataError(
@@ -218,7 +245,7 @@ def _join(context: JobContext, params: SelectJoinParams) -> Path:
 
     from halfmap.report.blocks import Table
 
-    read = [_read(path) for path in params.tables]
+    read = [_read(context, path) for path in params.tables]
     kinds = {what for _, what in read}
     if len(kinds) > 1:
         raise InputError("Joined tables must all hold particles or all micrographs; got both; join them separately.")
