@@ -151,7 +151,7 @@ def pick_all(
 
 
 def pick_one(task: PickingTask) -> PickedMicrograph:
-    """Pick in one micrograph and write its mask and its coordinates.
+    """Pick in one micrograph and write its mask.
 
     Raises
     ------
