@@ -454,3 +454,25 @@ def test_relion_unites_optics_groups_as_they_are_united_here(tmp_path):
     assert theirs.uid.tolist() == ours.uid.tolist()
     assert theirs.optics_values("voltage_kv").tolist() == ours.optics_values("voltage_kv").tolist()
     assert theirs.optics["name"].tolist() == ours.optics["name"].tolist()
+
+
+def test_what_a_classification_says_of_a_particle_has_names_and_survives(tmp_path):
+    particles = a_particle_set(
+        n=3,
+        max_probability=[0.25, 0.5, 1.0],
+        log_likelihood=[-2001.5, 1e6, 0.0],
+        n_significant=[29, 1, 400],
+        group_number=[1, 2, 2],
+    )
+    path = tmp_path / "run_it025_data.star"
+    relion.write_particles(path, particles)
+    text = path.read_text()
+    read = relion.read_particles(path)
+    for column, label in (
+        ("max_probability", "rlnMaxValueProbDistribution"),
+        ("log_likelihood", "rlnLogLikeliContribution"),
+        ("n_significant", "rlnNrOfSignificantSamples"),
+        ("group_number", "rlnGroupNumber"),
+    ):
+        assert f"_{label} " in text
+        np.testing.assert_array_equal(read[column], particles[column])

@@ -62,7 +62,11 @@ PARTICLE_FIELDS: tuple[Field, ...] = (
     _OPTICS_GROUP,
     *_CTF,
     Field(column="group_name", labels=("rlnGroupName",), kind="text"),
+    Field(column="group_number", labels=("rlnGroupNumber",), kind="whole"),
     Field(column="norm_correction", labels=("rlnNormCorrection",)),
+    Field(column="log_likelihood", labels=("rlnLogLikeliContribution",)),
+    Field(column="max_probability", labels=("rlnMaxValueProbDistribution",)),
+    Field(column="n_significant", labels=("rlnNrOfSignificantSamples",), kind="whole"),
     Field(column="random_subset", labels=("rlnRandomSubset",), kind="whole"),
     Field(column="tilt_index", labels=("halfmapTiltIndex",), kind="whole"),
     _UID,
@@ -100,9 +104,22 @@ OPTICS_FIELDS: tuple[Field, ...] = (
     Field(column="even_zernike", labels=("rlnEvenZernike",), kind="list"),
     Field(column="magnification_matrix", labels=("rlnMagMat00", "rlnMagMat01", "rlnMagMat10", "rlnMagMat11")),
 )
+CLASS_FIELDS: tuple[Field, ...] = (
+    Field(column="image_name", labels=("rlnReferenceImage",), kind="text"),
+    _CLASS_NUMBER,
+    Field(column="fraction", labels=("rlnClassDistribution",)),
+    Field(column="rotation_accuracy_degrees", labels=("rlnAccuracyRotations",)),
+    Field(column="offset_accuracy_angstrom", labels=("rlnAccuracyTranslationsAngst",)),
+    Field(column="ssnr_resolution_angstrom", labels=("rlnEstimatedResolution",)),
+    Field(column="fourier_completeness", labels=("rlnOverallFourierCompleteness",)),
+    Field(column="prior_offset_angstrom", labels=("rlnClassPriorOffsetX", "rlnClassPriorOffsetY")),
+    Field(column="score", labels=("rlnClassScore",), finite=False),
+    Field(column="n_particles", labels=("halfmapNrParticles",), kind="whole"),
+    Field(column="frc_resolution_angstrom", labels=("halfmapFrcResolution",), finite=False),
+)
 _KNOWN_LABELS = {
     label
-    for fields in (PARTICLE_FIELDS, MICROGRAPH_FIELDS, PICK_FIELDS, OPTICS_FIELDS)
+    for fields in (PARTICLE_FIELDS, MICROGRAPH_FIELDS, PICK_FIELDS, OPTICS_FIELDS, CLASS_FIELDS)
     for field in fields
     for label in field.labels
 }
