@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from scipy.spatial.transform import Rotation
 
-from halfmap.fourier import trilinear
+from halfmap.fourier import multilinear
 from halfmap.fourier.band import FourierBand
 from halfmap.fourier.slices import PaddedGrid
 from halfmap.grid import ImageGrid
@@ -60,11 +60,12 @@ def measure(side: int, n_slices: int, repeats: int) -> list[str]:
         )
 
     def insert_with_torch() -> None:
-        trilinear.insert_slices(*sums["torch"], planes, coordinates, pixels, weights)
+        data, weight = sums["torch"]
+        multilinear.insert_slices(data[None], weight[None], planes, coordinates, pixels[None], weights[None])
 
     extract = {
         "kernel": lambda: slice_extraction.extract_slices(*pairs),
-        "torch": lambda: trilinear.extract_slices(values, planes, coordinates),
+        "torch": lambda: multilinear.extract_slices(values[None], planes, coordinates)[0],
     }
     by_kernel = torch.view_as_complex(torch.from_numpy(extract["kernel"]()))
     apart = {"extract": relative_difference(by_kernel, extract["torch"]())}

@@ -213,11 +213,11 @@ def test_gradients_of_insertion_agree_with_finite_differences() -> None:
 
 @pytest.mark.parametrize("side", [16, 17])
 @pytest.mark.parametrize("padding", [1, 2, 3])
-def test_to_volume_divides_by_the_gridding_correction_once_more(side: int, padding: int) -> None:
+def test_to_reference_divides_by_the_gridding_correction_once_more(side: int, padding: int) -> None:
     grid = ImageGrid.cubic(side, 1.0)
     volume = particle(grid)
     padded = slices.prepare(volume, grid, padding=padding)
-    found = slices.to_volume(padded) * padded.grid.gridding_correction() ** 2
+    found = slices.to_reference(padded) * padded.grid.gridding_correction() ** 2
     # without padding everything is stored; with it, what lies beyond R, the volume's Nyquist, is cut
     assert relative_error(found, volume) < (1e-12 if padding == 1 else 2e-2)
 
@@ -229,7 +229,7 @@ def test_a_volume_is_recovered_from_many_slices() -> None:
     turns = rotations(3000)
     taken = slices.extract(slices.prepare(volume.float(), grid), turns, band)
     data, weight = slices.insert(taken, torch.ones(taken.shape), turns, band, slices.PaddedGrid(grid))
-    recovered = slices.to_volume(
+    recovered = slices.to_reference(
         slices.PaddedTransform(values=data / weight.clamp_min(1e-3), grid=slices.PaddedGrid(grid))
     )
     shell_grid = FourierBand(ImageGrid.square(24, 1.0))

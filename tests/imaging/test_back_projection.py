@@ -3,7 +3,7 @@ import torch
 
 from halfmap import keyed_random
 from halfmap.fourier.band import FourierBand
-from halfmap.fourier.slices import PaddedGrid, PaddedTransform, prepare, to_volume
+from halfmap.fourier.slices import PaddedGrid, PaddedTransform, prepare, to_reference
 from halfmap.geometry.rotations import random_rotations
 from halfmap.geometry.shapes import soft_sphere
 from halfmap.grid import ImageGrid
@@ -75,7 +75,7 @@ def test_volume_is_recovered_from_many_noise_free_projections():
     }
     images = project(padded, rotations, band, **model)
     data, weight = back_project(images, rotations, band, padded.grid, **model)
-    recovered = to_volume(PaddedTransform(values=data / (weight + 1e-2), grid=padded.grid))
+    recovered = to_reference(PaddedTransform(values=data / (weight + 1e-2), grid=padded.grid))
     low = grid.frequencies().norm(dim=-1) < 9 / 72
     low[0, 0, 0] = False
     a, b = grid.rfft(recovered)[low], grid.rfft(volume)[low]

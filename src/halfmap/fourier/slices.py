@@ -1,39 +1,36 @@
-"""Central slices of volumes, and their adjoint: the projection theorem on a padded, gridded transform.
+"""Central slices of references, and their adjoint: the projection theorem on a padded, gridded transform.
 
-This module alone knows the padding and the factors between a volume's transform and its projections'.
+A reference is a volume, whose slices are transforms of its projections, or an image (a class average,
+say), whose slices are transforms of the image turned in its plane. This module alone knows the padding
+and the factors between a reference's transform and its slices.
 """
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from halfmap.errors import InputError, ShapeError
-from halfmap.fourier import trilinear
 from halfmap.fourier.band import FourierBand
 from halfmap.fourier.resample import crop_or_pad
+from halfmap.fourier.slice_functions import Extract, Insert
 from halfmap.grid import ImageGrid
-from halfmap.kernels import slice_extraction, slice_insertion
-from halfmap.tensors import BandValues, Rotations, Volumes
-
-POINTS_PER_THREAD = 20_000
+from halfmap.tensors import BandValues, Images, Rotations, Volumes
 
 
 @dataclass(frozen=True, kw_only=True)
 class PaddedGrid:
-    """The sampling of a cubic volume's transform, finer than its own by the padding.
+    """The sampling of a reference's transform, finer than its own by the padding.
 
     Parameters
     ----------
-    grid : of the volume; cubic.
-    padding : by how many times its side the volume is padded with zeros before its transform.
+    grid : of the reference; square or cubic.
+    padding : by how many times its side the reference is padded with zeros before its transform.
 
     Raises
     ------
     ShapeError
-        The grid is not cubic.
+        The sides of the grid differ.
     InputError
         The padding is less than 1.
     """
@@ -42,15 +39,13 @@ class PaddedGrid:
     padding: int = 2
 
     def __post_init__(self) -> None:
-        if self.grid.ndim != 3:
-            raise ShapeError(f"Slices must be of a cubic volume; got a grid of shape {self.grid.shape}.")
         if self.padding < 1 or int(self.padding) != self.padding:
             raise InputError(f"Padding must be a whole number of at least 1; got {self.padding}; 2 is usual.")
         _ = self.grid.side
 
     @property
     def padded_side(self) -> int:
-        """Side of the padded volume."""
+        """Side of the padded reference."""
         return self.grid.side * self.padding
 
     @property
@@ -59,25 +54,25 @@ class PaddedGrid:
         return self.padding * (self.grid.side // 2) - self.padding // 2
 
     @property
-    def shape(self) -> tuple[int, int, int]:
-        """Shape of the stored half volume, (2R + 1, 2R + 1, R + 1)."""
-        return (2 * self.radius + 1, 2 * self.radius + 1, self.radius + 1)
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the stored half transform, (2R + 1, R + 1) of an image, (2R + 1, 2R + 1, R + 1) of a volume."""
+        return (*(2 * self.radius + 1,) * (self.grid.ndim - 1), self.radius + 1)
 
     @property
     def slice_scale(self) -> float:
-        """What the padded volume's transform is multiplied by to be that of projections.
+        """What the padded reference's transform is multiplied by to be that of slices.
 
-        A projection sums over z: it is n times the volume's transform, which padding has divided by
-        padding³.
+        Padding has divided it by padding per axis. A projection sums over z besides, so it is n times
+        the volume's transform; the slice of an image is its transform.
         """
-        return float(self.grid.side * self.padding**3)
+        return float(self.grid.side ** (self.grid.ndim - 2) * self.padding**self.grid.ndim)
 
     def coordinates(self, band: FourierBand) -> Tensor:
-        """Return the band's coefficients in wave numbers of the padded volume, float64, shape (K, 2)."""
+        """Return the band's coefficients in wave numbers of the padded reference, float64, shape (K, 2)."""
         return band.frequencies * (self.padded_side * self.grid.pixel_size_angstrom)
 
     def field_scale(self, band: FourierBand) -> float:
-        """Return what slices are multiplied by where the images cover another field than the volume.
+        """Return what slices are multiplied by where the images cover another field than the reference.
 
         A coefficient is a mean over the field, so that of a wider image is smaller: (n a / n' a')².
         """
@@ -85,27 +80,29 @@ class PaddedGrid:
         return (field_angstrom / (band.grid.side * band.grid.pixel_size_angstrom)) ** 2
 
     def gridding_correction(self, *, device: torch.device | str = "cpu") -> Tensor:
-        """Return what linear interpolation multiplies the volume by, float64, shape ``grid.shape``.
+        """Return what linear interpolation multiplies the reference by, float64, shape ``grid.shape``.
 
         Notes
         -----
-        Interpolating a transform between samples 1/P apart multiplies the volume by the product of
+        Interpolating a transform between samples 1/P apart multiplies the reference by the product of
         sinc²(x / P) over the axes, P the padded side and x in voxels.
         """
         x = (torch.arange(self.grid.side, dtype=torch.float64, device=device) - self.grid.side // 2) / self.padded_side
-        one = torch.special.sinc(x).square()
-        return one[:, None, None] * one[:, None] * one
+        one = correction = torch.special.sinc(x).square()
+        for _ in range(self.grid.ndim - 1):
+            correction = correction[..., None] * one
+        return correction
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PaddedTransform:
-    """A volume made ready for slices.
+    """References made ready for slices: one volume, or any number of images.
 
     Parameters
     ----------
-    values : complex, shape ``grid.shape``
-        On the scale of slices, at wave numbers from -R to R along z and y and from 0 to R along x, DC
-        at (R, R, 0). Coefficients at kx = 0 are stored beside their conjugate mates.
+    values : complex, shape ``grid.shape`` of a volume, (..., *grid.shape) of images
+        On the scale of slices, at wave numbers from -R to R along (z and) y and from 0 to R along x, DC
+        at (R, ..., 0). Coefficients at kx = 0 are stored beside their conjugate mates.
     grid : what they sample.
 
     Raises
@@ -118,29 +115,29 @@ class PaddedTransform:
     grid: PaddedGrid
 
     def __post_init__(self) -> None:
-        if tuple(self.values.shape) != self.grid.shape:
-            raise ShapeError(
-                f"A padded transform must have shape {self.grid.shape}; got shape {tuple(self.values.shape)}."
-            )
+        shape = self.grid.shape
+        stored = self.values.shape if len(shape) == 3 else self.values.shape[-len(shape) :]
+        if tuple(stored) != shape:
+            raise ShapeError(f"A padded transform must have shape {shape}; got shape {tuple(self.values.shape)}.")
 
     def to(self, device: torch.device | str) -> "PaddedTransform":
         """Return the transform on another device."""
         return PaddedTransform(values=self.values.to(device), grid=self.grid)
 
 
-def prepare(volume: Volumes, grid: ImageGrid, padding: int = 2) -> PaddedTransform:
-    """Transform a volume for taking slices.
+def prepare(references: Volumes | Images, grid: ImageGrid, padding: int = 2) -> PaddedTransform:
+    """Transform references for taking slices.
 
     Parameters
     ----------
-    volume : real, shape (z, y, x) of one volume; any device.
-    grid : cubic.
+    references : real, shape (z, y, x) of one volume or (..., y, x) of images; any device.
+    grid : of the references; cubic or square.
     padding : finer sampling of the transform; errors of slices fall roughly with its square, memory
-        grows with its cube.
+        grows with its cube (of images: with its square).
 
     Returns
     -------
-    `PaddedTransform`. Differentiable in the volume.
+    `PaddedTransform`. Differentiable in the references.
 
     Raises
     ------
@@ -149,22 +146,23 @@ def prepare(volume: Volumes, grid: ImageGrid, padding: int = 2) -> PaddedTransfo
 
     Notes
     -----
-    The volume is divided by the gridding correction, sinc² along each axis, before it is padded.
+    The reference is divided by the gridding correction, sinc² along each axis, before it is padded.
     """
     padded = PaddedGrid(grid, padding=padding)
-    if volume.ndim != 3:
-        raise ShapeError(f"One volume must have three axes; got shape {tuple(volume.shape)}; prepare them in turn.")
-    grid.check(volume, "volume")
-    corrected = volume / padded.gridding_correction(device=volume.device).to(volume.dtype)
+    if grid.ndim == 3 and references.ndim != 3:
+        raise ShapeError(f"One volume must have three axes; got shape {tuple(references.shape)}; prepare them in turn.")
+    grid.check(references, "references")
+    corrected = references / padded.gridding_correction(device=references.device).to(references.dtype)
     large, large_grid = crop_or_pad(corrected, grid, padded.padded_side)
-    transform = large_grid.rfft(large)
-    rows = _stored_rows(padded, volume.device)
-    values = transform[..., : padded.radius + 1].index_select(0, rows).index_select(1, rows)
-    return PaddedTransform(values=values * padded.slice_scale, grid=padded)
+    transform = large_grid.rfft(large)[..., : padded.radius + 1]
+    rows = _stored_rows(padded, references.device)
+    for axis in range(-grid.ndim, -1):
+        transform = transform.index_select(axis, rows)
+    return PaddedTransform(values=transform * padded.slice_scale, grid=padded)
 
 
-def to_volume(padded: PaddedTransform) -> Volumes:
-    """Return the volume whose slices were inserted.
+def to_reference(padded: PaddedTransform) -> Volumes | Images:
+    """Return the references whose slices were inserted.
 
     Parameters
     ----------
@@ -172,44 +170,40 @@ def to_volume(padded: PaddedTransform) -> Volumes:
 
     Returns
     -------
-    Real, shape (z, y, x). Differentiable in the values.
+    Real, shape (z, y, x) of a volume, (..., y, x) of images. Differentiable in the values.
 
     Notes
     -----
-    Not the inverse of `prepare`: a mean of slice values with linear weights multiplies the volume by
+    Not the inverse of `prepare`: a mean of slice values with linear weights multiplies the reference by
     the gridding correction just as interpolation does, so here, too, it is divided by it.
     """
-    grid = padded.grid
-    large_grid = grid.grid.with_shape((grid.padded_side,) * 3)
-    rows = _stored_rows(grid, padded.values.device)
+    grid, values = padded.grid, padded.values
     # without padding, -R and R are one frequency of an even side
     share = 0.5 if 2 * grid.radius == grid.padded_side else 1.0
-    weight = torch.ones(len(rows), dtype=torch.float64, device=rows.device)
+    weight = torch.ones(2 * grid.radius + 1, dtype=values.real.dtype, device=values.device)
     weight[0] = weight[-1] = share
-    values = padded.values * (weight[:, None, None] * weight[:, None] / grid.slice_scale).to(padded.values.real.dtype)
-    side, columns = grid.padded_side, large_grid.rfft_shape[-1]
-    transform = values.new_zeros((side, len(rows), grid.radius + 1)).index_add(0, rows, values)
-    transform = values.new_zeros((side, side, grid.radius + 1)).index_add(1, rows, transform)
-    transform = torch.nn.functional.pad(transform, (0, columns - grid.radius - 1))
-    volume, _ = crop_or_pad(large_grid.irfft(transform), large_grid, grid.grid.shape)
-    return volume / grid.gridding_correction(device=volume.device).to(volume.dtype)
+    for axis in range(1, grid.grid.ndim):
+        values = values * weight.reshape(-1, *(1,) * axis)
+    return _in_space(values, grid) / grid.slice_scale
 
 
 def extract(padded: PaddedTransform, rotations: Rotations, band: FourierBand) -> BandValues:
-    """Take central slices: the transforms of the projections along z of the rotated volume.
+    """Take central slices: transforms of the projections along z of the rotated volume, or of turned images.
 
     Parameters
     ----------
-    padded : of `prepare`.
-    rotations : float64, shape (..., 3, 3): a point v of the volume lies at (A v)_xy in the projection.
-        Any finite matrix is allowed, so that a magnification can be folded in.
-    band : of the projections, whose pixel size may differ from the volume's.
+    padded : of `prepare`; a volume, or images of any leading shape.
+    rotations : float64, shape (..., 3, 3): a point v of the reference lies at (A v)_xy in the slice.
+        Any finite matrix is allowed, so that a magnification can be folded in. Of images only the upper
+        left 2 by 2 block counts, their rotation in the plane.
+    band : of the slices, whose pixel size may differ from the reference's.
 
     Returns
     -------
-    Complex, shape (..., K), on the scale of `ImageGrid.rfft` of the sum over the volume's voxels along
-    z, sampled on the band's grid. Coefficients beyond the stored range are zero. Differentiable in the
-    values of ``padded`` (as those of a real volume) and in the rotations, once.
+    Complex, shape (..., K) of a volume, (*leading shape of the images, ..., K) of images: each of them
+    at each rotation. On the scale of `ImageGrid.rfft` of the sum over the volume's voxels along z, or
+    of the turned image, sampled on the band's grid. Coefficients beyond the stored range are zero.
+    Differentiable in the values of ``padded`` (as those of real references) and in the rotations, once.
 
     Raises
     ------
@@ -220,39 +214,42 @@ def extract(padded: PaddedTransform, rotations: Rotations, band: FourierBand) ->
 
     Notes
     -----
-    Coefficient k is the volume's at Aᵀ (kx, ky, 0), interpolated linearly between the eight neighbours.
-    On a CPU in single precision a compiled kernel does it, else plain tensor operations.
+    Coefficient k is the reference's at Aᵀ (kx, ky, 0), interpolated linearly between the neighbours,
+    eight in a volume and four in an image. On a CPU in single precision a compiled kernel does it, else
+    plain tensor operations.
 
     References
     ----------
     Bracewell 1956, Aust. J. Phys. 9, 198, for the theorem; Jackson et al. 1991, IEEE Trans. Med.
     Imaging 10, 473, for the gridding correction.
     """
-    planes = _planes(rotations, padded.values.device)
+    shape = padded.grid.shape
+    leading = padded.values.shape[: -len(shape)]
+    planes = _planes(rotations, padded.grid, padded.values.device)
     coordinates = padded.grid.coordinates(band).to(padded.values.device)
-    slices = _Extract.apply(padded.values, planes, coordinates)
+    slices = Extract.apply(padded.values.reshape(-1, *shape), planes, coordinates)
     scale = padded.grid.field_scale(band)
     slices = slices if scale == 1.0 else slices * scale
-    return slices.reshape(*rotations.shape[:-2], len(band))
+    return slices.reshape(*leading, *rotations.shape[:-2], len(band))
 
 
 def insert(
     values: BandValues, weights: Tensor | None, rotations: Rotations, band: FourierBand, grid: PaddedGrid
 ) -> tuple[Tensor, Tensor]:
-    """Add slices into a volume's transform: the adjoint of `extract`.
+    """Add slices into references' transforms: the adjoint of `extract`.
 
     Parameters
     ----------
-    values : complex, shape (..., K).
-    weights : real, shape (..., K), spread like the values; None leaves them out.
+    values : complex, shape (..., K) into a volume, (*leading shape, ..., K) into images.
+    weights : real, of the values' shape, spread like them; None leaves them out.
     rotations : float64, shape (..., 3, 3).
     band : of the slices.
-    grid : of the transform that they go to.
+    grid : of the transforms that they go to.
 
     Returns
     -------
-    data : complex, shape ``grid.shape``, of `PaddedTransform.values`.
-    weight : real, shape ``grid.shape``; of shape (0,) without weights.
+    data : complex, shape (*leading shape, *grid.shape), of `PaddedTransform.values`.
+    weight : real, of the same shape; of shape (0,) without weights.
         Differentiable in ``values`` and ``rotations``, once; not in ``weights``.
 
     Raises
@@ -265,146 +262,84 @@ def insert(
     Notes
     -----
     Both mates on kx = 0 receive what falls on either. Adjointness: Re Σ over the band of b* extract(V)
-    equals Re Σ over the half volume of insert(b)* V, where kx = 0 counts one half because it is stored
-    twice. Sums are formed in the order of the slices, whatever the number of threads of a CPU.
+    equals Re Σ over the half transform of insert(b)* V, where kx = 0 counts one half because it is
+    stored twice. Sums are formed in the order of the slices, whatever the number of threads of a CPU.
     """
     expected = (*rotations.shape[:-2], len(band))
+    n_leading = max(0, values.ndim - len(expected)) if grid.grid.ndim == 2 else 0
+    leading = tuple(values.shape[:n_leading])
+    expected = (*leading, *expected)
     if tuple(values.shape) != expected or (weights is not None and tuple(weights.shape) != expected):
         shapes = tuple(values.shape), None if weights is None else tuple(weights.shape)
         raise ShapeError(f"Values and weights must have shape {expected}; got {shapes[0]} and {shapes[1]}.")
-    planes = _planes(rotations, values.device)
+    planes = _planes(rotations, grid, values.device)
     coordinates = grid.coordinates(band).to(values.device)
     real = values.real.dtype
+    flat_shape = (-1, len(planes), len(band))
     if weights is None:
         weights = torch.empty(0, dtype=real, device=values.device)
     elif weights.requires_grad:
         raise InputError("Weights of an insertion must not ask for gradients; got some that do; detach them.")
-    flat_weights = weights.to(values.device, real).reshape(-1, len(band)) if weights.numel() else weights
+    else:
+        weights = weights.to(values.device, real).reshape(flat_shape)
     scale = grid.field_scale(band)
-    values = values if scale == 1.0 else values * scale
-    data, weight = _Insert.apply(values.reshape(-1, len(band)), flat_weights, planes, coordinates, grid)
-    return data, weight
+    values = (values if scale == 1.0 else values * scale).reshape(flat_shape)
+    data, weight = Insert.apply(values, weights, planes, coordinates, (len(values), *grid.shape))
+    shape = (*leading, *grid.shape)
+    return data.reshape(shape), weight.reshape(shape) if weight.numel() else weight
 
 
-class _Extract(torch.autograd.Function):
-    """Slices of a half volume; its derivative by the values is insertion."""
+def adjoint(values: BandValues, rotations: Rotations, band: FourierBand, grid: PaddedGrid) -> Volumes | Images:
+    """Add slices into references, in space: the transpose of `prepare` followed by `extract`.
 
-    @staticmethod
-    def forward(ctx: Any, values: Tensor, planes: Tensor, coordinates: Tensor) -> Tensor:
-        ctx.save_for_backward(values, planes, coordinates)
-        return _extract(values, planes, coordinates)
+    Parameters
+    ----------
+    values, rotations, band, grid : as for `insert`.
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
-        values, planes, coordinates = ctx.saved_tensors
-        by_values = by_planes = None
-        gradient = gradient.resolve_conj()
-        if ctx.needs_input_grad[0]:
-            empty = torch.empty(0, dtype=values.real.dtype, device=values.device)
-            by_values, _ = _insert(gradient, empty, planes, coordinates, values.shape)
-            by_values[..., 0] /= 2  # of a coefficient and its mate, stored both
-        if ctx.needs_input_grad[1]:
-            by_planes = _plane_gradient(values, planes, coordinates, gradient)
-        return by_values, by_planes, None
+    Returns
+    -------
+    Real, shape (z, y, x) of a volume, (*leading shape, y, x) of images. Differentiable in ``values``
+    and ``rotations``, once.
 
+    Raises
+    ------
+    ShapeError, InputError
+        See `insert`.
 
-class _Insert(torch.autograd.Function):
-    """Insertion into a half volume; its derivative by the values is slices."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, values: Tensor, weights: Tensor, planes: Tensor, coordinates: Tensor, grid: PaddedGrid
-    ) -> tuple[Tensor, Tensor]:
-        ctx.save_for_backward(values, planes, coordinates)
-        data, weight = _insert(values.resolve_conj(), weights, planes, coordinates, grid.shape)
-        ctx.mark_non_differentiable(weight)
-        return data, weight
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor | None, None, Tensor | None, None, None]:
-        values, planes, coordinates = ctx.saved_tensors
-        both = gradient.resolve_conj().clone()
-        _add_mates(both)
-        by_values = _extract(both, planes, coordinates) if ctx.needs_input_grad[0] else None
-        by_planes = _plane_gradient(both, planes, coordinates, values) if ctx.needs_input_grad[2] else None
-        return by_values, None, by_planes, None, None
+    Notes
+    -----
+    For every V, Re Σ over the band of values* extract(prepare(V)) equals Σ over the voxels of the
+    result times V, to rounding: this is the derivative of a function of slices by the reference.
+    """
+    data, _ = insert(values, None, rotations, band, grid)
+    # the inverse transform counts a coefficient with its mate, which is once too often, and the last
+    # column of an even side alone
+    weight = torch.full((grid.radius + 1,), 0.5, dtype=data.real.dtype, device=data.device)
+    if 2 * grid.radius == grid.padded_side:
+        weight[-1] = 1.0
+    return _in_space(data * weight, grid) * (grid.slice_scale / grid.padded_side**grid.grid.ndim)
 
 
-def _planes(rotations: Rotations, device: torch.device) -> Tensor:
+def _in_space(values: Tensor, padded: PaddedGrid) -> Tensor:
+    """Invert a stored transform, crop it and divide it by the gridding correction; equal frequencies add up."""
+    large_grid = padded.grid.with_shape((padded.padded_side,) * padded.grid.ndim)
+    rows = _stored_rows(padded, values.device)
+    for axis in range(-padded.grid.ndim, -1):
+        shape = list(values.shape)
+        shape[axis] = padded.padded_side
+        values = values.new_zeros(shape).index_add(axis, rows, values)
+    transform = torch.nn.functional.pad(values, (0, large_grid.rfft_shape[-1] - padded.radius - 1))
+    reference, _ = crop_or_pad(large_grid.irfft(transform), large_grid, padded.grid.shape)
+    return reference / padded.gridding_correction(device=reference.device).to(reference.dtype)
+
+
+def _planes(rotations: Rotations, padded: PaddedGrid, device: torch.device) -> Tensor:
     if tuple(rotations.shape[-2:]) != (3, 3):
         raise ShapeError(f"Rotations must have shape (..., 3, 3); got shape {tuple(rotations.shape)}.")
     if not bool(torch.isfinite(rotations).all()):
         raise InputError("Rotations must be finite; got some that are not; check the angles they come from.")
-    return rotations.to(device, torch.float64).reshape(-1, 3, 3)[:, :2].contiguous()
+    return rotations.to(device, torch.float64).reshape(-1, 3, 3)[:, :2, : padded.grid.ndim].contiguous()
 
 
 def _stored_rows(padded: PaddedGrid, device: torch.device) -> Tensor:
     return torch.arange(-padded.radius, padded.radius + 1, device=device) % padded.padded_side
-
-
-def _add_mates(volume: Tensor) -> None:
-    """Give both mates on kx = 0 the sum of either, in place."""
-    volume[..., 0] = volume[..., 0] + volume[..., 0].flip(0, 1).conj()
-
-
-def _has_kernel(values: Tensor) -> bool:
-    return values.device.type == "cpu" and values.dtype == torch.complex64
-
-
-def _extract(values: Tensor, planes: Tensor, coordinates: Tensor) -> Tensor:
-    if not _has_kernel(values):
-        return trilinear.extract_slices(values, planes, coordinates)
-    slices = slice_extraction.extract_slices(
-        _numpy(values), _numpy(planes), _numpy(coordinates), n_threads=_n_threads(planes, coordinates)
-    )
-    return torch.view_as_complex(torch.from_numpy(slices))
-
-
-def _insert(
-    values: Tensor, weights: Tensor, planes: Tensor, coordinates: Tensor, shape: tuple[int, ...]
-) -> tuple[Tensor, Tensor]:
-    data = torch.zeros(shape, dtype=values.dtype, device=values.device)
-    weight = torch.zeros(shape if weights.numel() else (0,), dtype=values.real.dtype, device=values.device)
-    if _has_kernel(values):
-        slice_insertion.insert_slices(
-            _numpy(data),
-            _numpy(weight),
-            _numpy(planes),
-            _numpy(coordinates),
-            _numpy(values),
-            _numpy(weights),
-            n_threads=_n_threads(planes, coordinates),
-        )
-    else:
-        trilinear.insert_slices(data, weight, planes, coordinates, values, weights)
-    _add_mates(data)
-    if weights.numel():
-        _add_mates(weight)
-    return data, weight
-
-
-def _plane_gradient(values: Tensor, planes: Tensor, coordinates: Tensor, gradient: Tensor) -> Tensor:
-    if not _has_kernel(values):
-        return trilinear.plane_gradient(values, planes, coordinates, gradient)
-    return torch.from_numpy(
-        slice_extraction.plane_gradient(
-            _numpy(values),
-            _numpy(planes),
-            _numpy(coordinates),
-            _numpy(gradient),
-            n_threads=_n_threads(planes, coordinates),
-        )
-    )
-
-
-def _n_threads(planes: Tensor, coordinates: Tensor) -> int:
-    """Return how many threads pay: a part must outlast the start of its thread."""
-    return max(1, min(torch.get_num_threads(), len(planes) * len(coordinates) // POINTS_PER_THREAD))
-
-
-def _numpy(tensor: Tensor) -> Any:
-    """View a contiguous tensor as an array, complex numbers as pairs."""
-    detached = tensor.detach()
-    return (torch.view_as_real(detached) if detached.is_complex() else detached).contiguous().numpy()

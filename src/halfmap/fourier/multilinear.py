@@ -1,0 +1,140 @@
+"""Slices in plain tensor operations: the path of accelerators, and what the kernels are tested against.
+
+One mechanism serves references of d = 2 and 3 axes. Arguments that the functions share, on one device:
+
+values : complex, shape (C, 2R + 1, ..., R + 1) with d axes after the first
+    Transforms of C references at wave numbers from -R to R, along x from 0 to R.
+planes : float64, shape (N, 2, d)
+    Point (kx, ky) of slice n lies at kx · row 0 + ky · row 1.
+coordinates : float64, shape (K, 2)
+    (kx, ky) of the points of a slice, in wave numbers of the reference.
+
+Points at a radius of R or more count as zero.
+"""
+
+from collections.abc import Iterator
+from itertools import product
+
+import torch
+from torch import Tensor
+
+POINTS_AT_ONCE = {"cpu": 1 << 15}
+"""Points of a chunk by device type: temporaries stay in a cache on a CPU and fill an accelerator."""
+
+
+def extract_slices(values: Tensor, planes: Tensor, coordinates: Tensor) -> Tensor:
+    """Interpolate slices of all references, the same ones of each.
+
+    Returns
+    -------
+    Complex, shape (C, N, K), dtype of ``values``.
+    """
+    flat = values.flatten(1)
+    slices = torch.empty((len(values), len(planes), len(coordinates)), dtype=values.dtype, device=values.device)
+    for share in _chunks(planes, coordinates, len(values)):
+        cell, fraction, sign = _locate(planes[share], coordinates, values)
+        total = torch.zeros_like(slices[:, share])
+        for _, offset, weight in _corners(fraction, values):
+            total += weight * flat[:, cell + offset]
+        slices[:, share] = _turned(total, sign)
+    return slices
+
+
+def insert_slices(
+    data: Tensor, weight: Tensor, planes: Tensor, coordinates: Tensor, values: Tensor, weights: Tensor
+) -> None:
+    """Add slices, complex (C, N, K), and real weights to transforms in place; empty weights are left out.
+
+    Parameters
+    ----------
+    data, weight : shape of ``values`` above; or ``weight`` of size 0.
+
+    Notes
+    -----
+    On accelerators sums are formed in any order.
+    """
+    flat = torch.view_as_real(data).flatten(1, -2)
+    for share in _chunks(planes, coordinates, len(data)):
+        cell, fraction, sign = _locate(planes[share], coordinates, data)
+        turned = torch.view_as_real(_turned(values[:, share], sign).resolve_conj())
+        for _, offset, corner in _corners(fraction, data):
+            at = (cell + offset).reshape(-1)
+            flat.index_add_(1, at, (corner[..., None] * turned).flatten(1, 2))
+            if weight.numel():
+                shares = (corner * sign.abs()) * weights[:, share]
+                weight.flatten(1).index_add_(1, at, shares.flatten(1))
+
+
+def plane_gradient(values: Tensor, planes: Tensor, coordinates: Tensor, gradients: Tensor) -> Tensor:
+    """Differentiate a function of the slices by their planes.
+
+    Parameters
+    ----------
+    gradients : complex, shape (C, N, K): derivative by the real part + i derivative by the imaginary part.
+
+    Returns
+    -------
+    float64, shape (N, 2, d).
+    """
+    flat = values.flatten(1)
+    result = torch.empty(planes.shape, dtype=torch.float64, device=values.device)
+    for share in _chunks(planes, coordinates, len(values)):
+        cell, fraction, sign = _locate(planes[share], coordinates, values)
+        turned = _turned(gradients[:, share], sign) * sign
+        slopes = torch.zeros_like(fraction)
+        for upper, offset, _ in _corners(fraction, values):
+            read = flat[:, cell + offset]
+            change = (turned.real * read.real + turned.imag * read.imag).sum(0)
+            for axis in range(len(slopes)):
+                others = torch.ones_like(change)
+                for other in range(len(slopes)):
+                    if other != axis:
+                        others = others * (fraction[other] if upper[other] else 1 - fraction[other])
+                slopes[axis] += change * others * (1 if upper[axis] else -1)
+        result[share] = torch.einsum("dnk,ki->nid", slopes.to(torch.float64), coordinates)
+    return result
+
+
+def _chunks(planes: Tensor, coordinates: Tensor, n_references: int) -> Iterator[slice]:
+    size = max(1, POINTS_AT_ONCE.get(planes.device.type, 1 << 24) // max(1, len(coordinates) * n_references))
+    return (slice(start, start + size) for start in range(0, len(planes), size))
+
+
+def _locate(planes: Tensor, coordinates: Tensor, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the flat index of each point's cell (n, K), the fractions (d, n, K), x first, and the signs (n, K)."""
+    radius = like.shape[-1] - 1
+    points = torch.einsum("nid,ki->dnk", planes, coordinates)
+    sign = torch.where(points[0] >= 0, 1.0, -1.0)
+    inside = points.square().sum(0) < (radius - 1e-6) ** 2
+    sign = torch.where(inside, sign, torch.zeros_like(sign)).to(points.dtype)
+    points = points * sign
+    points[1:] += radius
+    corner = points.floor()
+    strides = torch.tensor(_strides(like), device=points.device)
+    cell = (corner.to(torch.int64) * strides[:, None, None]).sum(0)
+    real = torch.zeros((), dtype=like.dtype).real.dtype
+    return cell, (points - corner).to(real), sign.to(real)
+
+
+def _strides(like: Tensor) -> list[int]:
+    """Return the steps of the flat index along x, y (and z)."""
+    strides = [1]
+    for side in reversed(like.shape[2:]):
+        strides.append(strides[-1] * side)
+    return strides
+
+
+def _corners(fraction: Tensor, like: Tensor) -> Iterator[tuple[tuple[int, ...], int, Tensor]]:
+    """Yield the corners of the cells: 0 or 1 along x, y (and z), offset of the flat index, and weight (n, K)."""
+    strides = _strides(like)
+    for backwards in product((0, 1), repeat=len(fraction)):
+        upper = backwards[::-1]
+        weight = torch.ones_like(fraction[0])
+        for axis in reversed(range(len(fraction))):
+            weight = weight * (fraction[axis] if upper[axis] else 1 - fraction[axis])
+        yield upper, sum(up * stride for up, stride in zip(upper, strides, strict=True)), weight
+
+
+def _turned(values: Tensor, sign: Tensor) -> Tensor:
+    """Conjugate what belongs to a mate, and clear what lies beyond the range."""
+    return torch.complex(values.real * sign.abs(), values.imag * sign)
