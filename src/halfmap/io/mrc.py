@@ -295,7 +295,7 @@ class StackSource:
         self._file_of = np.empty(len(names), dtype=np.int32)
         self._section_of = np.empty(len(names), dtype=np.int64)
         for place, name in enumerate(names):
-            section, file_name = _split_name(name)
+            section, file_name = split_image_name(name)
             self._file_of[place] = numbers.setdefault(file_name, len(numbers))
             self._section_of[place] = section
         self._headers = [read_header(Path(root) / file_name) for file_name in numbers]
@@ -383,8 +383,14 @@ def _write_whole(
         stream.write(stored.data)
 
 
-def _split_name(name: str) -> tuple[int, str]:
-    """Return the 0-based section and the file of ``000123@file``, or of the name of a single image."""
+def split_image_name(name: str) -> tuple[int, str]:
+    """Return the 0-based section and the file of ``000123@file``, or of the name of a single image.
+
+    Raises
+    ------
+    InputError
+        What stands before the ``@`` is no number from 1.
+    """
     number, at, file_name = name.rpartition("@")
     if not at:
         return 0, name

@@ -182,6 +182,7 @@ def new_header(
     float16: bool,
     is_volume: bool,
     statistics: tuple[float, float, float, float],
+    n_extended_bytes: int = 0,
 ) -> bytes:
     """Return the header of a little-endian file of mode 2, or 12 for float16.
 
@@ -192,6 +193,7 @@ def new_header(
     float16 : whether the values are half precision.
     is_volume : space group 1 and a cell along z; else space group 0 and one section in the cell.
     statistics : minimum, maximum, mean and rms deviation of all values.
+    n_extended_bytes : of the extended header that the writer puts behind it.
     """
     words = np.zeros((), dtype=HEADER_DTYPE.newbyteorder("<"))
     sampling = (shape[2], shape[1], shape[0] if is_volume else 1)
@@ -205,6 +207,7 @@ def new_header(
     words["mapc"], words["mapr"], words["maps"] = 1, 2, 3
     words["dmin"], words["dmax"], words["dmean"], words["rms"] = statistics
     words["ispg"] = VOLUME_SPACE_GROUP if is_volume else STACK_SPACE_GROUP
+    words["nsymbt"] = n_extended_bytes
     words["nversion"] = 20141
     words["map"] = b"MAP "
     words["machst"] = (68, 68, 0, 0)

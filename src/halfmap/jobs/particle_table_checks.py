@@ -1,0 +1,173 @@
+"""What a particle table must say before its images are read: CTF, mask, number of classes."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from halfmap.data.particles import ParticleSet
+from halfmap.errors import InconsistentDataError, InputError
+from halfmap.grid import ImageGrid
+
+_IN_MICROMETRES_BELOW = 10.0
+_LARGEST_DEFOCUS_ANGSTROM = 1e6
+_LEAST_VOLTAGE_KV, _LARGEST_VOLTAGE_KV = 10.0, 5000.0
+
+
+def check_has_images(path: Path, particles: ParticleSet) -> None:
+    """Refuse a table without rows or without image names.
+
+    Raises
+    ------
+    InputError
+        There are no particles.
+    InconsistentDataError
+        They have no images.
+    """
+    if not len(particles):
+        raise InputError(f"{path} must list particles; got none; choose a file with rows.")
+    if "image_name" not in particles:
+        raise InconsistentDataError(
+            f"{path} must have the column _rlnImageName; got none; extract the particles first, or choose the table of "
+            "their images."
+        )
+
+
+def check_classes(n_classes: int | None, n_particles: int) -> None:
+    """Refuse more classes than particles.
+
+    Raises
+    ------
+    InputError
+        There are.
+    """
+    if n_classes is not None and n_classes > n_particles:
+        raise InputError(
+            f"--classes must not exceed the number of particles; got {n_classes} classes for {n_particles} particles; "
+            "ask for fewer classes, a hundred particles or more for each."
+        )
+
+
+def check_mask(mask_diameter_angstrom: float, grids: Mapping[int, ImageGrid]) -> None:
+    """Refuse a mask that does not fit into the images.
+
+    Parameters
+    ----------
+    mask_diameter_angstrom : of the circular mask.
+    grids : group number → grid of its images.
+
+    Raises
+    ------
+    InputError
+        The mask is wider than the box of a group.
+    """
+    group, grid = min(grids.items(), key=lambda item: _width(item[1]))
+    if mask_diameter_angstrom > _width(grid):
+        raise InputError(
+            f"--mask-diameter must not exceed the box; got {mask_diameter_angstrom:g} Å for images of {grid.side} px "
+            f"of {grid.pixel_size_angstrom:.5g} Å in optics group {group}; choose at most {_floor(_width(grid))} Å, "
+            "or extract larger images."
+        )
+
+
+def _width(grid: ImageGrid) -> float:
+    return grid.side * grid.pixel_size_angstrom
+
+
+def _floor(width: float) -> str:
+    return f"{np.floor(width * 10 + 1e-6) / 10:g}"
+
+
+def check_ctf(path: Path, particles: ParticleSet) -> tuple[str, ...]:
+    """Look whether the CTF of every particle is known, in the right units.
+
+    Parameters
+    ----------
+    path : the table's file, to be named.
+    particles : the table.
+
+    Returns
+    -------
+    What is odd but possible, a sentence each.
+
+    Raises
+    ------
+    InconsistentDataError
+        A column is missing or holds what no microscope has.
+    """
+    _check_columns(path, particles)
+    used = particles.optics.only(np.unique(particles["optics_group"]))
+    return (*_check_defocus(path, particles), *_check_optics(path, used.numbers, used.columns))
+
+
+def _check_columns(path: Path, particles: ParticleSet) -> None:
+    wanted = (
+        ("defocus_u_angstrom", "rlnDefocusU", particles),
+        ("defocus_v_angstrom", "rlnDefocusV", particles),
+        ("voltage_kv", "rlnVoltage", particles.optics),
+        ("spherical_aberration_mm", "rlnSphericalAberration", particles.optics),
+        ("amplitude_contrast", "rlnAmplitudeContrast", particles.optics),
+    )
+    missing = [f"_{label}" for column, label, table in wanted if column not in table]
+    if missing:
+        raise InconsistentDataError(
+            f"{path} must have the columns of the CTF; got no {', '.join(missing)}; add them, or leave the CTF "
+            "uncorrected with --no-ctf."
+        )
+
+
+def _check_defocus(path: Path, particles: ParticleSet) -> list[str]:
+    low, high = particles["defocus_u_angstrom"], particles["defocus_v_angstrom"]
+    mean = (low + high) / 2
+    largest, typical = float(np.abs(mean).max()), float(np.median(np.abs(mean)))
+    remedy = "correct _rlnDefocusU and _rlnDefocusV, or leave the CTF uncorrected with --no-ctf"
+    if largest == 0:
+        raise InconsistentDataError(f"The defocus of the particles of {path} must not be 0; got 0 for all; {remedy}.")
+    if largest < _IN_MICROMETRES_BELOW:
+        raise InconsistentDataError(
+            f"The defocus of the particles of {path} must be in Å; got at most {largest:g}, which looks like µm; "
+            "multiply _rlnDefocusU and _rlnDefocusV by 10000."
+        )
+    if typical > _LARGEST_DEFOCUS_ANGSTROM:
+        raise InconsistentDataError(
+            f"The defocus of the particles of {path} must be in Å and below 100 µm; got a median of {typical:g} Å; "
+            f"{remedy}."
+        )
+    odd = (mean <= 0) | (mean > _LARGEST_DEFOCUS_ANGSTROM)
+    if not odd.any():
+        return []
+    return [
+        f"The defocus of particles should lie between 0 and 100 µm; got {mean[odd].min():g} to {mean[odd].max():g} Å "
+        f"for {int(odd.sum())} of {len(mean)} particles of {path}; remove them with `halfmap select values` if that is "
+        "a failed fit."
+    ]
+
+
+def _check_optics(path: Path, numbers: NDArray[np.int64], columns: Mapping[str, NDArray]) -> list[str]:
+    warnings = []
+    for row, number in enumerate(numbers.tolist()):
+        voltage = float(columns["voltage_kv"][row])
+        if not _LEAST_VOLTAGE_KV <= voltage <= _LARGEST_VOLTAGE_KV:
+            raise InconsistentDataError(
+                f"The voltage of optics group {number} of {path} must be in kV, such as 300; got {voltage:g}; correct "
+                "_rlnVoltage."
+            )
+        contrast = float(columns["amplitude_contrast"][row])
+        if not 0 <= contrast < 1:
+            raise InconsistentDataError(
+                f"The amplitude contrast of optics group {number} of {path} must be from 0 to 1, such as 0.1; got "
+                f"{contrast:g}; correct _rlnAmplitudeContrast."
+            )
+        aberration = float(columns["spherical_aberration_mm"][row])
+        if aberration < 0 or aberration > 100:
+            raise InconsistentDataError(
+                f"The spherical aberration of optics group {number} of {path} must be in mm, such as 2.7; got "
+                f"{aberration:g}; correct _rlnSphericalAberration."
+            )
+        if aberration == 0:
+            warnings.append(
+                f"The spherical aberration of optics group {number} of {path} should be that of the microscope; got 0 "
+                "mm; correct _rlnSphericalAberration unless the microscope has a Cs corrector."
+            )
+    return warnings
