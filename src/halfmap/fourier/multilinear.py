@@ -29,13 +29,13 @@ def extract_slices(values: Tensor, planes: Tensor, coordinates: Tensor) -> Tenso
     -------
     Complex, shape (C, N, K), dtype of ``values``.
     """
-    flat = values.flatten(1)
+    flat = values.reshape(-1)
     slices = torch.empty((len(values), len(planes), len(coordinates)), dtype=values.dtype, device=values.device)
     for share in _chunks(planes, coordinates, len(values)):
         cell, fraction, sign = _locate(planes[share], coordinates, values)
         total = torch.zeros_like(slices[:, share])
         for _, offset, weight in _corners(fraction, values):
-            total += weight * flat[:, cell + offset]
+            total += weight * flat.index_select(0, (cell + offset).reshape(-1)).reshape(cell.shape)
         slices[:, share] = _turned(total, sign)
     return slices
 
@@ -53,16 +53,15 @@ def insert_slices(
     -----
     On accelerators sums are formed in any order.
     """
-    flat = torch.view_as_real(data).flatten(1, -2)
+    flat = torch.view_as_real(data).view(-1, 2)
     for share in _chunks(planes, coordinates, len(data)):
         cell, fraction, sign = _locate(planes[share], coordinates, data)
         turned = torch.view_as_real(_turned(values[:, share], sign).resolve_conj())
         for _, offset, corner in _corners(fraction, data):
             at = (cell + offset).reshape(-1)
-            flat.index_add_(1, at, (corner[..., None] * turned).flatten(1, 2))
+            flat.index_add_(0, at, (corner[..., None] * turned).reshape(-1, 2))
             if weight.numel():
-                shares = (corner * sign.abs()) * weights[:, share]
-                weight.flatten(1).index_add_(1, at, shares.flatten(1))
+                weight.view(-1).index_add_(0, at, (corner * sign.abs() * weights[:, share]).reshape(-1))
 
 
 def plane_gradient(values: Tensor, planes: Tensor, coordinates: Tensor, gradients: Tensor) -> Tensor:
@@ -76,14 +75,14 @@ def plane_gradient(values: Tensor, planes: Tensor, coordinates: Tensor, gradient
     -------
     float64, shape (N, 2, d).
     """
-    flat = values.flatten(1)
+    flat = values.reshape(-1)
     result = torch.empty(planes.shape, dtype=torch.float64, device=values.device)
     for share in _chunks(planes, coordinates, len(values)):
         cell, fraction, sign = _locate(planes[share], coordinates, values)
         turned = _turned(gradients[:, share], sign) * sign
         slopes = torch.zeros_like(fraction)
         for upper, offset, _ in _corners(fraction, values):
-            read = flat[:, cell + offset]
+            read = flat.index_select(0, (cell + offset).reshape(-1)).reshape(cell.shape)
             change = (turned.real * read.real + turned.imag * read.imag).sum(0)
             for axis in range(len(slopes)):
                 others = torch.ones_like(change)
@@ -101,7 +100,7 @@ def _chunks(planes: Tensor, coordinates: Tensor, n_references: int) -> Iterator[
 
 
 def _locate(planes: Tensor, coordinates: Tensor, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the flat index of each point's cell (n, K), the fractions (d, n, K), x first, and the signs (n, K)."""
+    """Return the flat index of each point's cell (C, n, K), the fractions (d, n, K), x first, and the signs (n, K)."""
     radius = like.shape[-1] - 1
     points = torch.einsum("nid,ki->dnk", planes, coordinates)
     sign = torch.where(points[0] >= 0, 1.0, -1.0)
@@ -110,23 +109,24 @@ def _locate(planes: Tensor, coordinates: Tensor, like: Tensor) -> tuple[Tensor, 
     points = points * sign
     points[1:] += radius
     corner = points.floor()
-    strides = torch.tensor(_strides(like), device=points.device)
-    cell = (corner.to(torch.int64) * strides[:, None, None]).sum(0)
+    *strides, whole = _strides(like)
+    cell = sum(along.to(torch.int64) * stride for along, stride in zip(corner, strides, strict=True))
+    cell = cell + whole * torch.arange(len(like), device=points.device)[:, None, None]
     real = torch.zeros((), dtype=like.dtype).real.dtype
     return cell, (points - corner).to(real), sign.to(real)
 
 
 def _strides(like: Tensor) -> list[int]:
-    """Return the steps of the flat index along x, y (and z)."""
+    """Return the steps of the flat index along x, y (and z), and from one reference to the next."""
     strides = [1]
-    for side in reversed(like.shape[2:]):
+    for side in reversed(like.shape[1:]):
         strides.append(strides[-1] * side)
     return strides
 
 
 def _corners(fraction: Tensor, like: Tensor) -> Iterator[tuple[tuple[int, ...], int, Tensor]]:
     """Yield the corners of the cells: 0 or 1 along x, y (and z), offset of the flat index, and weight (n, K)."""
-    strides = _strides(like)
+    strides = _strides(like)[:-1]
     for backwards in product((0, 1), repeat=len(fraction)):
         upper = backwards[::-1]
         weight = torch.ones_like(fraction[0])
