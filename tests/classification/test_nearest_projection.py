@@ -73,6 +73,19 @@ def test_each_average_finds_its_structure():
     np.testing.assert_array_equal(found.structure, np.tile([1, 2], N))
 
 
+def test_blank_averages_show_nothing_and_leave_the_others_as_they_are():
+    volume = map_of_blobs(32, 1)
+    images, _, _, grid = projections(volume)
+    settings = {"symmetries": ["C1"], "mask_diameter_angstrom": 130.0, "finest_angstrom": 16.0}
+    alone = nearest_projections(images[:2], grid, [volume], **settings)
+    beside = nearest_projections(
+        images[:2].repeat(2, 1, 1) * torch.tensor([1, 1, 0, 0])[:, None, None], grid, [volume], **settings
+    )
+    np.testing.assert_array_equal(beside.structure, [1, 1, 0, 0])
+    np.testing.assert_allclose(beside.mean_frc, [*alone.mean_frc, np.nan, np.nan], atol=1e-6)
+    assert np.isnan(beside.frc[2:]).all()
+
+
 def test_resolution_is_where_noise_outweighs_the_image():
     # below 25 Å the averages hold noise alone
     volume = map_of_blobs(32, 1)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -36,7 +37,7 @@ _SAMPLES_AT_ONCE = 20_000
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class NearestProjections:
-    """For each class average the true projection with the highest mean FRC.
+    """For each class average the true projection with the highest mean FRC; NaN, and structure 0, for blank ones.
 
     Parameters
     ----------
@@ -110,7 +111,8 @@ def nearest_projections(
             )
     prepared = [slices.prepare(volume.values.float(), volume.grid, _PADDING) for volume in maps]
     mask = soft_disc(grid, mask_diameter_angstrom / 2, _EDGE_PIXEL * grid.pixel_size_angstrom)
-    masked = grid.rfft(averages.float() * mask)
+    shown = torch.nonzero((averages * mask).flatten(1).any(dim=1)).flatten()
+    masked = grid.rfft(averages[shown].float() * mask)
     element_angstrom = max(mask_diameter_angstrom / _SEARCHED_ELEMENTS, finest_angstrom)
     reach = _OFFSET_REACH * mask_diameter_angstrom
     last = min(int(grid.side * grid.pixel_size_angstrom / finest_angstrom), (grid.side - 1) // 2)
@@ -121,17 +123,23 @@ def nearest_projections(
         for transform, symmetry in zip(prepared, symmetries, strict=True)
     ]
     score = torch.stack([one[0] for one in found])
-    structure = score.argmax(dim=0)
-    every = torch.arange(len(averages))
+    structure, every = score.argmax(dim=0), torch.arange(len(shown))
     curve, rotation, origin = (torch.stack([one[part] for one in found])[structure, every] for part in (1, 2, 3))
     curve[:, 0] = 1.0
+
+    def of_all(values: Tensor, blank: float) -> NDArray[Any]:
+        full = torch.full((len(averages), *values.shape[1:]), blank, dtype=values.dtype)
+        full[shown] = values
+        return full.numpy()
+
+    resolution = torch.tensor([resolution_at_threshold(one, grid, 0.5) for one in curve], dtype=torch.float64)
     return NearestProjections(
-        frc=curve.numpy(),
-        mean_frc=score[structure, every].numpy(),
-        resolution_angstrom=np.array([resolution_at_threshold(one, grid, 0.5) for one in curve]),
-        structure=1 + structure.numpy(),
-        rotation=rotation.numpy(),
-        origin_angstrom=origin.numpy(),
+        frc=of_all(curve, math.nan),
+        mean_frc=of_all(score[structure, every], math.nan),
+        resolution_angstrom=of_all(resolution, math.nan),
+        structure=of_all(1 + structure, 0),
+        rotation=of_all(rotation, math.nan),
+        origin_angstrom=of_all(origin, math.nan),
     )
 
 
