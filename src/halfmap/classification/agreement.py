@@ -167,7 +167,7 @@ def view_spread_degrees(truth: Truth, class_number: ArrayLike) -> NDArray[np.flo
     found = _blank(truth)
     for rows, symmetry in _members(truth, class_number):
         group = operators(symmetry)
-        views = viewing_direction(torch.from_numpy(truth.rotation[rows]).double())
+        views = viewing_direction(_tensor(truth.rotation[rows]))
         found[rows] = _angle_to(_mean_view(views, group), views, group).numpy()
     return found
 
@@ -198,9 +198,9 @@ def pose_errors(
     the particle (swing and twist), so the spread of views within a class does not enter it.
     """
     angle, distance = _blank(truth), _blank(truth)
-    turned_back = torch.from_numpy(np.ascontiguousarray(rotation)).double().mT
-    orientation = turned_back @ torch.from_numpy(truth.rotation).double()
-    centre = (turned_back[:, :2, :2] @ torch.from_numpy(origin_angstrom - truth.origin_angstrom)[..., None])[..., 0]
+    turned_back = _tensor(rotation).mT
+    orientation = turned_back @ _tensor(truth.rotation)
+    centre = (turned_back[:, :2, :2] @ _tensor(origin_angstrom - truth.origin_angstrom)[..., None])[..., 0]
     for rows, symmetry in _members(truth, class_number):
         group = operators(symmetry)
         consensus = _median_orientation(orientation[rows], group)
@@ -245,7 +245,7 @@ def partition_of_views(truth: Truth, n_classes: int, *, seed: int = 1) -> NDArra
         waiting = len(present) - place - 1
         mine = min(max(round(left * len(rows) / particles), 1), left - waiting)
         group = operators(truth.symmetries[structure - 1])
-        views = viewing_direction(torch.from_numpy(truth.rotation[rows]).double())
+        views = viewing_direction(_tensor(truth.rotation[rows]))
         numbers[rows] = 1 + (n_classes - left) + _k_means(views, mine, group, seed)
         left, particles = left - mine, particles - len(rows)
     return numbers
@@ -258,6 +258,10 @@ def _numbers(truth: Truth, class_number: ArrayLike) -> NDArray[np.int64]:
             f"There must be one class number for each of {len(truth.structure)} particles; got {numbers.shape}."
         )
     return numbers
+
+
+def _tensor(values: NDArray[np.float64]) -> Tensor:
+    return torch.from_numpy(np.array(values, dtype=np.float64))  # columns of tables are read-only, tensors are not
 
 
 def _blank(truth: Truth) -> NDArray[np.float64]:
