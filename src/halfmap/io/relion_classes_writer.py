@@ -176,7 +176,9 @@ def write_class_averages(path: str | Path, averages: ClassAverages, *, relative:
     stack = path.with_suffix(".mrcs")
     _write_stack(stack, averages, "average")
     named = averages.with_columns(image_name=_names_in(relative(stack), len(averages)))
-    _write(path, [class_table(named, name="")])
+    columns = class_table(named, name="").columns
+    renamed = {"rlnPredictedClassScore" if label == "rlnClassScore" else label: v for label, v in columns.items()}
+    _write(path, [star.StarTable(name="", columns=renamed)])
     return path
 
 

@@ -51,6 +51,7 @@ COMMANDS: tuple[Entry, ...] = (
     Entry("extract", "halfmap.jobs.extract:JOB", "Cut particles out of micrographs", _PARTICLES),
     Entry("pick log", "halfmap.jobs.pick_log:JOB", "Find particles as blobs of a given size", _PARTICLES),
     Entry("report stack", "halfmap.jobs.report_stack:JOB", "Show a stack: montage, mean, background", _PARTICLES),
+    Entry("select classes", "halfmap.jobs.select_classes:JOB", "Keep the particles of some 2D classes", _PARTICLES),
     Entry("select split", "halfmap.jobs.select:SPLIT", "Split a table into subsets", _PARTICLES),
     Entry("select values", "halfmap.jobs.select:VALUES", "Select rows by the values of a column", _PARTICLES),
     Entry("select statistics", "halfmap.jobs.select:STATISTICS", "Select particles with ordinary images", _PARTICLES),

@@ -73,11 +73,11 @@ def _read(context: JobContext, path: Path) -> "tuple[ParticleSet | MicrographSet
 
     file = star.read(path)
     if "micrographs" in file or not any("rlnImageName" in table or table.name == "particles" for table in file):
-        return _in_project(context, path, relion.read_micrographs(path)), "micrographs"
-    return _in_project(context, path, relion.read_particles(path)), "particles"
+        return in_project(context, path, relion.read_micrographs(path)), "micrographs"
+    return in_project(context, path, relion.read_particles(path)), "particles"
 
 
-def _in_project(context: JobContext, path: Path, table: "Rows") -> "Rows":
+def in_project(context: JobContext, path: Path, table: "Rows") -> "Rows":
     """Return a table whose paths hold from the project, so that they hold in the job's folder too.
 
     Paths of files that are nowhere to be found stay as they are: rows can be chosen without their images.
@@ -213,7 +213,7 @@ def _duplicates(context: JobContext, params: SelectDuplicatesParams) -> Path:
     from halfmap.report.blocks import Note
     from halfmap.selection.duplicates import keep_best
 
-    table, what = _in_project(context, params.particles, relion.read_particles(params.particles)), "particles"
+    table, what = in_project(context, params.particles, relion.read_particles(params.particles)), "particles"
     for column, label in (("micrograph_name", "rlnMicrographName"), ("position_pixel", "rlnCoordinateX")):
         if column not in table:
             raise InconsistentDataError(
