@@ -11,7 +11,8 @@ from halfmap.errors import FormatError, InconsistentDataError, InputError
 from halfmap.grid import ImageGrid
 from halfmap.io.mrc_header import PACKED_MODE, MrcHeader
 
-_MAPPED_AT_ONCE = 64
+MAPPED_AT_ONCE = 256
+"""Files that a process keeps mapped; images of many more stacks are slow to read at random."""
 
 _mapped: OrderedDict[tuple[str, int, int], np.memmap] = OrderedDict()
 
@@ -43,7 +44,8 @@ class MappedStacks:
     -----
     Every process maps a file when it first reads from it. The pages belong to the system's file cache: all processes
     of a machine share them, what fits into memory is read from the disc once, and what does not is dropped again
-    without being written anywhere.
+    without being written anywhere. On one core, a thousand images of 64 px are read at random in 2 to 3 ms from one
+    stack, 8 ms from 250, and 70 ms from 500, which do not stay mapped; plain reads take 25 ms from one stack.
     """
 
     headers: tuple[MrcHeader, ...]
@@ -108,7 +110,7 @@ def _mapping(header: MrcHeader) -> NDArray:
         _mapped[key] = np.memmap(
             header.path, dtype=header.dtype, mode="r", offset=header.data_offset, shape=header.stored_shape
         )
-        while len(_mapped) > _MAPPED_AT_ONCE:
+        while len(_mapped) > MAPPED_AT_ONCE:
             _mapped.popitem(last=False)
     _mapped.move_to_end(key)
     return _mapped[key].view(np.ndarray)

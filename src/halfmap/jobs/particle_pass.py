@@ -27,7 +27,7 @@ from halfmap.io.mrc_values import read_sections
 from halfmap.jobs.particle_checks import ImageChecks, check_images
 from halfmap.project.job import JobContext
 
-MOST_MAPPED_STACKS = 16
+MOST_MAPPED_STACKS = 200
 """Stacks that are mapped where they lie; images of more go into one file."""
 
 _CHUNK_BYTES = 2**25
@@ -134,7 +134,8 @@ def read_images(context: JobContext, wanted: WantedImages, number: int) -> ReadI
         checks_key = f"{key} {wanted.mask_radius_pixel!r}"
         checks = _kept_checks(kept, checks_key)
         if checks is None or copy is not None:
-            checks = _pass(context, wanted, copy)
+            read_from = wanted if cache is None or copy is not None else _in_one_file(wanted, cache.path)
+            checks = _pass(context, read_from, copy)
             if cache is not None and copy is not None:
                 cache.finish()
             states.save(kept, _KeptChecks(checks=checks, key=checks_key))
@@ -152,13 +153,18 @@ def _storage(context: JobContext, wanted: WantedImages, key: str) -> tuple[Image
     needed = stack_bytes(len(wanted), wanted.grid, float16=wanted.float16)
     fits = _fits(context, needed)
     plain = len(wanted.headers) <= MOST_MAPPED_STACKS and all(map(can_be_mapped, wanted.headers))
-    is_far = scratch is not None and any(is_on_network(header.path) for header in wanted.headers[:MOST_MAPPED_STACKS])
+    is_far = scratch is not None and is_on_network(wanted.headers[0].path)
     if plain and not (is_far and scratch is not None and not is_on_network(scratch)):
         return None, f"{what} are read where they lie; {fits}."
+
+    told: list[str] = []
 
     def check() -> None:
         if context.is_cancelled():
             raise KeyboardInterrupt
+        if not told:
+            told.append("Another job writes the same images into one file; waiting for it.")
+            context.progress.message(told[0])
 
     above = context.folder if scratch is None else scratch
     owner = blake2b(str(context.folder).encode(), digest_size=6).hexdigest()
@@ -199,11 +205,21 @@ def _kept_checks(path: Path, key: str) -> ImageChecks | None:
     return kept.checks if kept.key == key else None
 
 
+def _in_one_file(wanted: WantedImages, path: Path) -> WantedImages:
+    return WantedImages(
+        grid=wanted.grid,
+        headers=(read_header(path),),
+        file=np.zeros(len(wanted), dtype=np.int64),
+        section=np.arange(len(wanted)),
+        mask_radius_pixel=wanted.mask_radius_pixel,
+    )
+
+
 def _source(wanted: WantedImages, cache: ImageCache | None, checks: ImageChecks) -> ReadImages:
     if cache is not None:
         source: ImageSource = MappedStacks(headers=(read_header(cache.path),), grid=wanted.grid)
         return ReadImages(source=source, index=np.arange(len(wanted)), checks=checks, cache=cache)
-    if len(wanted.headers) <= MOST_MAPPED_STACKS and all(map(can_be_mapped, wanted.headers)):
+    if all(map(can_be_mapped, wanted.headers)):
         mapped = MappedStacks(headers=wanted.headers, grid=wanted.grid)
         return ReadImages(source=mapped, index=mapped.first[wanted.file] + wanted.section, checks=checks, cache=None)
     paths = [str(header.path) for header in wanted.headers]
@@ -216,7 +232,10 @@ def _source(wanted: WantedImages, cache: ImageCache | None, checks: ImageChecks)
 def _pass(context: JobContext, wanted: WantedImages, copy: MrcHeader | None) -> ImageChecks:
     image_bytes = wanted.grid.n_pixels * 4
     step = images_of_whole_pages(copy.section_bytes) if copy is not None else 1
-    per_chunk = max(1, _CHUNK_BYTES // image_bytes // step) * step
+    chunk_bytes = _CHUNK_BYTES
+    if context.options.memory_bytes is not None:
+        chunk_bytes = min(chunk_bytes, context.options.memory_bytes // context.executor.n_workers // _COPIES_OF_A_CHUNK)
+    per_chunk = max(1, chunk_bytes // image_bytes // step) * step
     starts = range(0, len(wanted), per_chunk)
     needed = _COPIES_OF_A_CHUNK * min(per_chunk, len(wanted)) * image_bytes
     context.expect_memory(needed, "reading and checking images", n_tasks=len(starts))
