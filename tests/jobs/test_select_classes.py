@@ -131,8 +131,8 @@ def test_counts_on_the_page_are_those_of_the_files(project):
     assert "Selected: 35 particles of 2 classes" in page
     assert "Rejected: 24 particles of 2 classes" in page
     assert "1: 20 (33.3 %)" in page
-    assert "1 of the classes hold no particles" in page
-    assert "1 particles are in no class yet" in page
+    assert "1 class without particles" in page
+    assert "1 particle without a class" in page
     assert "MotionCorr/job002/Movies/mic_2.mrc" in page
     assert len(relion.read_particles(result.main_output)) == 35
 

@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from halfmap.data.class_averages import ClassAverages, ClassRun
-from halfmap.report.blocks import Axis, Bars, Block, Cell, Facts, Gallery, Histogram, Note, Report, Section, Table
+from halfmap.report.blocks import Axis, Bars, Block, Cell, Fact, Facts, Gallery, Histogram, Note, Report, Section, Table
 from halfmap.selection.classes import ClassChoice
 
 MOST_ROWS = 500
@@ -25,11 +25,12 @@ def page(run: ClassRun, choice: ClassChoice, keep: NDArray[np.bool_], *, shown: 
     counts = averages["n_particles"]
     facts = Facts(
         facts=(
-            ("particles selected", int(keep.sum())),
-            ("of", len(keep)),
-            ("share", 100 * float(keep.mean()), "%"),
-            ("classes selected", int(choice.kept.sum())),
-            ("of", len(averages)),
+            Fact(
+                label="particles selected",
+                value=int(keep.sum()),
+                note=f"of {len(keep)}: {100 * float(keep.mean()):.1f} %",
+            ),
+            Fact(label="classes selected", value=int(choice.kept.sum()), note=f"of {len(averages)}"),
         )
     )
     images = averages["average"].copy()
@@ -40,10 +41,11 @@ def page(run: ClassRun, choice: ClassChoice, keep: NDArray[np.bool_], *, shown: 
         galleries.append(_gallery("Rejected", images, occupied, run, choice))
     n_empty = int((counts == 0).sum())
     if n_empty:
-        galleries.append(Note(text=f"{n_empty} of the classes hold no particles and are not shown."))
+        galleries.append(Note(text=f"{_counted(n_empty, 'class')} without particles: not shown."))
     n_unassigned = len(keep) - int(counts.sum())
     if n_unassigned:
-        galleries.append(Note(text=f"{n_unassigned} particles are in no class yet.", level="warning"))
+        text = f"{_counted(n_unassigned, 'particle')} without a class: not selected."
+        galleries.append(Note(text=text, level="warning"))
     return Report(
         title="Selected classes",
         summary=f"{keep.sum()} of {len(keep)} particles from {choice.kept.sum()} of {len(averages)} classes.",
@@ -79,7 +81,7 @@ def _gallery(
     return Gallery.of(
         images[order],
         captions,
-        title=f"{title}: {int(counts[order].sum())} particles of {len(order)} classes",
+        title=f"{title}: {_counted(int(counts[order].sum()), 'particle')} of {_counted(len(order), 'class')}",
         caption="Number, particles, resolution, score; by size. Contrast of each on its own.",
     )
 
@@ -103,14 +105,14 @@ def _classes(run: ClassRun, choice: ClassChoice) -> Table:
             (
                 int(averages["class_number"][row]),
                 "yes" if choice.kept[row] else "no",
+                choice.reason[row],
                 count,
                 round(100 * count / total, 2),
                 *(_rounded(factor * averages[name][row]) for name, _, factor in there),
-                choice.reason[row],
             )
         )
     return Table(
-        columns=("class", "selected", "particles", "share (%)", *(heading for _, heading, _ in there), "why"),
+        columns=("class", "selected", "why", "particles", "share (%)", *(heading for _, heading, _ in there)),
         rows=rows,
         caption="The expected share counts every particle in all classes it may belong to, by its posterior.",
     )
@@ -141,6 +143,11 @@ def _micrographs(run: ClassRun, keep: NDArray[np.bool_]) -> tuple[Block, ...]:
         caption=caption,
     )
     return histogram, table
+
+
+def _counted(number: int, noun: str) -> str:
+    plural = f"{noun}es" if noun.endswith("s") else f"{noun}s"
+    return f"{number} {noun if number == 1 else plural}"
 
 
 def _rounded(value: float) -> float | None:
