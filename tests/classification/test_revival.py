@@ -11,6 +11,7 @@ from halfmap.fourier.band import FourierBand
 from halfmap.fourier.resample import shift
 from halfmap.geometry.shapes import soft_disc
 from halfmap.grid import ImageGrid
+from halfmap.inference import vdam
 from halfmap.inference.vdam import Moments
 
 
@@ -196,3 +197,43 @@ def test_a_class_of_two_views_has_larger_residuals_than_one_of_one_view() -> Non
     # half of a squared distance of 49 / 4, less what lies beyond the band, for each of 200 images
     assert float(excess[0]) == pytest.approx(200 * 49 / 4 / 2, rel=0.35)
     assert float(excess[1]) == 0
+
+
+@pytest.mark.parametrize(("share", "part"), [(0.02, True), (0.0, False)])
+def test_twins_part_in_minibatches_too(share: float, part: bool) -> None:
+    grid, images, views, mean = _images(1200, 7.0)
+    band = FourierBand(grid, max_shell=8)
+    variance = 1.0 / (2 * grid.n_pixels)
+    values = band.gather(grid.rfft(images)).to(torch.complex64)
+    references = band.gather(grid.rfft(torch.stack([mean, mean]))).to(torch.complex64)
+    fractions = torch.tensor([1.0, 0.0], dtype=torch.float64)
+    half = torch.from_numpy(vdam.pseudo_halves(1, np.arange(1, 1201)))
+    moments = Moments.none(2, len(band))
+    for iteration in range(24):
+        if iteration == 12:
+            pattern = revival.difference(mean, grid, 40.0, seed=1, iteration=iteration, share=share)
+            in_band = band.gather(grid.rfft(pattern)).to(torch.complex64)
+            decision = revival.replacement(fractions, 1200)
+            assert decision == Replacement(dead=1, donor=0)
+            references, fractions = revival.divided(references, fractions, decision, in_band)
+            moments = revival.divided_moments(moments, decision, in_band)
+        rows = slice(iteration % 6 * 200, iteration % 6 * 200 + 200)
+        squares = (values[rows, None] - references).abs().square().sum(-1).double() / (2 * variance)
+        posterior = torch.softmax(fractions.clamp_min(1e-300).log() - squares, dim=1).float()
+        weights = torch.stack([posterior * (half[rows, None] == h) for h in (0, 1)]).transpose(1, 2)
+        counts = weights.sum(-1, keepdim=True)
+        update = vdam.update(
+            references,
+            (weights.to(values.dtype) @ values[rows] - counts * references) / variance,
+            (counts / variance).expand(-1, -1, len(band)),
+            moments,
+            step=0.5,
+            regularisation=2.0,
+            fractions=fractions,
+            shell_of=band.shell_of,
+        )
+        references, moments = update.references, update.moments
+        fractions = 0.9 * fractions + 0.1 * posterior.double().mean(0)
+    found = (fractions.log() - (values[:, None] - references).abs().square().sum(-1) / (2 * variance)).argmax(1)
+    purity = max(float((found == views).double().mean()), float((found != views).double().mean()))
+    assert (purity > 0.95) if part else (purity < 0.6)
