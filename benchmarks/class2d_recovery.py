@@ -104,6 +104,7 @@ COLUMNS = {
 def make_set(folder: Path, name: str) -> Path:
     """Simulate a set, unless the folder holds it."""
     recipe, made = SETS[name], folder / name
+    (folder / ".halfmap").mkdir(exist_ok=True)  # a project of its own: paths in STAR files start here
     if not (made / "SUCCESS").exists():
         command = [HALFMAP, "simulate", "particles", "--map", str(BETAGAL), "--out", name, "--no-float16"]
         for specimen in recipe.specimens:
@@ -129,11 +130,22 @@ def read_truth(made: Path, symmetries: tuple[str, ...]) -> tuple[Truth, Particle
     return truth, particles
 
 
-def figures(made: Path, symmetries: tuple[str, ...], run: Path, cpu_seconds: float = float("nan")) -> Figures:
-    """Return the figures of the last iteration in the folder of a run on a simulated set."""
-    truth, particles = read_truth(made, symmetries)
+def read_run(run: Path) -> tuple[ParticleSet, torch.Tensor]:
+    """Return the particles and averages of the last iteration in the folder of a run, ours or RELION's."""
     data = max(run.glob("run_it*_data.star"), key=lambda path: int(re.findall(r"it(\d+)", path.name)[-1]))
-    found = read_particles(data)
+    averages = map_data(str(data).replace("_data.star", "_classes.mrcs"))
+    return read_particles(data), torch.from_numpy(np.array(averages, dtype=np.float32))
+
+
+def figures(
+    made: Path,
+    symmetries: tuple[str, ...],
+    found: ParticleSet,
+    averages: torch.Tensor,
+    cpu_seconds: float = float("nan"),
+) -> Figures:
+    """Return the figures of a classification of a simulated set."""
+    truth, particles = read_truth(made, symmetries)
     rows = particles.rows_of_uids(found.uid)
     numbers = np.zeros(len(particles), dtype=np.int64)
     rotation, origin = np.tile(np.eye(3), (len(particles), 1, 1)), np.zeros((len(particles), 2))
@@ -141,12 +153,25 @@ def figures(made: Path, symmetries: tuple[str, ...], run: Path, cpu_seconds: flo
     poses = agreement.pose_errors(truth, numbers, rotation, origin)
     junk = agreement.junk_separation(truth, numbers)
     occupied, sizes = np.unique(numbers[numbers > 0], return_counts=True)
-    curve, mean_frc, grid = compared(made, truth, numbers, Path(str(data).replace("_data.star", "_classes.mrcs")))
+    maps = [read_volume(path) for path in sorted(made.glob("reference_class*.mrc"))]
+    grid = ImageGrid.square(maps[0].grid.side, maps[0].grid.pixel_size_angstrom)
+    # averages of structures with their true projections, weighted by particles
+    shown = [number for number, structure in agreement.majority(truth, numbers).items() if structure != JUNK]
+    nearest = nearest_projections(
+        averages[np.array(shown) - 1],
+        grid,
+        maps,
+        symmetries=symmetries,
+        mask_diameter_angstrom=MASK_ANGSTROM,
+        finest_angstrom=FINEST_ANGSTROM,
+    )
+    weight = np.array([np.sum(numbers == number) for number in shown]) / np.isin(numbers, shown).sum()
+    curve = torch.from_numpy(weight @ np.nan_to_num(nearest.frc))
     return Figures(
         view_spread_degrees=median(agreement.view_spread_degrees(truth, numbers)),
         in_plane_degrees=median(poses.in_plane_degrees),
         shift_angstrom=median(poses.shift_angstrom),
-        mean_frc=mean_frc,
+        mean_frc=float(weight @ np.nan_to_num(nearest.mean_frc)),
         resolution_angstrom=resolution_at_threshold(curve, grid, 0.5),
         purity=agreement.purity(truth, numbers),
         junk_f1=junk.f1 if (truth.structure == JUNK).any() else float("nan"),
@@ -155,26 +180,6 @@ def figures(made: Path, symmetries: tuple[str, ...], run: Path, cpu_seconds: flo
         occupied_classes=len(occupied),
         cpu_seconds=cpu_seconds,
     )
-
-
-def compared(made: Path, truth: Truth, numbers: np.ndarray, averages: Path) -> tuple[torch.Tensor, float, ImageGrid]:
-    """Return the mean FRC curve of the averages of structures, its mean, and the grid of the averages."""
-    most = agreement.majority(truth, numbers)
-    shown = np.array([number for number, structure in most.items() if structure != JUNK])
-    images = torch.from_numpy(np.array(map_data(averages), dtype=np.float32)[shown - 1])
-    maps = [read_volume(path) for path in sorted(made.glob("reference_class*.mrc"))]
-    grid = ImageGrid.square(maps[0].grid.side, maps[0].grid.pixel_size_angstrom)
-    nearest = nearest_projections(
-        images,
-        grid,
-        maps,
-        symmetries=truth.symmetries,
-        mask_diameter_angstrom=MASK_ANGSTROM,
-        finest_angstrom=FINEST_ANGSTROM,
-    )
-    weight = np.array([np.sum(numbers == number) for number in shown], dtype=np.float64)
-    weight /= weight.sum()
-    return torch.from_numpy(weight @ np.nan_to_num(nearest.frc)), float(weight @ np.nan_to_num(nearest.mean_frc)), grid
 
 
 def median(errors: np.ndarray) -> float:
@@ -211,7 +216,8 @@ def run_halfmap(folder: Path, name: str, seed: int, extra: list[str]) -> Figures
         ),
         *("--offset-range", "5px", "--offset-step", "1px", "--regularisation", "2", *extra),
     ]
-    return figures(folder / name, SETS[name].symmetries, folder / out, cpu_seconds(command, folder))
+    spent = cpu_seconds(command, folder)
+    return figures(folder / name, SETS[name].symmetries, *read_run(folder / out), spent)
 
 
 def relion_command(name: str) -> list[str]:
@@ -238,7 +244,7 @@ def run_relion(folder: Path, name: str) -> None:
         "program": version.splitlines()[0],
         "command": shlex.join(relion_command(name)),
         "data": {**asdict(SETS[name]), "particles": N_PARTICLES, "seed": DATA_SEED},
-        "figures": figures(folder / name, SETS[name].symmetries, out, spent).known(),
+        "figures": figures(folder / name, SETS[name].symmetries, *read_run(out), spent).known(),
     }
     KEPT.write_text(json.dumps(kept, indent=2) + "\n")
 
@@ -265,7 +271,7 @@ def verdict(ours: list[Figures], theirs: Figures) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], help="of our runs")
+    parser.add_argument("--seeds", type=int, nargs="*", default=[1, 2, 3], help="of our runs; none: do not run ours")
     parser.add_argument("--only", type=Path, help="print the figures of this folder of a run on the first set, and end")
     parser.add_argument("--relion", action="store_true", help="run RELION too, and keep its figures")
     parser.add_argument("--folder", type=Path, help="where sets and runs are kept; a temporary one where left out")
@@ -285,7 +291,7 @@ def main() -> None:
             print(f"| run | {' | '.join(head for head, _, _ in COLUMNS.values())} |")
             print(f"|---|{'---|' * len(COLUMNS)}", flush=True)
             if options.only:
-                print(row(options.only.name, figures(made, SETS[name].symmetries, options.only)))
+                print(row(options.only.name, figures(made, SETS[name].symmetries, *read_run(options.only))))
                 return
             if options.relion:
                 run_relion(folder, name)
@@ -297,7 +303,8 @@ def main() -> None:
             if kept:
                 theirs = Figures(**kept["figures"])
                 print(row("RELION 3.1", theirs))
-                print(verdict(ours, theirs))
+                if ours:
+                    print(verdict(ours, theirs))
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ import time
 from pathlib import Path
 
 import torch
-from class2d_recovery import HALFMAP, cpu_seconds, figures
+from class2d_recovery import HALFMAP, cpu_seconds, figures, read_run
 
 from halfmap import keyed_random
 
@@ -46,6 +46,7 @@ def sgemm_gflops(threads: int, repeats: int = 7) -> float:
 
 def make_set(folder: Path, number: int, box: int) -> Path:
     made = folder / f"particles_{number}_{box}"
+    (folder / ".halfmap").mkdir(exist_ok=True)  # a project of its own: paths in STAR files start here
     command = [HALFMAP, "simulate", "particles", "--specimen", SPECIMEN, "--number", str(number), "--box", str(box)]
     command += ["--pixel-size", f"{WIDTH_ANGSTROM / box:g}", "--snr", "0.1", "--no-float16", "--out", made.name]
     subprocess.run(command, cwd=folder, check=True, capture_output=True)
@@ -75,11 +76,11 @@ def against_relion(folder: Path, options: argparse.Namespace) -> None:
     made = make_set(folder, options.particles, options.box)
     run = (options.classes, options.iterations, options.cores)
     spent = cpu_seconds(halfmap_command(made, "halfmap", *run), folder)
-    found = {"halfmap": figures(made, SYMMETRIES, folder / "halfmap", spent)}
+    found = {"halfmap": figures(made, SYMMETRIES, *read_run(folder / "halfmap"), spent)}
     if options.relion:
         (folder / "relion").mkdir()
         spent = cpu_seconds(relion_command(made, "relion", *run), folder)
-        found["RELION 3.1"] = figures(made, SYMMETRIES, folder / "relion", spent)
+        found["RELION 3.1"] = figures(made, SYMMETRIES, *read_run(folder / "relion"), spent)
     print("\n| program | CPU s | views ° | in-plane ° | shift Å | mean FRC | effective classes |")
     print("|---|---|---|---|---|---|---|")
     for label, one in found.items():
