@@ -231,6 +231,27 @@ def test_gradients_of_insertion_into_images_agree_with_finite_differences() -> N
     assert torch.autograd.gradcheck(transforms, (values, rotations), eps=1e-7, atol=1e-5)
 
 
+@pytest.mark.parametrize("weighted", [True, False])
+@pytest.mark.parametrize("n_rotations", [1, 7])
+def test_kernels_of_images_agree_with_plain_tensor_operations(weighted: bool, n_rotations: int) -> None:
+    # a band that reaches beyond the stored range, and more points than one block of the kernel
+    grid, band = ImageGrid.square(40, 1.2), FourierBand(ImageGrid.square(48, 1.0))
+    padded = slices.prepare(noise(3, 40, 40), grid)
+    single = slices.PaddedTransform(values=padded.values.to(torch.complex64), grid=padded.grid)
+    rotations, values = some_turns(n_rotations), complex_noise(3, n_rotations, len(band))
+    weights = noise(3, n_rotations, len(band)).square() if weighted else None
+    found = slices.extract(single, rotations, band)
+    assert found.dtype == torch.complex64
+    # double precision takes the other path
+    assert relative_error(found, slices.extract(padded, rotations, band)) < 1e-6
+    data, weight = slices.insert(values.to(torch.complex64), weights, rotations, band, padded.grid)
+    expected_data, expected_weight = slices.insert(values, weights, rotations, band, padded.grid)
+    assert relative_error(data, expected_data) < 1e-6
+    assert weight.shape == expected_weight.shape
+    if weighted:
+        assert relative_error(weight, expected_weight) < 1e-6
+
+
 def test_images_are_recovered_from_many_turned_ones() -> None:
     grid = ImageGrid.square(24, 1.0)
     band = FourierBand(grid)
@@ -271,3 +292,18 @@ def test_shapes_of_images_that_do_not_fit_are_refused() -> None:
         slices.insert(torch.zeros(3, 2, len(band)) + 0j, torch.ones(2, len(band)), turns(0.0, 1.0), band, padded.grid)
     with pytest.raises(ShapeError, match="prepare them in turn"):
         slices.prepare(torch.zeros(2, 8, 8, 8), ImageGrid.cubic(8, 1.0))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no accelerator")
+def test_an_accelerator_gives_what_the_kernels_of_images_give() -> None:
+    grid = ImageGrid.square(20, 1.0)
+    band = FourierBand(grid)
+    padded = slices.prepare(noise(3, 20, 20).float(), grid)
+    rotations, values = some_turns(7), complex_noise(3, 7, len(band)).to(torch.complex64)
+    found = slices.extract(padded.to("cuda"), rotations, band)
+    assert relative_error(found.cpu(), slices.extract(padded, rotations, band)) < 1e-6
+    data, weight = slices.insert(values.cuda(), values.abs().cuda(), rotations, band, padded.grid)
+    expected = slices.insert(values, values.abs(), rotations, band, padded.grid)
+    assert relative_error(data.cpu(), expected[0]) < 1e-6
+    assert relative_error(weight.cpu(), expected[1]) < 1e-6

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from halfmap.fourier import multilinear
-from halfmap.kernels import slice_extraction, slice_insertion
+from halfmap.kernels import image_slices, slice_extraction, slice_insertion
 
 POINTS_PER_THREAD = 20_000
 
@@ -72,17 +72,23 @@ def _add_mates(transforms: Tensor) -> None:
     transforms[..., 0] = transforms[..., 0] + transforms[..., 0].flip(axes).conj()
 
 
-def _has_kernel(values: Tensor, planes: Tensor) -> bool:
-    return values.device.type == "cpu" and values.dtype == torch.complex64 and planes.shape[-1] == 3
+def _has_kernel(values: Tensor) -> bool:
+    return values.device.type == "cpu" and values.dtype == torch.complex64
 
 
 def _extract(values: Tensor, planes: Tensor, coordinates: Tensor) -> Tensor:
-    if not _has_kernel(values, planes):
+    if not _has_kernel(values):
         return multilinear.extract_slices(values, planes, coordinates)
-    slices = slice_extraction.extract_slices(
-        _numpy(values[0]), _numpy(planes), _numpy(coordinates), n_threads=_n_threads(planes, coordinates)
-    )
-    return torch.view_as_complex(torch.from_numpy(slices))[None]
+    points = _numpy(planes), _numpy(coordinates)
+    if planes.shape[-1] == 2:
+        slices = image_slices.extract_slices(
+            _numpy(values), *points, n_threads=_n_threads(planes, coordinates, len(values))
+        )
+    else:
+        slices = slice_extraction.extract_slices(_numpy(values[0]), *points, n_threads=_n_threads(planes, coordinates))[
+            None
+        ]
+    return torch.view_as_complex(torch.from_numpy(slices))
 
 
 def _insert(
@@ -90,15 +96,16 @@ def _insert(
 ) -> tuple[Tensor, Tensor]:
     data = torch.zeros(shape, dtype=values.dtype, device=values.device)
     weight = torch.zeros(shape if weights.numel() else (0,), dtype=values.real.dtype, device=values.device)
-    if _has_kernel(values, planes):
-        slice_insertion.insert_slices(
-            _numpy(data[0]),
-            _numpy(weight[0] if weights.numel() else weight),
+    if _has_kernel(values):
+        insert = image_slices.insert_slices if planes.shape[-1] == 2 else _insert_into_volume
+        insert(
+            _numpy(data),
+            _numpy(weight),
             _numpy(planes),
             _numpy(coordinates),
-            _numpy(values[0]),
-            _numpy(weights[0] if weights.numel() else weights),
-            n_threads=_n_threads(planes, coordinates),
+            _numpy(values),
+            _numpy(weights),
+            n_threads=_n_threads(planes, coordinates, len(values)),
         )
     else:
         multilinear.insert_slices(data, weight, planes, coordinates, values, weights)
@@ -108,8 +115,16 @@ def _insert(
     return data, weight
 
 
+def _insert_into_volume(
+    data: Any, weight: Any, planes: Any, coordinates: Any, values: Any, weights: Any, *, n_threads: int
+) -> None:
+    weight, weights = (weight[0], weights[0]) if weight.size else (weight, weights)
+    slice_insertion.insert_slices(data[0], weight, planes, coordinates, values[0], weights, n_threads=n_threads)
+
+
 def _plane_gradient(values: Tensor, planes: Tensor, coordinates: Tensor, gradient: Tensor) -> Tensor:
-    if not _has_kernel(values, planes):
+    # of images it is rarely asked for, and has no kernel
+    if not _has_kernel(values) or planes.shape[-1] == 2:
         return multilinear.plane_gradient(values, planes, coordinates, gradient)
     return torch.from_numpy(
         slice_extraction.plane_gradient(
@@ -122,9 +137,10 @@ def _plane_gradient(values: Tensor, planes: Tensor, coordinates: Tensor, gradien
     )
 
 
-def _n_threads(planes: Tensor, coordinates: Tensor) -> int:
+def _n_threads(planes: Tensor, coordinates: Tensor, n_references: int = 1) -> int:
     """Return how many threads pay: a part must outlast the start of its thread."""
-    return max(1, min(torch.get_num_threads(), len(planes) * len(coordinates) // POINTS_PER_THREAD))
+    n_points = n_references * len(planes) * len(coordinates)
+    return max(1, min(torch.get_num_threads(), n_points // POINTS_PER_THREAD))
 
 
 def _numpy(tensor: Tensor) -> Any:
