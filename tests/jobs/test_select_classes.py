@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from html import unescape
 
 import numpy as np
@@ -80,12 +81,12 @@ def test_scores_of_the_run_decide_without_being_computed_again(project):
 
 
 def test_recentred_classes_move_averages_and_origins(project):
-    images = np.stack([blob(16, 3, -2, 1.0)] * 5)
-    run = a_class_run(averages=images)
+    images = np.stack([blob(32, 3, -2, 1.0)] * 5)
+    run = replace(a_class_run(averages=images, side=32), mask_diameter_angstrom=100)
     written(project, run)
     result = halfmap.select_classes(classification="Class2D/job007", classes=(2,), recenter=True)
     image = mrc.map_data(result.folder / "class_averages.mrcs")[0]
-    rows, columns = np.mgrid[:16, :16] - 8
+    rows, columns = np.mgrid[:32, :32] - 16
     assert abs((image * columns).sum() / image.sum()) < 0.05
     assert abs((image * rows).sum() / image.sum()) < 0.05
     before = run.particles.take(run.particles["class_number"] == 2)

@@ -29,7 +29,9 @@ class SelectClassesParams(ClassesParams):
 
 def _run(context: JobContext, params: SelectClassesParams) -> Path:
     import numpy as np
+    import torch
 
+    from halfmap.classification.centring import centre_of_mass_angstrom
     from halfmap.io import relion, star
     from halfmap.io.relion_classes import read_class_run, write_class_averages
     from halfmap.jobs.select import in_project
@@ -48,7 +50,9 @@ def _run(context: JobContext, params: SelectClassesParams) -> Path:
     keep = particles_of(run.particles, numbers[choice.kept])
     chosen, particles = averages.take(choice.kept), everything.take(keep)
     if params.recenter:
-        chosen, particles, centres = recentred(chosen, particles)
+        images = torch.from_numpy(np.array(chosen["average"]))
+        centres = centre_of_mass_angstrom(images, chosen.grid, run.mask_diameter_angstrom).numpy()
+        chosen, particles = recentred(chosen, particles, centres)
         far = float(np.hypot(*centres.T).max())
         context.progress.message(
             f"Centres of mass of the averages lay up to {far:.1f} Å from the centres of their boxes."

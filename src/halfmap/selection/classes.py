@@ -112,43 +112,24 @@ def particles_of(particles: ParticleSet, numbers: NDArray[np.int64]) -> NDArray[
     return np.isin(particles.get("class_number", 0), numbers)
 
 
-def centres_of_mass(averages: ClassAverages) -> NDArray[np.float64]:
-    """Return the centre of mass of each average's positive pixels from the centre of the box.
-
-    Returns
-    -------
-    float64, shape (n, 2), (x, y) in Å; zero for an average without a positive pixel.
-    """
-    positive = np.clip(averages["average"].astype(np.float64), 0.0, None)
-    mass = positive.sum(axis=(1, 2))
-    positions = averages.grid.positions().numpy()
-    moments: NDArray[np.float64] = np.einsum("nyx,yxc->nc", positive, positions)
-    return moments / np.where(mass > 0, mass, 1.0)[:, None]
-
-
 def recentred(
-    averages: ClassAverages, particles: ParticleSet
-) -> tuple[ClassAverages, ParticleSet, NDArray[np.float64]]:
-    """Move the centre of mass of each average to the centre of its box, and its particles with it.
+    averages: ClassAverages, particles: ParticleSet, centres_angstrom: NDArray[np.float64]
+) -> tuple[ClassAverages, ParticleSet]:
+    """Move a point of each average to the centre of its box, and its particles with it.
 
     Parameters
     ----------
     averages : of some classes.
     particles : with ``class_number``, ``rotation`` and ``origin_angstrom``; those of other classes stay.
-
-    Returns
-    -------
-    averages, particles : moved.
-    centres : where the centres of mass were, (x, y) in Å, shape (n, 2).
+    centres_angstrom : the points, (x, y) from the centre of the box, shape (n, 2).
 
     Notes
     -----
     A point v of the average appears in the image at (A v)_xy − origin. When v is to be the new centre, the origin
     becomes origin − (A v)_xy. RELION moves the averages it saves, not the particles.
     """
-    centres = centres_of_mass(averages)
     moved: dict[str, NDArray] = {
-        name: _moved(averages[name], averages.grid, -centres)
+        name: _moved(averages[name], averages.grid, -centres_angstrom)
         for name in ("average", "unmasked_average")
         if name in averages
     }
@@ -156,11 +137,11 @@ def recentred(
         moved["prior_offset_angstrom"] = np.zeros((len(averages), 2))
     row_of = {int(number): row for row, number in enumerate(averages["class_number"])}
     rows = np.array([row_of.get(int(number), -1) for number in particles["class_number"]], dtype=np.int64)
-    centre = np.where((rows >= 0)[:, None], centres[rows], 0.0)
+    centre = np.where((rows >= 0)[:, None], centres_angstrom[rows], 0.0)
     rotation = particles.get("rotation", np.eye(3))
     shift = np.einsum("nij,nj->ni", rotation[:, :2, :2], centre)
     origin = particles.get("origin_angstrom", 0.0) - shift
-    return averages.with_columns(**moved), particles.with_columns(origin_angstrom=origin), centres
+    return averages.with_columns(**moved), particles.with_columns(origin_angstrom=origin)
 
 
 def regrouped(particles: ParticleSet, scale: Mapping[str, float], *, number: int) -> ParticleSet:
