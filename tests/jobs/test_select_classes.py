@@ -80,6 +80,24 @@ def test_scores_of_the_run_decide_without_being_computed_again(project):
     assert "scores already" in text_of(result.folder)
 
 
+def test_classes_without_scores_are_given_to_the_ranker(project, monkeypatch):
+    run = a_class_run(score=np.full(5, np.nan))
+    written(project, run)
+    asked = []
+
+    def score(averages, *, mask_diameter_angstrom):
+        asked.append((len(averages), mask_diameter_angstrom))
+        return np.array([0.1, 0.2, 0.95, 0.5, 0.49])
+
+    monkeypatch.setattr("halfmap.classification.ranking.scores.score", score)
+    result = halfmap.select_classes(classification="Class2D/job007", min_score=0.5, exclude=(1,))
+    assert asked == [(5, run.mask_diameter_angstrom)]
+    assert selected_of(result.folder / "backup_selection.star") == [0, 0, 1, 1, 0]
+    table = next(iter(star.read(result.folder / "class_averages.star")))
+    assert table.numbers("rlnPredictedClassScore").tolist() == [0.95, 0.5]
+    assert "score 0.95" in unescape((result.folder / "report.html").read_text())
+
+
 def test_recentred_classes_move_averages_and_origins(project):
     images = np.stack([blob(32, 3, -2, 1.0)] * 5)
     run = replace(a_class_run(averages=images, side=32), mask_diameter_angstrom=100)
