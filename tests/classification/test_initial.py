@@ -58,6 +58,14 @@ def test_blobs_fill_the_mask_and_differ_between_classes_and_seeds() -> None:
     assert not torch.allclose(found, initial.blobs(_averages(grid), grid, 160.0, seed=2))
 
 
+@pytest.mark.parametrize("axis", [0, 1])
+def test_blobs_lie_where_the_averages_are(axis: int) -> None:
+    grid = ImageGrid.square(64, 4.0)
+    one_side = (grid.positions()[..., axis] < 0).float().expand(30, -1, -1)
+    found = initial.blobs(one_side, grid, 160.0, seed=1)
+    assert float((found.square() * one_side).sum()) > 0.85 * float(found.square().sum())
+
+
 def test_blobs_of_one_class_do_not_depend_on_the_number_of_classes() -> None:
     grid = ImageGrid.square(32, 4.0)
     many, few = (initial.blobs(_averages(grid, n), grid, 100.0, seed=1) for n in (8, 3))

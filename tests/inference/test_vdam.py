@@ -239,6 +239,21 @@ def test_strong_signal_is_kept_and_what_lies_beyond_is_not() -> None:
     assert reliability[:, 9:].mean() < 0.2
 
 
+def test_coefficients_that_were_seen_less_are_trusted_less() -> None:
+    problem = Problem(signal=0.5)
+    along_x = BAND.wave_numbers[:, 0].abs() > BAND.wave_numbers[:, 1].abs()
+    problem.ctf = torch.where(along_x, 0.2, 1.0).expand(problem.n, -1)
+    problem.images = problem.ctf * problem.truth[problem.labels] + _noise(
+        np.random.default_rng(3), problem.n, len(BAND)
+    )
+    found = problem.run(regularisation=1.0).references
+    kept = (found * problem.truth.conj()).real.abs() / problem.truth.abs().square().clamp_min(1e-9)
+    shell = (BAND.shell_of == 5) | (BAND.shell_of == 4)
+    assert kept[0, shell & ~along_x].mean() > 0.8
+    # 25 times less is known of the others; noise makes single ones larger
+    assert found[0, shell & along_x].abs().square().mean() < 0.6 * found[0, shell & ~along_x].abs().square().mean()
+
+
 def test_rare_classes_move_less() -> None:
     problem = Problem(signal=3.0, shares=(0.34, 0.33, 0.33))
     problem.shares = torch.tensor([0.5, 0.05, 0.001], dtype=torch.float64)
