@@ -29,8 +29,8 @@ Float32: TypeAlias = npt.NDArray[np.float32]
 Float64: TypeAlias = npt.NDArray[np.float64]
 Int32: TypeAlias = npt.NDArray[np.int32]
 
-BLOCK = 2048
-"""Points whose cells are held at once: enough to use an image again while it lies in a near cache."""
+BLOCK = 32768
+"""Points whose cells are held at once: enough to read an image again while it lies in a near cache."""
 
 
 def extract_slices(values: Float32, planes: Float64, coordinates: Float64, *, n_threads: int = 1) -> Float32:
