@@ -146,7 +146,9 @@ def test_a_killed_run_leaves_its_complete_stack_to_the_next_and_nothing_else(tmp
     expected = np.ones_like(IMAGES) if state == "complete" else IMAGES
     source = MappedStacks(headers=(read_header(cache.path),), grid=GRID)
     np.testing.assert_array_equal(source.read(np.arange(10)), expected)
+    other = opened(tmp_path)
     cache.close()
+    other.close()
     assert list(tmp_path.iterdir()) == []
 
 

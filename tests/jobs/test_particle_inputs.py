@@ -95,6 +95,18 @@ def test_rows_in_any_order_and_images_named_twice_keep_their_images(tmp_path, mo
                 assert len(inputs.images[0]) == len(np.unique(order))  # each image is kept once
 
 
+def test_images_read_in_chunks_are_those_read_at_once(tmp_path, monkeypatch):
+    project = a_stack_project(tmp_path)
+    for most in (200, 0):
+        monkeypatch.setattr(particle_pass, "MOST_MAPPED_STACKS", most)
+        monkeypatch.setattr(particle_pass, "_CHUNK_BYTES", 17 * 4 * SIDE**2)
+        with a_context(tmp_path) as context, read(context, project.table) as inputs:
+            assert context.progress.advanced == 4
+            np.testing.assert_array_equal(images_of(inputs), project.images)
+            background = project.images[:, background_mask(SIDE, MASK / 2 / PIXEL_SIZE).numpy()]
+            np.testing.assert_allclose(inputs.background_mean, background.mean(axis=1), atol=1e-6)
+
+
 @pytest.mark.slow  # starts processes
 def test_several_workers_leave_the_same(tmp_path, monkeypatch):
     monkeypatch.setattr(particle_pass, "MOST_MAPPED_STACKS", 0)
