@@ -5,7 +5,7 @@ Every block is a frozen dataclass of numbers, text and encoded pictures; `Report
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -14,6 +14,10 @@ from halfmap.errors import InputError, ShapeError
 from halfmap.report import montage
 from halfmap.report.pictures import Picture, micrograph_picture, shrink, to_grey
 from halfmap.report.plain import as_vectors, checked_points, finite_values, histogram_edges, to_plain
+
+if TYPE_CHECKING:  # they are made of blocks themselves
+    from halfmap.report.density import Density
+    from halfmap.report.ranked_gallery import RankedGallery
 
 Cell: TypeAlias = str | int | float | None
 Level: TypeAlias = Literal["plain", "good", "warning", "bad"]
@@ -80,13 +84,13 @@ class Line:
     ----------
     label : its name in the legend.
     x, y : values, shape (n,); a gap where y is not finite.
-    style : how it is drawn.
+    style : how it is drawn; thin ones are grey, one of many behind the others.
     """
 
     label: str
     x: ArrayLike
     y: ArrayLike
-    style: Literal["line", "dashed", "dotted", "points", "steps"] = "line"
+    style: Literal["line", "dashed", "dotted", "points", "steps", "thin"] = "line"
 
     def __post_init__(self) -> None:
         as_vectors(self, "x", "y")
@@ -378,7 +382,7 @@ class Note:
     level: Level = "plain"
 
 
-Block: TypeAlias = Facts | Curve | Histogram | Scatter | Table | Gallery | Overlay | Note
+Block: TypeAlias = "Facts | Curve | Histogram | Scatter | Density | Table | Gallery | RankedGallery | Overlay | Note"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

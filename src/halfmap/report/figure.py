@@ -11,9 +11,11 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.colors import ListedColormap, to_hex
 from matplotlib.figure import Figure
+from matplotlib.patches import Circle
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from halfmap.report.blocks import Axis, Curve, Histogram, Mark, Scatter
+from halfmap.report.density import Density
 
 N_SERIES = 6
 """Series colours that the page defines, ``--series-1`` and on."""
@@ -25,12 +27,13 @@ _WIDTH_INCH, _HEIGHT_INCH = 6.0, 3.5
 _LOCK = threading.Lock()
 
 # Stand-ins that no figure uses, replaced by the page's own colours.
-_INK, _MUTED, _RULE = "#0a0b01", "#0a0b02", "#0a0b03"
+_INK, _MUTED, _RULE, _CARD = "#0a0b01", "#0a0b02", "#0a0b03", "#0a0b04"
 _SERIES = tuple(f"#0a0c{number:02x}" for number in range(1, N_SERIES + 1))
 _VARIABLE_OF = {
     _INK: "var(--ink)",
     _MUTED: "var(--muted)",
     _RULE: "var(--rule)",
+    _CARD: "var(--card)",
     **{colour: f"var(--series-{number})" for number, colour in enumerate(_SERIES, start=1)},
 }
 _STYLE: Any = {
@@ -53,7 +56,9 @@ _STYLE: Any = {
     "ytick.labelcolor": _MUTED,
     "xtick.major.size": 3.0,
     "ytick.major.size": 0.0,
-    "legend.frameon": False,
+    "legend.facecolor": _CARD,
+    "legend.edgecolor": "none",
+    "legend.framealpha": 0.75,
     "legend.labelcolor": _INK,
     "lines.linewidth": 1.8,
     "lines.solid_capstyle": "round",
@@ -61,7 +66,7 @@ _STYLE: Any = {
     "axes.facecolor": "none",
     "savefig.facecolor": "none",
 }
-_LINE_STYLES = {"line": "-", "dashed": (0, (5, 3)), "dotted": (0, (1, 2)), "points": "none", "steps": "-"}
+_LINE_STYLES = {"line": "-", "dashed": (0, (5, 3)), "dotted": (0, (1, 2)), "points": "none", "steps": "-", "thin": "-"}
 _NICE_RESOLUTIONS_ANGSTROM = (
     200, 100, 50, 30, 20, 15, 12, 10, 9, 8, 7, 6, 5, 4.5, 4, 3.5, 3.2, 3, 2.8, 2.6, 2.4, 2.2, 2, 1.8, 1.6, 1.5, 1.4,
     1.3, 1.2, 1.1, 1, 0.9, 0.8, 0.7, 0.6, 0.5,
@@ -74,7 +79,7 @@ def colour_scale(n_colours: int = 64) -> list[str]:
     return [to_hex(colour) for colour in matplotlib.colormaps[_COLOUR_MAP](shares)]
 
 
-def svg(block: Curve | Histogram | Scatter) -> str:
+def svg(block: Curve | Histogram | Scatter | Density) -> str:
     """Draw a block.
 
     Parameters
@@ -83,11 +88,12 @@ def svg(block: Curve | Histogram | Scatter) -> str:
 
     Returns
     -------
-    An ``<svg>`` element for an HTML page that defines ``--ink``, ``--muted``, ``--rule`` and
+    An ``<svg>`` element for an HTML page that defines ``--ink``, ``--muted``, ``--rule``, ``--card`` and
     ``--series-1`` to ``--series-6``.
     """
     with _LOCK, matplotlib.rc_context(_STYLE):  # matplotlib's settings belong to the whole process
-        height = _WIDTH_INCH * 0.8 if isinstance(block, Scatter) and block.equal else _HEIGHT_INCH
+        is_square = isinstance(block, Scatter | Density) and block.equal
+        height = _WIDTH_INCH * 0.8 if is_square else _HEIGHT_INCH
         figure = Figure(figsize=(_WIDTH_INCH, height), layout="constrained")
         FigureCanvasSVG(figure)
         axes = figure.add_subplot()
@@ -95,6 +101,8 @@ def svg(block: Curve | Histogram | Scatter) -> str:
             _draw_curve(axes, block)
         elif isinstance(block, Histogram):
             _draw_histogram(axes, block)
+        elif isinstance(block, Density):
+            _draw_density(figure, axes, block)
         else:
             _draw_scatter(figure, axes, block)
         stream = io.StringIO()
@@ -103,18 +111,24 @@ def svg(block: Curve | Histogram | Scatter) -> str:
 
 
 def _draw_curve(axes: Axes, block: Curve) -> None:
-    for number, line in enumerate(block.lines):
+    n_coloured = 0
+    for line in block.lines:
+        is_thin = line.style == "thin"
         axes.plot(
             line.x,
             line.y,
             linestyle=_LINE_STYLES[line.style],
+            linewidth=0.7 if is_thin else None,
+            alpha=0.45 if is_thin else None,
+            zorder=1.5 if is_thin else 2,
             marker="o" if line.style == "points" else None,
             markersize=3.5,
             markeredgewidth=0,
             drawstyle="steps-mid" if line.style == "steps" else "default",
             label=line.label or None,
-            color=_SERIES[number % N_SERIES],
+            color=_MUTED if is_thin else _SERIES[n_coloured % N_SERIES],
         )
+        n_coloured += not is_thin
     _finish(axes, block.x, block.y, block.marks)
     _legend(axes, sum(bool(line.label) for line in block.lines))
 
@@ -133,6 +147,8 @@ def _draw_histogram(axes: Axes, block: Histogram) -> None:
     _finish(axes, block.x, block.y, block.marks)
     if block.y.scale == "linear" and all(np.all(np.mod(bars.counts, 1) == 0) for bars in block.bars):
         axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10], integer=True))
+    if block.x.scale == "linear" and np.all(np.mod(edges, 1) == 0.5):  # each bin is a whole number
+        axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10], integer=True))
     _legend(axes, sum(bool(bars.label) for bars in block.bars) if len(block.bars) > 1 else 0)
 
 
@@ -156,6 +172,31 @@ def _draw_scatter(figure: Figure, axes: Axes, block: Scatter) -> None:
     _finish(axes, block.x, block.y, ())
 
 
+def _draw_density(figure: Figure, axes: Axes, block: Density) -> None:
+    x_edges, y_edges, counts = (np.asarray(values) for values in (block.x_edges, block.y_edges, block.counts))
+    drawn = axes.imshow(
+        np.ma.masked_less_equal(counts, 0),
+        extent=(x_edges[0], x_edges[-1], y_edges[0], y_edges[-1]),
+        origin="lower",
+        aspect="equal" if block.equal else "auto",
+        cmap=ListedColormap(colour_scale()),
+        interpolation="nearest",
+        zorder=1,
+    )
+    bar = figure.colorbar(drawn, ax=axes, label="count", pad=0.02)
+    bar.outline.set_visible(False)
+    bar.ax.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10], integer=True))
+    _finish(axes, block.x, block.y, ())
+    top = float(np.clip(axes.get_ylim()[1], y_edges[0], y_edges[-1]))
+    for circle in block.circles:
+        axes.add_patch(Circle((0, 0), circle.value, fill=False, color=_MUTED, linewidth=1.0, linestyle=(0, (3, 3))))
+        if circle.label and circle.value <= abs(top):
+            place = (0.0, float(np.copysign(circle.value, top)))
+            axes.annotate(
+                circle.label, place, xytext=(0, 3), textcoords="offset points", ha="center", color=_MUTED, fontsize=9
+            )
+
+
 def _finish(axes: Axes, x: Axis, y: Axis, marks: object) -> None:
     for mark in marks if isinstance(marks, list | tuple) else ():
         _draw_mark(axes, mark)
@@ -168,11 +209,12 @@ def _finish(axes: Axes, x: Axis, y: Axis, marks: object) -> None:
         getattr(axes, f"set_{name}lim")(*axis.limits)
         ticks = axes.xaxis if name == "x" else axes.yaxis
         if axis.scale == "resolution":
-            ticks.set_major_locator(FixedLocator(_resolution_ticks(*getattr(axes, f"get_{name}lim")())))
+            ticks.set_major_locator(FixedLocator(resolution_ticks(*getattr(axes, f"get_{name}lim")())))
             ticks.set_minor_locator(NullLocator())
             ticks.set_major_formatter(FuncFormatter(lambda frequency, _: f"{1 / frequency:.3g}"))
         elif axis.scale == "linear":
-            ticks.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
+            steps = [1, 1.5, 3, 4.5, 9, 10] if axis.unit == "°" else [1, 2, 2.5, 5, 10]
+            ticks.set_major_locator(MaxNLocator(6, steps=steps))
 
 
 def _draw_mark(axes: Axes, mark: Mark) -> None:
@@ -197,19 +239,22 @@ def _draw_mark(axes: Axes, mark: Mark) -> None:
 
 def _legend(axes: Axes, n_labels: int) -> None:
     if n_labels:
-        axes.legend(loc="best" if n_labels < 4 else "upper right", fontsize=9.5, handlelength=1.6)
+        size, spacing = (9.5, 0.5) if n_labels < 5 else (8.5, 0.25)
+        axes.legend(
+            loc="best" if n_labels < 4 else "upper right", fontsize=size, labelspacing=spacing, handlelength=1.6
+        )
 
 
 def _label(axis: Axis) -> str:
     return f"{axis.label} ({axis.unit})" if axis.unit else axis.label
 
 
-def _resolution_ticks(low: float, high: float) -> list[float]:
-    """Return spatial frequencies of round resolutions, far enough apart to be read."""
+def resolution_ticks(low: float, high: float, *, apart: float = 0.075) -> list[float]:
+    """Return spatial frequencies of round resolutions, at least a share of the axis apart."""
     ticks: list[float] = []
     for resolution in _NICE_RESOLUTIONS_ANGSTROM:
         frequency = 1.0 / resolution
-        if low < frequency <= high and frequency - (ticks[-1] if ticks else low) > 0.075 * (high - low):
+        if low < frequency <= high and frequency - (ticks[-1] if ticks else low) > apart * (high - low):
             ticks.append(frequency)
     return ticks
 

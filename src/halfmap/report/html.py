@@ -2,16 +2,21 @@
 
 import json
 import math
+import re
 from collections.abc import Callable, Iterator
 from functools import cache, partial
 from importlib import resources
+from itertools import chain, count
 
 import jinja2
 import numpy as np
 
 from halfmap.report import figure
 from halfmap.report.blocks import Block, Cell, Curve, Gallery, Histogram, Overlay, Report, Scatter, Section, Table
+from halfmap.report.density import Density
 from halfmap.report.pictures import Picture
+from halfmap.report.ranked_gallery import Entry, Quantity, RankedGallery
+from halfmap.report.small_curve import small_curve
 
 MAX_PAGE_BYTES = 20_000_000
 FOLDER_BESIDE = "report_files"
@@ -35,6 +40,7 @@ def render(report: Report, *, beside: dict[str, bytes] | None = None, max_bytes:
     The page: script, style and pictures inlined.
     """
     sources, remark = _sources(report, beside, max_bytes)
+    anchors = _anchors(report)
     template = _environment().get_template("page.html.jinja")
     return template.render(
         report=report,
@@ -51,8 +57,13 @@ def render(report: Report, *, beside: dict[str, bytes] | None = None, max_bytes:
         points=_points,
         number=format_number,
         column_formats=_column_formats,
-        is_number=lambda cell: isinstance(cell, int | float) and not isinstance(cell, bool),
+        numeric_columns=_numeric_columns,
+        is_number=_is_number,
         sort_key=_sort_key,
+        anchor=lambda entry: anchors[id(entry)],
+        values=_values,
+        spell_value=_spell_value,
+        small_curve=small_curve,
     )
 
 
@@ -79,7 +90,8 @@ def _sources(report: Report, beside: dict[str, bytes] | None, max_bytes: int) ->
         len(np.asarray(b.positions_pixel)) for s in report.sections for b in s.blocks if isinstance(b, Overlay)
     )
     n_rows = sum(len(getattr(block, "rows", ())) for section in report.sections for block in section.blocks)
-    room = max(0, max_bytes - 1_000_000 - 24 * n_points - 300 * n_rows)
+    n_entries = sum(len(b.entries) for s in report.sections for b in s.blocks if isinstance(b, RankedGallery))
+    room = max(0, max_bytes - 1_000_000 - 24 * n_points - 300 * n_rows - 6000 * n_entries)
     if _inlined_bytes(pictures) <= room:
         return {id(picture): picture.source for picture in pictures}, ""
     shares: list[Picture] = []
@@ -114,6 +126,8 @@ def _pictures(report: Report) -> Iterator[Picture]:
         for block in section.blocks:
             if isinstance(block, Gallery):
                 yield from block.pictures
+            elif isinstance(block, RankedGallery):
+                yield from block.pictures()
             elif isinstance(block, Overlay):
                 yield block.picture
 
@@ -126,7 +140,7 @@ def _chunks(section: Section) -> list[tuple[bool, list[Block]]]:
     """Group neighbouring figures, which stand side by side."""
     groups: list[tuple[bool, list[Block]]] = []
     for block in section.blocks:
-        is_figure = isinstance(block, Curve | Histogram | Scatter)
+        is_figure = isinstance(block, Curve | Histogram | Scatter | Density)
         if is_figure and groups and groups[-1][0]:
             groups[-1][1].append(block)
         else:
@@ -167,6 +181,16 @@ def _column_formats(table: Table) -> list[Callable[[Cell], str]]:
     return spellings
 
 
+def _numeric_columns(table: Table) -> list[bool]:
+    """Return for each column whether it holds numbers alone; cells without a value stand under them."""
+    columns = [[row[number] for row in table.rows if row[number] is not None] for number in range(len(table.columns))]
+    return [bool(cells) and all(map(_is_number, cells)) for cells in columns]
+
+
+def _is_number(cell: Cell) -> bool:
+    return isinstance(cell, int | float) and not isinstance(cell, bool)
+
+
 def _spell(value: Cell, decimals: int) -> str:
     if isinstance(value, float) and math.isfinite(value):
         return f"{value:,.{decimals}f}".replace(",", "\u2009")
@@ -177,6 +201,34 @@ def _sort_key(cell: Cell) -> str:
     if isinstance(cell, int | float) and math.isfinite(cell):
         return repr(float(cell))
     return "" if cell is None else str(cell)
+
+
+def _anchors(report: Report) -> dict[int, str]:
+    """Return for each entry of a ranked gallery, by its id, what links to it: ``class-12``, the same every time."""
+    anchors: dict[int, str] = {}
+    taken = {f"section-{number}" for number in range(len(report.sections) + 1)} | {"theme", "large", "one"}
+    galleries = (b for section in report.sections for b in section.blocks if isinstance(b, RankedGallery))
+    for gallery in galleries:
+        for entry in gallery.entries:
+            plain = re.sub(r"[^A-Za-z0-9]+", "-", f"{gallery.noun or 'entry'}-{entry.name}").strip("-")
+            name = next(text for text in chain([plain], (f"{plain}-{n}" for n in count(2))) if text not in taken)
+            taken.add(name)
+            anchors[id(entry)] = name
+    return anchors
+
+
+def _values(entry: Entry) -> str:
+    """Return an entry's values as JSON for the page's script; null where there is none."""
+    known = [None if value is None else _rounded(float(value), 6) for value in entry.values]
+    return json.dumps(known, separators=(",", ":"))
+
+
+def _spell_value(value: float | None, quantity: Quantity) -> str:
+    if value is None or not math.isfinite(value):
+        return "–"
+    decimals = quantity.decimals or 0
+    space = "" if quantity.unit in ("", "°") else "\u202f"
+    return f"{value:,.{decimals}f}".replace(",", "\u2009") + space + quantity.unit
 
 
 def _packaged(name: str) -> str:

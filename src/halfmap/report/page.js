@@ -54,6 +54,71 @@
   }
   large.addEventListener("click", () => large.close());
 
+  const one = document.getElementById("one");
+  let shown = null; // the card whose entry is open
+  const open = (card) => {
+    shown = card;
+    const order = [...card.parentElement.children];
+    const entry = document.querySelector(card.hash).cloneNode(true);
+    entry.removeAttribute("id");
+    one.querySelector(".place").replaceChildren(entry);
+    one.querySelector(".turn span").textContent = `${order.indexOf(card) + 1} of ${order.length}`;
+    if (!one.open) one.showModal();
+    one.querySelector(".place").focus();
+  };
+  const turn = (step) => {
+    const order = [...shown.parentElement.children];
+    open(order[(order.indexOf(shown) + step + order.length) % order.length]);
+  };
+  for (const button of one.querySelectorAll("button[data-step]")) button.addEventListener("click", () => turn(Number(button.dataset.step)));
+  one.querySelector(".close").addEventListener("click", () => one.close());
+  one.addEventListener("click", (event) => { if (event.target === one) one.close(); });
+  one.addEventListener("keydown", (event) => {
+    const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+    if (step) { event.preventDefault(); turn(step); }
+  });
+  one.addEventListener("close", () => { if (shown) shown.focus(); });
+
+  for (const gallery of document.querySelectorAll(".ranked")) {
+    const cards = gallery.querySelector(".cards"), bar = gallery.querySelector(".ranking");
+    const items = [...cards.children].map((card) => [JSON.parse(card.dataset.values), card]);
+    const buttons = [...bar.querySelectorAll("button[data-index]")];
+    let chosen = null, down = true;
+    const rank = (button, falls) => {
+      chosen = button; down = falls;
+      const index = Number(button.dataset.index);
+      for (const other of buttons) {
+        other.setAttribute("aria-pressed", String(other === button));
+        other.textContent = other.textContent.replace(/ [↑↓]$/, "") + (other === button ? (falls ? " ↓" : " ↑") : "");
+      }
+      const sorted = [...items].sort(([a], [b]) => {
+        const x = a[index], y = b[index];
+        if (x === null || y === null) return (x === null) - (y === null);
+        return falls ? y - x : x - y;
+      });
+      cards.append(...sorted.map(([, card]) => card));
+      for (const line of cards.querySelectorAll("[data-quantity]")) line.classList.toggle("chosen", line.dataset.quantity === button.dataset.index);
+    };
+    for (const button of buttons) {
+      button.addEventListener("click", () => rank(button, button === chosen ? !down : button.dataset.best === "high"));
+    }
+    if (buttons.length) rank(buttons[0], buttons[0].dataset.best === "high");
+    for (const [, card] of items) {
+      const picture = card.querySelector("img");
+      if (picture) document.querySelector(card.hash).querySelector(".portrait").append(picture.cloneNode());
+      card.addEventListener("click", (event) => {
+        if (event.ctrlKey || event.metaKey || event.shiftKey) return;
+        event.preventDefault();
+        open(card);
+      });
+    }
+    const grey = bar.querySelector("input[type=checkbox]");
+    if (grey) grey.addEventListener("change", () => gallery.classList.toggle("shared", grey.checked));
+    bar.querySelector("input[type=range]").addEventListener("input", (event) => cards.style.setProperty("--tile", `${event.target.value}px`));
+    gallery.querySelector(".entries").open = false;
+    bar.hidden = false;
+  }
+
   const digits = (value) => Number(value.toPrecision(3)).toString();
   const colour = (share) => GRADIENT[Math.max(0, Math.min(GRADIENT.length - 1, Math.round(share * (GRADIENT.length - 1))))];
   for (const figure of document.querySelectorAll(".overlay")) {

@@ -110,7 +110,25 @@ def to_grey(
             if values.size
             else (np.float32(0), np.float32(1))
         )
-        scaled = (finite - low) / np.maximum(high - low, np.finfo(np.float32).tiny)
+    return grey_between(finite, low, high)
+
+
+def grey_between(images: ArrayLike, low: ArrayLike, high: ArrayLike) -> ByteImage:
+    """Scale grey values to 0 … 255 between two limits.
+
+    Parameters
+    ----------
+    images : shape (..., y, x); what is not finite becomes black.
+    low, high : the values that become black and white, any shape that goes with the images.
+
+    Returns
+    -------
+    Same shape.
+    """
+    values = np.asarray(images, dtype=np.float32)
+    lowest = np.asarray(low, dtype=np.float32)
+    with np.errstate(all="ignore"):
+        scaled = (values - lowest) / np.maximum(np.asarray(high) - lowest, np.finfo(np.float32).tiny)
     grey: ByteImage = np.round(np.nan_to_num(np.clip(scaled, 0, 1), nan=0.0) * 255).astype(np.uint8)
     return grey
 
@@ -123,6 +141,16 @@ def shrink(image: ArrayLike, max_side: int) -> NDArray[np.float32]:
         return values
     sides = (max(1, round(values.shape[1] * factor)), max(1, round(values.shape[0] * factor)))
     return np.asarray(Image.fromarray(values).resize(sides, Image.Resampling.BOX))
+
+
+def enlarge(image: ArrayLike, min_side: int) -> NDArray[np.float32]:
+    """Interpolate an image (y, x) up smoothly until no side is shorter than ``min_side``."""
+    values = np.asarray(image, dtype=np.float32)
+    factor = min_side / min(values.shape)
+    if factor <= 1:
+        return values
+    sides = (round(values.shape[1] * factor), round(values.shape[0] * factor))
+    return np.asarray(Image.fromarray(values).resize(sides, Image.Resampling.BICUBIC))
 
 
 def micrograph_picture(
