@@ -3,6 +3,7 @@ import subprocess
 import sys
 import time
 from collections import namedtuple
+from pathlib import Path
 
 import numpy as np
 import psutil
@@ -82,6 +83,17 @@ def test_the_folder_is_gone_when_its_only_user_closes(tmp_path):
     cache.close()
     assert list((tmp_path / "scratch").iterdir()) == []
     cache.close()
+
+
+def test_no_mapping_keeps_the_room_of_a_removed_stack(tmp_path):
+    maps = Path("/proc/self/maps")
+    if not maps.exists():
+        pytest.skip("mappings of a process are read from /proc")
+    cache = filled(tmp_path)
+    MappedStacks(headers=(read_header(cache.path),), grid=GRID).read([3])
+    assert str(cache.path) in maps.read_text()
+    cache.close()
+    assert str(cache.path) not in maps.read_text()
 
 
 def test_jobs_that_read_the_same_images_share_one_stack_and_the_last_removes_it(tmp_path):

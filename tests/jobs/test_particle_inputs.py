@@ -1,6 +1,8 @@
 import os
 import pickle
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -13,7 +15,7 @@ from halfmap.grid import ImageGrid
 from halfmap.io import mrc, relion
 from halfmap.io.mapped_stacks import MappedStacks
 from halfmap.io.mrc import StackSource, StackWriter
-from halfmap.jobs import particle_inputs, particle_pass
+from halfmap.jobs import particle_checks, particle_pass
 from halfmap.jobs.particle_inputs import read_particle_inputs
 from support.contexts import a_context
 from support.shared_data import shared_data
@@ -280,7 +282,7 @@ def test_what_was_cached_goes_when_the_job_fails(tmp_path, monkeypatch):
     with a_context(tmp_path) as context, pytest.raises(ComputeError):
         fail(read(context, project.table))
     assert not list(tmp_path.rglob("halfmap-images-*"))
-    monkeypatch.setattr(particle_inputs, "stack_warnings", None)
+    monkeypatch.setattr(particle_checks, "stack_warnings", None)
     with a_context(tmp_path) as context, pytest.raises(TypeError):
         read(context, project.table)
     assert not list(tmp_path.rglob("halfmap-images-*"))
@@ -352,6 +354,13 @@ def test_images_of_one_broken_stack_among_many_are_set_aside(tmp_path):
         assert all("the file is truncated" in reason for reason in inputs.rejected["halfmapReason"])
 
 
+def test_a_broken_stack_that_holds_all_images_ends_the_job_with_the_reason(tmp_path):
+    project = a_stack_project(tmp_path, n_stacks=1)
+    os.truncate(tmp_path / "Extract/stack0.mrcs", 3000)
+    with a_context(tmp_path) as context, pytest.raises(JobFailed, match=r"got 60 bad ones .* the file is truncated"):
+        read(context, project.table)
+
+
 def test_images_that_cannot_be_read_are_set_aside_one_by_one(tmp_path, monkeypatch):
     project = a_stack_project(tmp_path)
 
@@ -375,6 +384,12 @@ def test_what_is_odd_about_the_images_is_told(tmp_path):
 
 
 # tables that are refused before any image is read
+
+
+def test_wrong_tables_are_told_without_loading_torch():
+    loaded = "import sys, halfmap.jobs.particle_inputs; print('torch' in sys.modules)"
+    said = subprocess.run([sys.executable, "-c", loaded], capture_output=True, text=True, timeout=60, check=True)
+    assert said.stdout.strip() == "False"
 
 
 def test_a_table_without_rows_or_images_is_refused(tmp_path):

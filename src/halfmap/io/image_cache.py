@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from halfmap.errors import ComputeError
 from halfmap.grid import ImageGrid
+from halfmap.io.mapped_stacks import unmap
 from halfmap.io.mrc_header import HEADER_BYTES, MrcHeader, new_header, read_header
 
 PAGE_BYTES = 4096
@@ -132,6 +133,7 @@ class ImageCache:
         """Remove the folder unless another job uses it; a second call does nothing."""
         if self._lock < 0:
             return
+        unmap(self.path)
         if not self._shares or _try_lock(self._lock, fcntl.LOCK_EX):
             shutil.rmtree(self.folder, ignore_errors=True)
         os.close(self._lock)

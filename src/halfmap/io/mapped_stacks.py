@@ -2,6 +2,7 @@
 
 from collections import OrderedDict
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -94,6 +95,12 @@ class MappedStacks:
             places = np.flatnonzero(files == file)
             images[places] = _mapping(self.headers[file])[wanted[places] - self.first[file]]
         return images
+
+
+def unmap(path: Path) -> None:
+    """Give up this process's mapping of a file: what is removed keeps its room on the disc while it is mapped."""
+    for key in [key for key in _mapped if key[0] == str(path)]:
+        del _mapped[key]
 
 
 def _mapping(header: MrcHeader) -> NDArray:

@@ -106,7 +106,7 @@ def check_images(images: Float32Array, mask_radius_pixel: float) -> ImageChecks:
             sums[part] = centred @ weights
             squares[part] = np.square(centred) @ weights[:, :2]
         mean, deviation, background_mean, background_deviation, contrast = _numbers(sums, squares, counts)
-        # No comparison with NaN is true, so images with NaN, infinities or values whose squares overflow are among these.
+        # No comparison with NaN is true: images with NaN, infinities or values whose squares overflow are among these.
         suspicious = ~((deviation > 1e-4 * np.abs(rough)) & (background_deviation > _ROUNDING * deviation))
     checks = ImageChecks(
         problem=np.full(n, "", dtype=object),

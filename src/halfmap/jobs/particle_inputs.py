@@ -7,7 +7,7 @@ is read, all images are read once to be checked, and later reading goes to one m
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,13 +16,15 @@ from halfmap.data.image_source import ImageSource
 from halfmap.data.particles import ParticleSet
 from halfmap.grid import ImageGrid
 from halfmap.io import relion
-from halfmap.io.image_cache import ImageCache
-from halfmap.jobs.particle_checks import ImageChecks, stack_warnings
-from halfmap.jobs.particle_pass import ReadImages, WantedImages, checks_path, read_images
 from halfmap.jobs.particle_stacks import ParticleStacks, find_stacks, grids_of_groups
 from halfmap.jobs.particle_table_checks import check_classes, check_ctf, check_has_images, check_mask
 from halfmap.jobs.per_micrograph import Rejected, check_rejections
 from halfmap.project.job import JobContext
+
+if TYPE_CHECKING:
+    from halfmap.io.image_cache import ImageCache
+    from halfmap.jobs.particle_checks import ImageChecks
+    from halfmap.jobs.particle_pass import ReadImages, WantedImages
 
 REASON_LABEL = "halfmapReason"
 _LOGGED = 10
@@ -42,6 +44,7 @@ class ParticleInputs:
     rejected : the particles set aside, with the column ``halfmapReason``.
     warnings : what the user should know about the data, a sentence each; told already.
     checks : all that was measured of each image.
+    caches, kept_checks : what leaving the context removes.
     """
 
     particles: ParticleSet
@@ -52,8 +55,8 @@ class ParticleInputs:
     background_deviation: NDArray[np.float64]
     rejected: ParticleSet
     warnings: tuple[str, ...]
-    checks: ImageChecks
-    caches: tuple[ImageCache, ...] = field(default=(), repr=False)
+    checks: "ImageChecks"
+    caches: "tuple[ImageCache, ...]" = field(default=(), repr=False)
     kept_checks: tuple[Path, ...] = field(default=(), repr=False)
 
     def __enter__(self) -> Self:
@@ -124,6 +127,9 @@ def read_particle_inputs(
     for warning in warnings:
         context.progress.message(f"Warning: {warning}")
     particles = _named_from_project(context, particles, stacks)
+    # These load torch, which wrong tables are told without.
+    from halfmap.jobs.particle_checks import ImageChecks
+    from halfmap.jobs.particle_pass import read_images
 
     readable = np.flatnonzero(stacks.is_readable)
     problem = np.array(stacks.reasons, dtype=object)[stacks.file]
@@ -154,14 +160,17 @@ def read_particle_inputs(
 def _judged(
     context: JobContext,
     particles: ParticleSet,
-    done: list[ReadImages],
+    done: "list[ReadImages]",
     sources: NDArray[np.int64],
     index: NDArray[np.int64],
-    checks: ImageChecks,
+    checks: "ImageChecks",
     mask_diameter_angstrom: float,
     warnings: list[str],
 ) -> ParticleInputs:
     """Set aside the bad particles and say what is odd about the others."""
+    from halfmap.jobs.particle_checks import stack_warnings
+    from halfmap.jobs.particle_pass import checks_path
+
     _refuse_many(particles, checks.problem)
     is_good = checks.problem == ""
     used = np.flatnonzero(is_good)
@@ -212,8 +221,10 @@ def _by_grid(grids: dict[int, ImageGrid]) -> list[list[int]]:
 
 def _wanted(
     stacks: ParticleStacks, rows: NDArray[np.int64], grid: ImageGrid, mask_diameter_angstrom: float
-) -> tuple[WantedImages, NDArray[np.int64]]:
+) -> "tuple[WantedImages, NDArray[np.int64]]":
     """Return the images of some particles, each once, and which of them each particle has."""
+    from halfmap.jobs.particle_pass import WantedImages
+
     pairs, image_of_row = np.unique(
         np.stack([stacks.file[rows], stacks.section[rows]], axis=1), axis=0, return_inverse=True
     )
