@@ -8,6 +8,8 @@ from annotated_types import Ge, Gt, Le
 from halfmap.errors import InputError
 from halfmap.units import Length
 
+_FIVE_PIXELS, _ONE_PIXEL = Length(5.0, in_pixels=True), Length(1.0, in_pixels=True)
+
 
 @dataclass(frozen=True, kw_only=True)
 class ClassificationParams:
@@ -26,7 +28,7 @@ class ClassificationParams:
     """Diameter of the circular mask around the particle in Å; a little more than the particle's longest axis."""
 
     algorithm: Literal["auto", "em", "vdam"] = "auto"
-    """em: every particle in every iteration; vdam: mini-batches with momentum; auto chooses by the number of particles."""
+    """em: every particle in every iteration; vdam: mini-batches with momentum; auto goes by the number of particles."""
 
     iterations: Annotated[int, Ge(1)] = 25
     """Most EM iterations."""
@@ -49,10 +51,10 @@ class ClassificationParams:
     psi_step_degrees: Annotated[float, Gt(0), Le(90)] = 6.0
     """Fine step of in-plane angles; a first pass takes twice this step."""
 
-    offset_range: Length = Length(5.0, in_pixels=True)
+    offset_range: Length = _FIVE_PIXELS
     """Radius of the offset search around each particle's last offset, in Å, or in pixels as 5px."""
 
-    offset_step: Length = Length(1.0, in_pixels=True)
+    offset_step: Length = _ONE_PIXEL
     """Fine step of offsets, in Å, or in pixels as 1px; a first pass takes twice this step."""
 
     allow_coarser_sampling: bool = False

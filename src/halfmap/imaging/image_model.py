@@ -26,7 +26,7 @@ _DEFAULTS = {
 }
 
 
-def contrast_transfer(rows: TableWithOptics, frequencies: Tensor) -> Tensor:
+def contrast_transfer(rows: TableWithOptics, frequencies: Tensor, *, intact_first_peak: bool = False) -> Tensor:
     """Evaluate the contrast transfer of particles or micrographs: their CTF and the phases of odd aberrations.
 
     Parameters
@@ -35,6 +35,7 @@ def contrast_transfer(rows: TableWithOptics, frequencies: Tensor) -> Tensor:
         Optional in the optics table: beam_tilt_mrad, odd_zernike.
     frequencies : shape (..., 2)
         Of a band (``band.frequencies``) or a grid (``grid.frequencies()``), (x, y) in 1/Å.
+    intact_first_peak : as for `halfmap.optics.ctf.ctf`.
 
     Returns
     -------
@@ -46,7 +47,7 @@ def contrast_transfer(rows: TableWithOptics, frequencies: Tensor) -> Tensor:
     InconsistentDataError
         A column is missing, or the optics table is empty.
     """
-    return _with_odd_phases(ctf_of_rows(rows, frequencies), rows, frequencies)
+    return _with_odd_phases(ctf_of_rows(rows, frequencies, intact_first_peak=intact_first_peak), rows, frequencies)
 
 
 def ctf_of_rows(rows: TableWithOptics, frequencies: Tensor, *, intact_first_peak: bool = False) -> Tensor:

@@ -1,0 +1,211 @@
+"""One pass over particles: an E-step against given references, and the M-step that follows it."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from halfmap.classification.params import ClassificationParams
+from halfmap.classification.problem import ClassificationProblem
+from halfmap.classification.state import Assignments, References
+from halfmap.compute.executor import Executor
+from halfmap.compute.progress import Progress
+from halfmap.fourier.band import FourierBand
+from halfmap.inference import expectation, maximisation
+from halfmap.inference.expectation import Estimates, Model, Sums
+from halfmap.inference.maximisation import Regularisation
+from halfmap.inference.posterior import Priors, Search
+from halfmap.tensors import BandValues
+
+PADDING = 3
+SCALE_SIGNAL_TO_NOISE = 3.0
+"""Grey scales of micrographs are told by shells where the references' ratio of signal to noise is above this."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Beliefs:
+    """What an E-step believes of images beside the references.
+
+    Parameters
+    ----------
+    noise_variance : float64, shape (groups, n_shells).
+    scale : of micrographs, float64, shape (M,).
+    """
+
+    noise_variance: Tensor
+    scale: NDArray[np.float64]
+
+
+def run_expectation(
+    problem: ClassificationProblem,
+    params: ClassificationParams,
+    references: References,
+    assignments: Assignments,
+    beliefs: Beliefs,
+    search: Search,
+    rows: NDArray[np.int64],
+    executor: Executor,
+    *,
+    iteration: int,
+    pseudo_halves: bool = False,
+    progress: Progress | None = None,
+) -> Sums:
+    """Compare particles with references; see `halfmap.inference.expectation.expect`."""
+    told = (references.ssnr > SCALE_SIGNAL_TO_NOISE).any(0)
+    keeps_rotation = params.skip_alignment or params.skip_rotation
+    model = Model(
+        references=references.masked,
+        padding=PADDING,
+        priors=priors_of(references),
+        noise_variance=beliefs.noise_variance,
+        scale=beliefs.scale,
+        norm=assignments.norm,
+        origin_angstrom=assignments.origin_angstrom,
+        search=search,
+        psi_degrees=assignments.psi_degrees if keeps_rotation else None,
+        keep_origin=params.skip_alignment,
+        iteration=iteration,
+        pseudo_halves=pseudo_halves,
+        scale_shell=int(torch.nonzero(told).max()) if bool(told.any()) else 0,
+    )
+    return expectation.expect(problem.sent, model, problem.data, rows, executor, progress=progress)
+
+
+def priors_of(references: References) -> Priors:
+    """Return the priors of classes and offsets."""
+    return Priors(
+        fractions=references.fractions,
+        offset_sigma_angstrom=references.offset_sigma_angstrom,
+        prior_offset_angstrom=references.prior_offset_angstrom,
+    )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class OnBand:
+    """References and the sums over them on the band of a search; H pseudo-halves or 1, C classes.
+
+    Parameters
+    ----------
+    band : of K coefficients.
+    references : complex64, shape (C, K): those that images were compared with.
+    gradient, curvature : shape (H, C, K); the curvature as the mask lets the references feel it.
+    regularisation : with the references' own power.
+    """
+
+    band: FourierBand
+    references: BandValues
+    gradient: BandValues
+    curvature: Tensor
+    regularisation: Regularisation
+
+
+def on_band(problem: ClassificationProblem, references: References, sums: Sums, shell: int, strength: float) -> OnBand:
+    """Bring references and sums of an E-step onto its band.
+
+    Parameters
+    ----------
+    strength : T.
+    """
+    band = FourierBand(problem.grid, max_shell=shell)
+    values = band.gather(problem.grid.rfft(references.masked))
+    return OnBand(
+        band=band,
+        references=values,
+        gradient=maximisation.band_gradient(sums.gradient, band),
+        curvature=maximisation.within_mask(sums.curvature, band, problem.mask_overlap),
+        regularisation=Regularisation(
+            prior_variance=maximisation.shell_power(values, band), strength=strength / problem.data.mask_power
+        ),
+    )
+
+
+def maximised(problem: ClassificationProblem, previous: References, sums: Sums, on: OnBand) -> References:
+    """Return the references of the M-step of EM."""
+    gradient, curvature = on.gradient.sum(0), on.curvature.sum(0)
+    values = maximisation.maximise(on.references, gradient, curvature, on.regularisation, on.band)
+    return described(problem, previous, sums, on, values, on.band)
+
+
+def described(
+    problem: ClassificationProblem,
+    previous: References,
+    sums: Sums,
+    on: OnBand,
+    values: BandValues,
+    band: FourierBand,
+) -> References:
+    """Return references of given coefficients, shape (C, K) on ``band``, with what the sums say of them."""
+    mass = sums.class_mass.sum(0)
+    curvature = on.curvature.sum(0)
+    priors = maximisation.class_priors(mass, sums.offset, sums.offset_square, priors_of(previous))
+    unmasked = maximisation.on_images(values, band, problem.grid)
+    weight = maximisation.shell_mean(curvature, on.band)
+    seen = (curvature > 1e-3 * weight[:, on.band.shell_of].float()).float()
+    return References(
+        masked=unmasked * problem.data.mask,
+        unmasked=unmasked,
+        fractions=priors.fractions,
+        prior_offset_angstrom=priors.prior_offset_angstrom,
+        offset_sigma_angstrom=priors.offset_sigma_angstrom,
+        ssnr=maximisation.signal_to_noise(curvature, on.regularisation, on.band),
+        prior_variance=on.regularisation.prior_variance,
+        error_variance=torch.where(weight > 0, 1 / weight, torch.zeros_like(weight)),
+        completeness=maximisation.shell_mean(seen, on.band),
+    )
+
+
+def updated_beliefs(
+    problem: ClassificationProblem, params: ClassificationParams, beliefs: Beliefs, sums: Sums, *, kept: float = 0.0
+) -> Beliefs:
+    """Return noise spectra and grey scales after an E-step.
+
+    Parameters
+    ----------
+    kept : share of what was believed that stays: 0.9 after a mini-batch.
+    """
+    noise = maximisation.noise_variance(
+        sums.residual_power, sums.residual_count, beliefs.noise_variance, mask_power=problem.data.mask_power
+    )
+    scale = beliefs.scale
+    if params.scale_correction and bool((sums.scale_square > 0).any()):
+        counts = torch.from_numpy(np.bincount(problem.data.micrograph, minlength=len(scale)).astype(np.float64))
+        scale = maximisation.micrograph_scale(sums.scale_cross, sums.scale_square, counts).numpy()
+        if kept > 0:
+            seen = (sums.scale_square > 0).numpy()
+            scale = np.where(seen, kept * beliefs.scale + (1 - kept) * scale, beliefs.scale)
+    return Beliefs(noise_variance=kept * beliefs.noise_variance + (1 - kept) * noise, scale=scale)
+
+
+def updated_assignments(assignments: Assignments, found: Estimates, *, norms: bool, kept: float = 0.0) -> Assignments:
+    """Return the assignments with those of some particles replaced.
+
+    Parameters
+    ----------
+    norms : whether the particles' contrast is estimated too.
+    kept : as for `updated_beliefs`.
+    """
+    rows = found.row
+    norm = assignments.norm.copy()
+    if norms:
+        measured = assignments.norm[rows] * np.sqrt(found.residual)
+        mean = measured.mean()
+        norm[rows] = kept * norm[rows] + (1 - kept) * measured / (mean if mean > 0 else 1.0)
+    return replace(
+        assignments,
+        class_index=_put(assignments.class_index, rows, found.class_index),
+        psi_degrees=_put(assignments.psi_degrees, rows, found.psi_degrees),
+        origin_angstrom=_put(assignments.origin_angstrom, rows, found.origin_angstrom),
+        norm=norm,
+        max_probability=_put(assignments.max_probability, rows, found.max_probability),
+        log_likelihood=_put(assignments.log_likelihood, rows, found.log_likelihood),
+        lost_mass=_put(assignments.lost_mass, rows, found.lost_mass),
+        n_significant=_put(assignments.n_significant, rows, found.n_significant),
+    )
+
+
+def _put(values: NDArray, rows: NDArray[np.int64], new: NDArray) -> NDArray:
+    result = values.copy()
+    result[rows] = new
+    return result

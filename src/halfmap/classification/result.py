@@ -1,0 +1,128 @@
+"""What a classification leaves: its classes, particles and noise, as nouns."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from halfmap.classification import decisions
+from halfmap.classification.params import ClassificationParams
+from halfmap.classification.problem import ClassificationProblem
+from halfmap.classification.state import ClassificationState
+from halfmap.data.class_averages import ClassAverages, ClassRun, NoiseModel
+from halfmap.data.particles import ParticleSet
+from halfmap.fourier.shells import resolution_at_threshold
+from halfmap.geometry.rotations import matrix_from_euler
+from halfmap.grid import ImageGrid
+
+FRC_THRESHOLD = 0.143
+
+
+def class_run(problem: ClassificationProblem, params: ClassificationParams, state: ClassificationState) -> ClassRun:
+    """Return a state as what files, reports and selections take; any iteration will do."""
+    assignments, references = state.assignments, state.references
+    seen = assignments.class_index >= 0
+    pixel = problem.grid.pixel_size_angstrom
+    n_seen = max(int(seen.sum()), 1)
+    return ClassRun(
+        averages=_averages(problem, state),
+        particles=_particles(problem, state),
+        noise=NoiseModel(
+            optics_group=problem.optics_numbers,
+            noise_variance=state.noise_variance.numpy(),
+            group_name=problem.group_names,
+            group_scale=state.scale,
+        ),
+        mask_diameter_angstrom=params.mask_diameter_angstrom,
+        iteration=state.iteration,
+        n_iterations=params.iterations if state.algorithm == "em" else params.minibatches,
+        algorithm=state.algorithm,
+        regularisation=params.regularisation,
+        psi_step_degrees=state.psi_step_degrees,
+        offset_range_angstrom=params.offset_range.to_angstrom(pixel),
+        offset_step_angstrom=state.offset_step_angstrom,
+        offset_sigma_angstrom=references.offset_sigma_angstrom,
+        current_size_pixel=2 * state.shell,
+        log_likelihood=float(assignments.log_likelihood[seen].sum()),
+        mean_max_probability=float(assignments.max_probability[seen].sum() / n_seen),
+        seed=params.seed,
+        settings={
+            "rlnDoCorrectCtf": str(int(params.ctf)),
+            "rlnDoIgnoreCtfUntilFirstPeak": str(int(params.ctf_intact_first_peak)),
+            "rlnDoZeroMask": str(int(params.mask == "zeros")),
+            "rlnDoCorrectNorm": str(int(params.norm_correction)),
+            "rlnDoCorrectScale": str(int(params.scale_correction)),
+            "rlnDoSkipAlign": str(int(params.skip_alignment)),
+            "rlnDoSkipRotate": str(int(params.skip_rotation)),
+            "rlnAdaptiveOversampleFraction": f"{params.kept_mass:g}",
+            "rlnWidthMaskEdge": f"{params.mask_edge_pixel:g}",
+            "rlnHighresLimitExpectation": f"{params.max_alignment_resolution_angstrom or -1:g}",
+            "rlnIncrementImageSize": str(params.resolution_increment_shells),
+        },
+    )
+
+
+def _averages(problem: ClassificationProblem, state: ClassificationState) -> ClassAverages:
+    references, grid = state.references, problem.grid
+    C = len(references.masked)
+    index = state.assignments.class_index
+    closing = state.closing
+    frc = closing.frc if closing is not None else torch.full_like(references.ssnr, torch.nan)
+    columns = {
+        "average": references.masked.numpy(),
+        "unmasked_average": references.unmasked.numpy(),
+        "n_particles": np.bincount(index[index >= 0], minlength=C),
+        "fraction": references.fractions.numpy(),
+        "score": np.full(C, np.nan),
+        "frc_resolution_angstrom": frc_resolutions(frc, grid, closing.join_shell if closing is not None else 0),
+        "ssnr_resolution_angstrom": ssnr_resolutions(references.ssnr, grid),
+        "rotation_accuracy_degrees": state.rotation_accuracy_degrees.numpy(),
+        "offset_accuracy_angstrom": state.offset_accuracy_angstrom.numpy(),
+        "prior_offset_angstrom": references.prior_offset_angstrom.numpy(),
+        "fourier_completeness": references.completeness[:, 1 : state.shell + 1].mean(-1).numpy(),
+        "frc": frc.numpy(),
+        "ssnr": references.ssnr.numpy(),
+        "prior_variance": references.prior_variance.numpy(),
+        "error_variance": references.error_variance.numpy(),
+        "completeness": references.completeness.numpy(),
+    }
+    return ClassAverages(columns=columns, grid=grid)
+
+
+def frc_resolutions(frc: Tensor, grid: ImageGrid, join_shell: int) -> np.ndarray:
+    """Return the resolution of each class at which its halves' FRC falls below 0.143, in Å, shape (C,).
+
+    Shells up to ``join_shell``, where the halves are joined, say nothing: a class whose FRC is below the threshold
+    right beyond them has the resolution of the join at best, and gets nan, as one without FRC does.
+    """
+    resolutions = np.full(len(frc), np.nan)
+    for c, curve in enumerate(frc):
+        if bool(torch.isnan(curve).all()) or not float(curve[join_shell + 1]) >= FRC_THRESHOLD:
+            continue
+        known = torch.nan_to_num(curve, nan=0.0).clone()
+        known[: join_shell + 1] = 1.0
+        resolutions[c] = resolution_at_threshold(known, grid, FRC_THRESHOLD)
+    return resolutions
+
+
+def ssnr_resolutions(ssnr: Tensor, grid: ImageGrid) -> np.ndarray:
+    """Return the resolution at which the model's signal-to-noise ratio falls below 1, in Å; inf where there is none."""
+    shells = decisions.resolved_shell(ssnr.numpy())
+    field = grid.side * grid.pixel_size_angstrom
+    with np.errstate(divide="ignore"):
+        return np.where(shells > 0, field / shells, np.inf)
+
+
+def _particles(problem: ClassificationProblem, state: ClassificationState) -> ParticleSet:
+    found = state.assignments
+    zero = np.zeros(len(found.psi_degrees))
+    rotation = matrix_from_euler(zero, zero, found.psi_degrees).numpy()
+    return problem.particles.with_columns(
+        class_number=found.class_index + 1,
+        rotation=rotation,
+        origin_angstrom=found.origin_angstrom,
+        norm_correction=found.norm,
+        max_probability=found.max_probability,
+        log_likelihood=found.log_likelihood,
+        n_significant=found.n_significant,
+        group_name=problem.group_names[problem.data.micrograph],
+    )

@@ -1,0 +1,511 @@
+"""The E-step: the posterior of every image, and the sums over it that the M-step needs."""
+
+from dataclasses import dataclass, fields, replace
+from functools import lru_cache, partial, reduce
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from halfmap.compute.broadcast import Broadcast
+from halfmap.compute.device import task_device
+from halfmap.compute.executor import Executor
+from halfmap.compute.memory import plan_chunks
+from halfmap.compute.progress import Progress
+from halfmap.data.image_source import ImageSource
+from halfmap.data.particles import ParticleSet
+from halfmap.fourier import slices
+from halfmap.fourier.band import FourierBand
+from halfmap.fourier.resample import phase_factors
+from halfmap.fourier.rotated_spectra import rotate_back
+from halfmap.fourier.shells import n_shells
+from halfmap.geometry.rotations import matrix_from_euler
+from halfmap.grid import ImageGrid
+from halfmap.imaging import noise
+from halfmap.imaging.image_model import contrast_transfer, ctf_of_rows
+from halfmap.inference import sparse
+from halfmap.inference.images import to_band, weighted_images
+from halfmap.inference.posterior import (
+    Posterior,
+    Priors,
+    References,
+    Search,
+    WeightedImages,
+    fine_slices,
+    posterior,
+)
+from halfmap.inference.sampling import PoseGrid
+from halfmap.inference.vdam import pseudo_halves
+from halfmap.tensors import Images
+
+_CHUNK_BYTES = 1 << 28
+_MOST_IN_CHUNK = 1024
+_IMAGES_AT_ONCE = 128
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ImageData:
+    """Particle images and what never changes about them.
+
+    Parameters
+    ----------
+    particles : with the columns of the CTF; N of them.
+    source : of the images, on one grid.
+    index : int64, shape (N,): number of each particle's image in the source.
+    background, deviation : float64, shape (N,): grey level and its spread outside the particle; images are
+        normalised by them as they are read.
+    group, micrograph : int64, shape (N,): from 0, which noise spectrum and which grey scale a particle has.
+    mask : float32, shape (side, side): the circular mask.
+    ctf : whether images are modelled with their CTF.
+    intact_first_peak : whether the CTF is 1 up to its first peak.
+    fill_noise : whether masked images hold noise where the mask is 0, else nothing.
+    seed : of that noise.
+    """
+
+    particles: ParticleSet
+    source: ImageSource
+    index: NDArray[np.int64]
+    background: NDArray[np.float64]
+    deviation: NDArray[np.float64]
+    group: NDArray[np.int64]
+    micrograph: NDArray[np.int64]
+    mask: Tensor
+    ctf: bool = True
+    intact_first_peak: bool = False
+    fill_noise: bool = False
+    seed: int = 1
+
+    @property
+    def grid(self) -> ImageGrid:
+        """Sides and pixel size of the images."""
+        return self.source.grid
+
+    @property
+    def n_groups(self) -> int:
+        """Number of noise spectra."""
+        return int(self.group.max()) + 1
+
+    @property
+    def n_micrographs(self) -> int:
+        """Number of grey scales."""
+        return int(self.micrograph.max()) + 1
+
+    @property
+    def mask_power(self) -> float:
+        """Mean square of the mask over the box: the share of white noise that it lets through."""
+        edge = (1 - self.mask.double()).square() if self.fill_noise else torch.zeros(1, dtype=torch.float64)
+        return float(self.mask.double().square().mean() + edge.mean())
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Model:
+    """Everything that an E-step believes.
+
+    Parameters
+    ----------
+    references : float32, shape (C, side, side) or one volume: masked, on the grid of the images.
+    padding : of their transform.
+    priors : of classes and offsets.
+    noise_variance : σ² of the noise without mask, float64, shape (groups, n_shells).
+    scale : of micrographs, float64, shape (M,).
+    norm : of particles, float64, shape (N,): images are divided by it.
+    origin_angstrom : float64, shape (N, 2): the search is around it.
+    search : grids, shells and pruning.
+    psi_degrees : shape (N,): the in-plane angle of each particle where it is not searched; else None.
+    keep_origin : whether origins are not searched either.
+    assigned_row : int64, shape (N,): the fine row, class · R + rotation, that each particle is given to with the
+        first shift, unseen; None: the posterior decides.
+    iteration : a number that tells apart what is drawn at random.
+    pseudo_halves : whether the sums are kept apart for the two halves of VDAM.
+    scale_shell : shells up to this one tell the grey scale of micrographs; 0: none.
+    """
+
+    references: Images
+    padding: int
+    priors: Priors
+    noise_variance: Tensor
+    scale: NDArray[np.float64]
+    norm: NDArray[np.float64]
+    origin_angstrom: NDArray[np.float64]
+    search: Search
+    psi_degrees: NDArray[np.float64] | None = None
+    keep_origin: bool = False
+    assigned_row: NDArray[np.int64] | None = None
+    iteration: int = 0
+    pseudo_halves: bool = False
+    scale_shell: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Estimates:
+    """What is found for each particle, arrays of shape (n,) or (n, 2).
+
+    Parameters
+    ----------
+    row : of the particle among those of the `ImageData`.
+    class_index : from 0, of the most probable pose.
+    psi_degrees, origin_angstrom : of the most probable pose.
+    max_probability, log_likelihood, n_significant, lost_mass : as of a `Posterior`.
+    residual : Σ |masked image − model|² over all shells, relative to what the noise leads to expect.
+    """
+
+    row: NDArray[np.int64]
+    class_index: NDArray[np.int64]
+    psi_degrees: NDArray[np.float64]
+    origin_angstrom: NDArray[np.float64]
+    max_probability: NDArray[np.float64]
+    log_likelihood: NDArray[np.float64]
+    n_significant: NDArray[np.int64]
+    lost_mass: NDArray[np.float64]
+    residual: NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Sums:
+    """Sums over the posterior of all particles; two of them are added by `add`.
+
+    Parameters
+    ----------
+    gradient : float32, shape (H, C, side, side): derivative of the expected log-likelihood by each pixel of the
+        references; H is 2 for pseudo-halves, else 1.
+    curvature : float32, shape (H, C, K): Σ weight s² C² / σ² in the frame of the references, K of the search's band.
+    class_mass : float64, shape (H, C).
+    offset : float64, shape (C, 2): Σ weight · origin.
+    offset_square : float64, shape (C,): Σ weight · |origin|².
+    residual_power : float64, shape (groups, n_shells): Σ |masked image − model|² over the band's coefficients.
+    residual_count : float64, shape (groups, n_shells): number of coefficients, times C² of premultiplied images.
+    scale_cross, scale_square : float64, shape (M,): Σ Re(X conj(C P))/σ² and Σ |C P|²/σ² of each micrograph.
+    estimates : of the particles.
+    """
+
+    gradient: Tensor
+    curvature: Tensor
+    class_mass: Tensor
+    offset: Tensor
+    offset_square: Tensor
+    residual_power: Tensor
+    residual_count: Tensor
+    scale_cross: Tensor
+    scale_square: Tensor
+    estimates: Estimates
+
+
+def add(first: Sums, second: Sums) -> Sums:
+    """Add the sums of two chunks; changes and returns the first's tensors."""
+    for field in fields(Sums):
+        if field.name != "estimates":
+            getattr(first, field.name).add_(getattr(second, field.name))
+    joined = {
+        field.name: np.concatenate([getattr(first.estimates, field.name), getattr(second.estimates, field.name)])
+        for field in fields(Estimates)
+    }
+    values = {field.name: getattr(first, field.name) for field in fields(Sums)}
+    return Sums(**{**values, "estimates": Estimates(**joined)})
+
+
+def expect(
+    sent: Broadcast,
+    model: Model,
+    data: ImageData,
+    rows: NDArray[np.int64],
+    executor: Executor,
+    *,
+    progress: Progress | None = None,
+) -> Sums:
+    """Run the E-step over some particles.
+
+    Parameters
+    ----------
+    sent : ``data``, broadcast.
+    model : what is believed.
+    data : the images.
+    rows : of the particles that take part.
+    executor : runs the chunks.
+    progress : advances by the particles done.
+
+    Returns
+    -------
+    `Sums`
+        The same on any number of workers: chunks follow from the particles, and are added in a fixed tree.
+    """
+    largest = max(1, min(_MOST_IN_CHUNK, _CHUNK_BYTES // bytes_per_image(data.grid)))
+    task = partial(expect_chunk, sent, executor.broadcast(model))
+    return executor.reduce(task, [rows[chunk] for chunk in plan_chunks(len(rows), largest)], add, progress=progress)
+
+
+def bytes_per_image(grid: ImageGrid) -> int:
+    """Return the memory that one image takes while its chunk is worked on, in bytes.
+
+    Half a transform holds ½ n² coefficients, of which π/4 lie on the band: weighted images with and without mask,
+    their power, and temporaries.
+    """
+    return grid.side * grid.side * 24
+
+
+def expect_chunk(data: Broadcast, model: Broadcast, rows: NDArray[np.int64]) -> Sums:
+    """Run the E-step over one chunk of particles: the task of `expect`."""
+    images_data: ImageData = data.load()
+    current, references = _prepared(model, data, str(task_device()))
+    if current.psi_degrees is None:
+        return _sums(images_data, current, references, current.search, rows)
+    # in-plane angles that are given: each image has a grid of its own
+    parts = (
+        _sums(images_data, current, references, _fixed_search(current, current.psi_degrees[row]), np.array([row]))
+        for row in rows
+    )
+    return reduce(add, parts)
+
+
+@lru_cache(maxsize=1)
+def _prepared(model: Broadcast, data: Broadcast, device: str) -> tuple[Model, References]:
+    current: Model = model.load()
+    grid = data.load().grid
+    transform = slices.prepare(current.references.to(device), grid, padding=current.padding)
+    return current, References(transform=transform, band=FourierBand(grid).to(device))
+
+
+def _fixed_search(model: Model, psi_degrees: float) -> Search:
+    """Return the search of a particle whose in-plane angle, and perhaps origin, is kept."""
+    zero = torch.zeros(1, dtype=torch.float64)
+    rotation = matrix_from_euler(zero, zero, torch.tensor([psi_degrees], dtype=torch.float64))
+    grid = model.search.poses
+    shifts = fine_shifts = torch.zeros((1, 2), dtype=torch.float64)
+    if not model.keep_origin:
+        shifts, fine_shifts = grid.shifts_angstrom, grid.fine_shifts_angstrom
+    poses = PoseGrid(
+        rotations=rotation,
+        fine_rotations=rotation,
+        shifts_angstrom=shifts,
+        fine_shifts_angstrom=fine_shifts,
+        shift_area_angstrom2=grid.shift_area_angstrom2,
+    )
+    return replace(model.search, poses=poses)
+
+
+def _sums(data: ImageData, model: Model, references: References, search: Search, rows: NDArray[np.int64]) -> Sums:
+    images, power = _weighted(data, model, references.band, search, rows)
+    if model.assigned_row is None:
+        found = posterior(images, references, model.priors, search)
+    else:
+        found = _given(torch.from_numpy(model.assigned_row[rows]).to(images.power.device))
+    return _summed(data, model, references, search, rows, images, power, found)
+
+
+def _given(row: Tensor) -> Posterior:
+    """Return the posterior that knows each image's row, at the first shift."""
+    n = len(row)
+    zero = torch.zeros_like(row)
+    one = torch.ones(n, dtype=torch.float64, device=row.device)
+    return Posterior(
+        poses=sparse.WeightedPoses(image=torch.arange(n, device=row.device), row=row, shift=zero, weight=one.float()),
+        best_row=row,
+        best_shift=zero,
+        max_probability=one,
+        log_likelihood=zero.double(),
+        n_significant=zero + 1,
+        lost_mass=zero.double(),
+    )
+
+
+def _weighted(
+    data: ImageData, model: Model, band: FourierBand, search: Search, rows: NDArray[np.int64]
+) -> tuple[WeightedImages, tuple[Tensor, Tensor]]:
+    """Read images and weight them; also Σ|X|² and the number of coefficients in each shell, shape (n, n_shells)."""
+    device = band.indices.device
+    head = band.head(search.shell)
+    pixel = data.grid.pixel_size_angstrom
+    shifts = np.rint(model.origin_angstrom[rows] / pixel).astype(np.int64)
+    centre = shifts * pixel
+    # an origin that is kept is applied whole, in Fourier space what is left of a pixel
+    remainder = model.origin_angstrom[rows] - centre if model.keep_origin else None
+    masked, whole, powers, constants, spectra, counts = [], [], [], [], [], []
+    shells = n_shells(data.grid)
+    per_shell = torch.bincount(band.shell_of.cpu(), minlength=shells).double()
+    for part in plan_chunks(len(rows), _IMAGES_AT_ONCE):
+        mine = rows[part]
+        noise_variance = model.noise_variance[data.group[mine]]
+        values = to_band(
+            torch.from_numpy(data.source.read(data.index[mine])).to(device),
+            band,
+            background=data.background[mine],
+            factor=1 / (data.deviation[mine] * model.norm[mine]),
+            shifts_pixel=shifts[part],
+            mask=data.mask.to(device),
+            fill=_noise_fill(data, model, mine, noise_variance),
+        )
+        transfer, square = _transfer(data, model, mine, head, device)
+        sigma2 = noise_variance.float().to(device)[:, head.shell_of]
+        if remainder is not None:
+            factors = phase_factors(head.frequencies, torch.from_numpy(remainder[part]).to(device))
+            transfer = transfer * factors.to(torch.complex64)
+        masked.append(weighted_images(values.masked[:, : len(head)], transfer, sigma2))
+        whole.append(weighted_images(values.whole[:, : len(head)], transfer, sigma2))
+        powers.append(square / sigma2)
+        spectrum = torch.zeros((len(mine), shells), dtype=torch.float64)
+        spectrum[:, : values.power.shape[1]] = values.power.cpu()
+        count = per_shell.expand(len(mine), shells)
+        constants.append(_constant(spectrum, count, noise_variance))
+        spectra.append(spectrum)
+        counts.append(count)
+    weighted = WeightedImages(
+        masked=torch.cat(masked),
+        whole=torch.cat(whole),
+        power=torch.cat(powers),
+        constant=torch.cat(constants).to(device),
+        centre_angstrom=torch.from_numpy(centre if remainder is None else model.origin_angstrom[rows]).to(device),
+    )
+    return weighted, (torch.cat(spectra), torch.cat(counts))
+
+
+def _constant(spectrum: Tensor, count: Tensor, noise_variance: Tensor) -> Tensor:
+    inside = count[0] > 0
+    sigma2 = noise_variance[:, inside]
+    return (-0.5 * spectrum[:, inside] / sigma2 - count[:, inside] * (2 * torch.pi * sigma2).log()).sum(-1)
+
+
+def _noise_fill(data: ImageData, model: Model, rows: NDArray[np.int64], noise_variance: Tensor) -> Images | None:
+    if not data.fill_noise:
+        return None
+    return noise.draw(
+        data.seed,
+        "noise outside the mask",
+        data.particles.uid[rows],
+        data.grid,
+        noise_variance,
+        iteration=model.iteration,
+    )
+
+
+def _transfer(
+    data: ImageData, model: Model, rows: NDArray[np.int64], band: FourierBand, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Return what images are multiplied by, s conj(T), and s² |T|², each of shape (n, K)."""
+    scale = torch.from_numpy(model.scale[data.micrograph[rows]]).float().to(device)[:, None]
+    if not data.ctf:
+        return scale.expand(-1, len(band)), scale.square().expand(-1, len(band))
+    some = data.particles.take(rows)
+    transfer = contrast_transfer(some, band.frequencies, intact_first_peak=data.intact_first_peak)
+    square = transfer.abs().square() if transfer.is_complex() else transfer.square()
+    if "ctf_premultiplied" in some.optics:
+        done = torch.from_numpy(np.asarray(some.optics_values("ctf_premultiplied"), dtype=bool)).to(device)[:, None]
+        once = ctf_of_rows(some, band.frequencies, intact_first_peak=data.intact_first_peak)
+        phases = transfer / torch.where(once == 0, torch.ones_like(once), once)
+        transfer = torch.where(done, phases, transfer)
+    transfer = transfer.conj().resolve_conj() if transfer.is_complex() else transfer
+    return transfer * scale, square * scale.square()
+
+
+def _summed(
+    data: ImageData,
+    model: Model,
+    references: References,
+    search: Search,
+    rows: NDArray[np.int64],
+    images: WeightedImages,
+    spectra: tuple[Tensor, Tensor],
+    found: Posterior,
+) -> Sums:
+    grid, device = search.poses, images.power.device
+    band = references.band.head(search.shell)
+    C, R = references.n_classes, len(grid.fine_rotations)
+    n_halves = 2 if model.pseudo_halves else 1
+    halves = pseudo_halves(data.seed, data.particles.uid[rows]) * (n_halves - 1)
+    half = torch.from_numpy(halves).to(device)
+    factors = phase_factors(band.frequencies, grid.fine_shifts_angstrom.to(device)).to(torch.complex64)
+    shells = n_shells(data.grid)
+    gradient = torch.zeros((n_halves, C, *data.grid.shape), dtype=torch.float32)
+    curvature = torch.zeros((n_halves, C, len(band)), dtype=torch.float32)
+    cross = torch.zeros((len(rows), shells), dtype=torch.float64, device=device)
+    square = torch.zeros_like(cross)
+    for block, fine in fine_slices(references, search):
+        inside = (found.poses.row >= block.start * R) & (found.poses.row < block.stop * R)
+        mine = found.poses.take(inside)
+        mine = sparse.WeightedPoses(
+            image=mine.image, row=mine.row - block.start * R, shift=mine.shift, weight=mine.weight
+        )
+        one, two = sparse.model_sums(mine, images.masked, images.power, fine, factors, band.shell_of, shells)
+        cross += one
+        square += two
+        by_row = mine.sorted_by_row()
+        for h in range(n_halves):
+            chosen = by_row.take(half[by_row.image] == h) if n_halves > 1 else by_row
+            total, weight = sparse.sum_into_rows(chosen, images.whole, images.power, factors, len(fine))
+            total -= weight * fine
+            shape = (block.stop - block.start, R, len(band))
+            gradient[h, block] = slices.adjoint(
+                total.view(shape), grid.fine_rotations, band, references.transform.grid
+            ).cpu()
+            curvature[h, block] = rotate_back(weight.view(shape), grid.fine_rotations, band).cpu()
+    return _collected(data, model, search, rows, images, spectra, found, gradient, curvature, half, cross, square)
+
+
+def _collected(
+    data: ImageData,
+    model: Model,
+    search: Search,
+    rows: NDArray[np.int64],
+    images: WeightedImages,
+    spectra: tuple[Tensor, Tensor],
+    found: Posterior,
+    gradient: Tensor,
+    curvature: Tensor,
+    half: Tensor,
+    cross: Tensor,
+    square: Tensor,
+) -> Sums:
+    grid = search.poses
+    C, R = gradient.shape[1], len(grid.fine_rotations)
+    poses = found.poses
+    classes, weight = poses.row // R, poses.weight.double()
+    origins = images.centre_angstrom[poses.image] + grid.fine_shifts_angstrom.to(weight.device)[poses.shift]
+    mass = torch.zeros(gradient.shape[:2], dtype=torch.float64)
+    mass.view(-1).index_add_(0, (half[poses.image] * C + classes).cpu(), weight.cpu())
+    offset = torch.zeros((C, 2), dtype=torch.float64)
+    offset.index_add_(0, classes.cpu(), (weight[:, None] * origins).cpu())
+    offset_square = torch.zeros(C, dtype=torch.float64)
+    offset_square.index_add_(0, classes.cpu(), (weight * origins.square().sum(-1)).cpu())
+
+    group = torch.from_numpy(data.group[rows])
+    variance = model.noise_variance[group]
+    spectrum, count = spectra
+    cross, square = cross.cpu(), square.cpu()
+    residual = (spectrum - variance * (2 * cross - square)).clamp(min=0)
+    residual_power = torch.zeros((data.n_groups, residual.shape[1]), dtype=torch.float64)
+    residual_power.index_add_(0, group, residual)
+    residual_count = torch.zeros_like(residual_power).index_add_(0, group, count)
+    expected = (2 * variance * count).sum(-1) * data.mask_power
+
+    micrograph = torch.from_numpy(data.micrograph[rows])
+    scale = torch.from_numpy(model.scale)[micrograph]
+    told = slice(0, model.scale_shell + 1 if model.scale_shell else 0)
+    scale_cross = torch.zeros(data.n_micrographs, dtype=torch.float64)
+    scale_cross.index_add_(0, micrograph, cross[:, told].sum(-1) / scale)
+    scale_square = torch.zeros_like(scale_cross)
+    scale_square.index_add_(0, micrograph, square[:, told].sum(-1) / scale.square())
+
+    best_origin = images.centre_angstrom + grid.fine_shifts_angstrom.to(weight.device)[found.best_shift]
+    angles = torch.rad2deg(torch.atan2(grid.fine_rotations[:, 0, 1], grid.fine_rotations[:, 0, 0]))
+    estimates = Estimates(
+        row=rows,
+        class_index=(found.best_row // R).cpu().numpy(),
+        psi_degrees=angles[(found.best_row % R).cpu()].numpy(),
+        origin_angstrom=best_origin.cpu().numpy(),
+        max_probability=found.max_probability.cpu().numpy(),
+        log_likelihood=found.log_likelihood.cpu().numpy(),
+        n_significant=found.n_significant.cpu().numpy(),
+        lost_mass=found.lost_mass.cpu().numpy(),
+        residual=(residual.sum(-1) / expected).numpy(),
+    )
+    return Sums(
+        gradient=gradient,
+        curvature=curvature,
+        class_mass=mass,
+        offset=offset,
+        offset_square=offset_square,
+        residual_power=residual_power,
+        residual_count=residual_count,
+        scale_cross=scale_cross,
+        scale_square=scale_square,
+        estimates=estimates,
+    )

@@ -1,0 +1,125 @@
+"""Which poses an image is compared at: a coarse grid of rotations and shifts, and the finer one inside it."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from halfmap.errors import InputError, ShapeError
+from halfmap.geometry import translations
+from halfmap.geometry.rotations import matrix_from_euler
+from halfmap.tensors import Rotations
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PoseGrid:
+    """Rotations and shifts of a coarse pass, and those that refine each of them.
+
+    Parameters
+    ----------
+    rotations : float64, shape (R, 3, 3).
+    shifts_angstrom : float64, shape (T, 2): applied to the image after its whole-pixel origin.
+    fine_rotations : float64, shape (R · J, 3, 3): J for each coarse one, in turn.
+    fine_shifts_angstrom : float64, shape (T · M, 2): M for each coarse one, in turn.
+    shift_area_angstrom2 : of the cell of a fine shift; 1 where offsets are not searched.
+
+    Raises
+    ------
+    ShapeError
+        The fine numbers are no multiples of the coarse ones.
+    """
+
+    rotations: Rotations
+    shifts_angstrom: Tensor
+    fine_rotations: Rotations
+    fine_shifts_angstrom: Tensor
+    shift_area_angstrom2: float = 1.0
+
+    def __post_init__(self) -> None:
+        for coarse, fine in (
+            (self.rotations, self.fine_rotations),
+            (self.shifts_angstrom, self.fine_shifts_angstrom),
+        ):
+            if len(coarse) == 0 or len(fine) % len(coarse):
+                raise ShapeError(f"Each coarse pose must have equally many finer ones; got {len(fine)}/{len(coarse)}.")
+
+    @property
+    def n_rotations(self) -> int:
+        """Number R of coarse rotations."""
+        return len(self.rotations)
+
+    @property
+    def n_shifts(self) -> int:
+        """Number T of coarse shifts."""
+        return len(self.shifts_angstrom)
+
+    @property
+    def children_rotations(self) -> int:
+        """Number J of fine rotations for each coarse one."""
+        return len(self.fine_rotations) // len(self.rotations)
+
+    @property
+    def children_shifts(self) -> int:
+        """Number M of fine shifts for each coarse one."""
+        return len(self.fine_shifts_angstrom) // len(self.shifts_angstrom)
+
+
+def in_plane_grid(
+    *,
+    psi_step_degrees: float,
+    offset_range_angstrom: float,
+    offset_step_angstrom: float,
+    perturbation: float = 0.0,
+    oversampling: int = 1,
+) -> PoseGrid:
+    """Return angles around the full circle and shifts within a disc.
+
+    Parameters
+    ----------
+    psi_step_degrees : largest coarse step; the circle is divided evenly.
+    offset_range_angstrom : radius of the disc; 0 leaves the offsets alone.
+    offset_step_angstrom : coarse step.
+    perturbation : shift of the whole grid, as a share of the coarse steps.
+    oversampling : 1 halves both steps in the fine grid, 0 leaves them.
+
+    Raises
+    ------
+    InputError
+        A step is not positive.
+
+    Notes
+    -----
+    The fine angles of a coarse one lie a quarter of its step to either side, its fine shifts in the
+    centres of the four quarters of its cell (RELION's adaptive oversampling; Scheres 2012, J. Struct.
+    Biol. 180, 519, section 2.3).
+    """
+    if not psi_step_degrees > 0:
+        raise InputError(f"The step of in-plane angles must be positive; got {psi_step_degrees}°; 6 is usual.")
+    n_angles = max(1, math.ceil(360.0 / psi_step_degrees - 1e-6))
+    step = 360.0 / n_angles
+    angles = (torch.arange(n_angles, dtype=torch.float64) + perturbation) * step
+    shifts = translations.disc(offset_range_angstrom, offset_step_angstrom)
+    fine_angles, fine_shifts, area = angles, shifts, offset_step_angstrom**2
+    if oversampling:
+        fine_angles = (angles[:, None] + torch.tensor([-0.25, 0.25], dtype=torch.float64) * step).reshape(-1)
+    if oversampling and offset_range_angstrom > 0:
+        fine_shifts = translations.children(shifts, offset_step_angstrom).reshape(-1, 2)
+        area /= 4
+    if offset_range_angstrom > 0:
+        shifts = shifts + perturbation * offset_step_angstrom
+        fine_shifts = fine_shifts + perturbation * offset_step_angstrom
+    else:
+        area = 1.0
+    return PoseGrid(
+        rotations=_in_plane(angles),
+        shifts_angstrom=shifts,
+        fine_rotations=_in_plane(fine_angles),
+        fine_shifts_angstrom=fine_shifts,
+        shift_area_angstrom2=area,
+    )
+
+
+def _in_plane(angles_degrees: Tensor) -> Rotations:
+    zero = torch.zeros_like(angles_degrees)
+    return matrix_from_euler(zero, zero, angles_degrees)
