@@ -57,6 +57,12 @@ COMMANDS: tuple[Entry, ...] = (
     Entry("select statistics", "halfmap.jobs.select:STATISTICS", "Select particles with ordinary images", _PARTICLES),
     Entry("select duplicates", "halfmap.jobs.select:DUPLICATES", "Keep the best of repeated picks", _PARTICLES),
     Entry("select join", "halfmap.jobs.select:JOIN", "Join tables, taking each particle once", _PARTICLES),
+    Entry(
+        "train class-ranker",
+        "halfmap.jobs.train_class_ranker:JOB",
+        "Train the network that scores class averages",
+        _PARTICLES,
+    ),
     Entry("volume resample", "halfmap.jobs.volume:RESAMPLE", "Change a map's pixel size exactly", _MAPS),
     Entry("volume crop", "halfmap.jobs.volume:CROP", "Cut a map, or surround it, about its centre", _MAPS),
     Entry("volume filter", "halfmap.jobs.volume:FILTER", "Low-pass, high-pass, sharpen or dampen a map", _MAPS),
@@ -81,6 +87,7 @@ GROUPS: dict[str, str] = {
     "report": "Show a stack or a selection as a page",
     "select": "Split, select from and join particle or micrograph tables, remove duplicates",
     "simulate": "Make particles and micrographs whose truth is known",
+    "train": "Make the networks that halfmap ships, or others on your own structures",
     "volume": "Resample, crop, filter, compare, symmetrise and describe maps",
 }
 

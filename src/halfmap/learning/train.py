@@ -92,7 +92,7 @@ def fit(
                 raise ComputeError(
                     f"The loss must be finite; got {float(value)} in epoch {epoch + 1}; lower the learning rate."
                 )
-            value.backward()  # type: ignore[no-untyped-call]
+            value.backward()
             optimiser.step()
             losses.append(float(value.detach()) * len(rows))
             step += 1
