@@ -241,7 +241,7 @@ def run_relion(folder: Path, name: str) -> None:
     version = subprocess.run(["relion_refine", "--version"], capture_output=True, text=True, check=True).stdout
     kept = json.loads(KEPT.read_text()) if KEPT.exists() else {}
     kept[name] = {
-        "program": version.splitlines()[0],
+        "program": f"relion_refine {version.splitlines()[0].split()[-1]}",
         "command": shlex.join(relion_command(name)),
         "data": {**asdict(SETS[name]), "particles": N_PARTICLES, "seed": DATA_SEED},
         "figures": figures(folder / name, SETS[name].symmetries, *read_run(out), spent).known(),
