@@ -9,7 +9,7 @@ from scipy import ndimage
 
 from halfmap.errors import ShapeError
 from halfmap.report.montage import lay_out, montage
-from halfmap.report.pictures import Picture, micrograph_picture, shrink, to_grey
+from halfmap.report.pictures import Picture, enlarge, grey_between, micrograph_picture, shrink, to_grey
 
 
 def decoded(picture):
@@ -82,3 +82,18 @@ def test_montage_averages_large_images_down():
     assert shrink(np.arange(16.0).reshape(4, 4), 2).tolist() == [[2.5, 4.5], [10.5, 12.5]]
     with pytest.raises(ShapeError, match="montage"):
         montage(np.zeros((0, 3, 3)))
+
+
+def test_enlarged_images_are_smooth_and_keep_their_values():
+    image = np.add.outer(np.arange(20.0), np.zeros(24))
+    large = enlarge(image, 80)
+    assert large.shape == (80, 96)
+    # inside, a ramp stays a ramp: a fourth of a step from row to row, to the rounding of float32
+    np.testing.assert_allclose(np.diff(large[20:60, 5]), 0.25, atol=1e-3)
+    assert enlarge(image, 10).shape == (20, 24)
+
+
+def test_grey_values_between_limits_of_each_image():
+    images = np.array([[[0.0, 1.0], [2.0, np.nan]], [[0.0, 10.0], [20.0, 30.0]]])
+    grey = grey_between(images, np.reshape([0, 10], (2, 1, 1)), np.reshape([2, 20], (2, 1, 1)))
+    assert grey.tolist() == [[[0, 128], [255, 0]], [[0, 0], [255, 255]]]

@@ -40,7 +40,7 @@ _QUANTITIES = (
     Quantity(label="accuracy of rotations", short="rotations ±", unit="°", decimals=1, best="low"),
     Quantity(label="accuracy of offsets", unit="Å", decimals=1, best="low", is_rank=False, place="detail"),
     Quantity(label="score", decimals=2),
-    Quantity(label="number", best="low", place="detail"),
+    Quantity(label="number", best="low", place="none"),
 )
 
 

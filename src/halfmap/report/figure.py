@@ -181,6 +181,8 @@ def _draw_density(figure: Figure, axes: Axes, block: Density) -> None:
         aspect="equal" if block.equal else "auto",
         cmap=ListedColormap(colour_scale()),
         interpolation="nearest",
+        vmin=0,
+        vmax=max(1.0, float(counts.max(initial=0.0))),
         zorder=1,
     )
     bar = figure.colorbar(drawn, ax=axes, label="count", pad=0.02)

@@ -22,7 +22,7 @@ class Quantity:
     best : whether high or low values are good, and come first.
     is_rank : whether entries can be put in order by it.
     place : ``head``, beside the entry's name; ``line``, one of the card's lines; ``detail``, only in what a click
-        opens.
+        opens; ``none``, not shown.
     """
 
     label: str
@@ -31,7 +31,7 @@ class Quantity:
     decimals: int | None = None
     best: Literal["high", "low"] = "high"
     is_rank: bool = True
-    place: Literal["head", "line", "detail"] = "line"
+    place: Literal["head", "line", "detail", "none"] = "line"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
