@@ -36,10 +36,6 @@ from halfmap.inference.iterate import iterate
 MINIBATCH_MEMORY = 0.9
 """What stays of noise, scales, norms and priors after a mini-batch."""
 
-SAMPLES_PER_CLASS = 5
-"""Samples that VDAM's first pass hands on for each class."""
-
-
 def classify(
     particles: ParticleSet,
     images: ImageSource,
@@ -103,6 +99,7 @@ def start(problem: ClassificationProblem, params: ClassificationParams, executor
         noise_variance=noise,
         scale=beliefs.scale,
         shell=starting.first_shell(problem, params),
+        reference_shell=starting.reference_shell(problem, params),
         perturbation=0.0,
         psi_step_degrees=params.psi_step_degrees,
         offset_step_angstrom=params.offset_step.to_angstrom(pixel),
@@ -176,9 +173,8 @@ def _iteration(
         rows = vdam.minibatch(params.seed, iteration, uids, params.minibatches)
     whole = len(rows) == len(uids)
     perturbation = decisions.perturbation(params.seed, iteration, state.perturbation, params.perturbation)
-    most = 0
-    if state.algorithm == "vdam" and not last_of_vdam:
-        most = SAMPLES_PER_CLASS * params.classes
+    is_minibatch = state.algorithm == "vdam" and not last_of_vdam
+    most = decisions.most_samples(params.classes, is_minibatch=is_minibatch)
     search = search_of(problem, params, state, perturbation=perturbation, most=most)
     beliefs = Beliefs(noise_variance=state.noise_variance, scale=state.scale)
     if progress is not None:
@@ -217,6 +213,7 @@ def _iteration(
         noise_variance=beliefs.noise_variance,
         scale=beliefs.scale,
         shell=decisions.current_shell(references.ssnr, problem.grid.side, params.resolution_increment_shells),
+        reference_shell=search.shell,
         perturbation=perturbation,
         psi_step_degrees=psi_step,
         offset_step_angstrom=offset_step,

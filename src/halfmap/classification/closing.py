@@ -72,8 +72,13 @@ def advance_closing(
     # a mark beyond the main iterations, for what is drawn at random
     iteration = state.iteration + number
     perturbation = decisions.perturbation(params.seed, iteration, 0.0, params.perturbation)
-    search = replace(
-        search_of(problem, params, state, perturbation=perturbation), max_kept=params.max_kept_samples or 0
+    search = search_of(
+        problem,
+        params,
+        state,
+        perturbation=perturbation,
+        most=decisions.most_samples(params.classes, is_minibatch=False),
+        reference_shell=closing.join_shell if number == 1 else state.shell,
     )
     beliefs = Beliefs(noise_variance=state.noise_variance, scale=state.scale)
     half = halves_of(params.seed, problem.particles.uid)

@@ -246,6 +246,34 @@ def coarser_sampling(
     return psi_step, offset_step
 
 
+def needs_fine_sampling(coarse: int, fine: int, median_n_significant: float, *, many: int = 64) -> bool:
+    """Return whether the second pass of a search needs finer steps than the first.
+
+    Parameters
+    ----------
+    coarse, fine : last shells that the passes compare.
+    median_n_significant : samples that the first pass handed on in the iteration before; infinity before the first.
+    many : so many mean that the posterior is wide.
+
+    Notes
+    -----
+    While references hold no more than what the coarse steps resolve, and the posterior is much wider than these, finer
+    steps have the weights of those they lie between, at eight times the work. RELION always takes them.
+    """
+    return fine > coarse or median_n_significant <= many
+
+
+def most_samples(n_classes: int, *, is_minibatch: bool) -> int:
+    """Return the most samples of an image that a first pass hands on, unless the user says.
+
+    Returns
+    -------
+    5 for each class in a mini-batch, as RELION's VDAM; else 50 for each class, at least 1000, which bounds memory in
+    the first iterations, when references hardly differ. What is left out is told as lost mass.
+    """
+    return 5 * n_classes if is_minibatch else max(1000, 50 * n_classes)
+
+
 def perturbation(seed: int, iteration: int, previous: float, factor: float = 0.5) -> float:
     """Return by which part of a coarse step the sampling of an iteration is moved.
 

@@ -1,5 +1,7 @@
 """Where the E-step of an iteration looks."""
 
+import math
+
 from halfmap.classification import decisions
 from halfmap.classification.params import ClassificationParams
 from halfmap.classification.problem import ClassificationProblem
@@ -14,14 +16,16 @@ def search_of(
     state: ClassificationState,
     *,
     perturbation: float,
-    most: int = 0,
+    most: int,
+    reference_shell: int | None = None,
 ) -> Search:
     """Return the search of the iteration that follows a state.
 
     Parameters
     ----------
     perturbation : of its sampling, as a share of the coarse steps.
-    most : samples of an image that the first pass hands on at most, unless the user says; 0: any number.
+    most : samples of an image that the first pass hands on at most, unless the user says.
+    reference_shell : the last in which the references hold anything; None: the state's.
 
     Raises
     ------
@@ -30,21 +34,24 @@ def search_of(
     """
     grid = problem.grid
     field = grid.side * grid.pixel_size_angstrom
-    poses = in_plane_grid(
-        psi_step_degrees=2 * state.psi_step_degrees,
-        offset_range_angstrom=params.offset_range.to_angstrom(grid.pixel_size_angstrom),
-        offset_step_angstrom=2 * state.offset_step_angstrom,
-        perturbation=perturbation,
-    )
+    known = state.reference_shell if reference_shell is None else reference_shell
     first, fine = decisions.limits(
-        state.shell,
+        min(state.shell, known),
         field,
         finest_angstrom=params.max_alignment_resolution_angstrom,
         coarsest_angstrom=params.min_alignment_resolution_angstrom,
     )
     coarse = fine
     if params.max_alignment_resolution_angstrom is None:
-        coarse = decisions.coarse_shell(360.0 / poses.n_rotations, params.mask_diameter_angstrom, field, fine)
+        coarse = decisions.coarse_shell(2 * state.psi_step_degrees, params.mask_diameter_angstrom, field, fine)
+    significant = state.history["median_n_significant"][-1] if state.iteration else math.inf
+    poses = in_plane_grid(
+        psi_step_degrees=2 * state.psi_step_degrees,
+        offset_range_angstrom=params.offset_range.to_angstrom(grid.pixel_size_angstrom),
+        offset_step_angstrom=2 * state.offset_step_angstrom,
+        perturbation=perturbation,
+        oversampling=int(decisions.needs_fine_sampling(coarse, fine, significant)),
+    )
     return Search(
         poses=poses,
         min_shell=min(first, coarse),

@@ -35,12 +35,13 @@ def low_pass_angstrom(problem: ClassificationProblem, params: ClassificationPara
 def first_shell(problem: ClassificationProblem, params: ClassificationParams) -> int:
     """Return the last shell of the first E-step: that of the first references, and the usual way beyond."""
     last = problem.grid.side // 2 - 1
-    return min(_reference_shell(problem, params) + params.resolution_increment_shells, last)
+    return min(reference_shell(problem, params) + params.resolution_increment_shells, last)
 
 
-def _reference_shell(problem: ClassificationProblem, params: ClassificationParams) -> int:
+def reference_shell(problem: ClassificationProblem, params: ClassificationParams) -> int:
+    """Return the last shell of the first references: where the soft edge of their low-pass ends."""
     grid = problem.grid
-    shell = math.ceil(grid.side * grid.pixel_size_angstrom / low_pass_angstrom(problem, params) - 1e-9)
+    shell = math.ceil(grid.side * grid.pixel_size_angstrom / low_pass_angstrom(problem, params) - 1e-9) + 1
     return max(1, min(shell, grid.side // 2 - 1))
 
 
@@ -75,7 +76,7 @@ def references(
     C, grid = params.classes, problem.grid
     n = len(problem.particles)
     rows = _some(np.arange(n), max(NOISE_IMAGES, 5 * C), problem, params.seed)
-    shell = _reference_shell(problem, params)
+    shell = reference_shell(problem, params)
     poses = in_plane_grid(
         psi_step_degrees=360.0 / _ANGLES, offset_range_angstrom=0.0, offset_step_angstrom=1.0, oversampling=0
     )

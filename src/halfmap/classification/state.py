@@ -91,7 +91,8 @@ class ClassificationState:
     assignments : of the particles.
     noise_variance : σ², float64, shape (groups, n_shells).
     scale : of micrographs, float64, shape (M,).
-    shell : the last shell that the next E-step compares.
+    shell : the last shell that the next M-step gets.
+    reference_shell : the last shell in which the references hold anything.
     perturbation : of the last iteration's sampling, as a share of the coarse steps.
     psi_step_degrees, offset_step_angstrom : fine steps of the next iteration.
     rotation_accuracy_degrees, offset_accuracy_angstrom : of each class, float64, shape (C,).
@@ -109,6 +110,7 @@ class ClassificationState:
     noise_variance: Tensor
     scale: NDArray[np.float64]
     shell: int
+    reference_shell: int
     perturbation: float
     psi_step_degrees: float
     offset_step_angstrom: float
