@@ -412,7 +412,7 @@ def _pose_warnings(run: ClassRun) -> list[str]:
         found.append(
             f"{100 * share:.0f} % of the particles lie at the edge of the offset search or beyond, "
             f"{run.offset_range_angstrom:.3g} Å from their picks: the picks are not centred, or --offset-range is too "
-            "short. Extract them again with --recenter, or search farther."
+            "short. Cut them out again where they were found, with halfmap extract --reextract, or search farther."
         )
     excess = quarter_turn_excess(run)
     if excess is not None:
