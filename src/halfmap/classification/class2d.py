@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from halfmap.classification import centring, decisions, passes, revival, starting
+from halfmap.classification import centring, decisions, earlier, passes, revival, starting
 from halfmap.classification.accuracy import pose_accuracy
 from halfmap.classification.closing import advance_closing, begin_closing
 from halfmap.classification.params import ClassificationParams
@@ -35,6 +35,7 @@ from halfmap.inference.iterate import iterate
 
 MINIBATCH_MEMORY = 0.9
 """What stays of noise, scales, norms and priors after a mini-batch."""
+
 
 def classify(
     particles: ParticleSet,
@@ -75,8 +76,26 @@ def classify(
         return finish(problem, params, state)
 
 
-def start(problem: ClassificationProblem, params: ClassificationParams, executor: Executor) -> ClassificationState:
-    """Make first references, noise spectra and assignments; see `halfmap.classification.starting`."""
+def start(
+    problem: ClassificationProblem,
+    params: ClassificationParams,
+    executor: Executor,
+    *,
+    run: ClassRun | None = None,
+) -> ClassificationState:
+    """Make first references, noise spectra and assignments.
+
+    Parameters
+    ----------
+    run : an earlier classification, whose class averages, classes and poses are taken over
+        (`halfmap.classification.earlier`); None: references are made of the images themselves
+        (`halfmap.classification.starting`).
+
+    Raises
+    ------
+    InputError
+        The earlier classification has another number of classes.
+    """
     n = len(problem.particles)
     algorithm, reason = decisions.choose_algorithm(
         n, params.algorithm, params.classes, iterations=params.iterations, minibatches=params.minibatches
@@ -84,7 +103,13 @@ def start(problem: ClassificationProblem, params: ClassificationParams, executor
     noise = starting.noise_variance(problem)
     assignments = _first_assignments(problem)
     beliefs = Beliefs(noise_variance=noise, scale=np.ones(problem.data.n_micrographs))
-    references = starting.references(problem, params, assignments, beliefs, executor)
+    if run is None:
+        references = starting.references(problem, params, assignments, beliefs, executor)
+        shell = starting.first_shell(problem, params)
+    else:
+        references = earlier.references_of(run, problem, params)
+        assignments = earlier.assignments_of(run, problem, assignments)
+        shell = earlier.first_shell(run, problem, params)
     moments = None
     if algorithm == "vdam":
         moments = vdam.Moments.none(params.classes, len(FourierBand(problem.grid)))
@@ -98,7 +123,7 @@ def start(problem: ClassificationProblem, params: ClassificationParams, executor
         assignments=assignments,
         noise_variance=noise,
         scale=beliefs.scale,
-        shell=starting.first_shell(problem, params),
+        shell=shell,
         reference_shell=starting.reference_shell(problem, params),
         perturbation=0.0,
         psi_step_degrees=params.psi_step_degrees,

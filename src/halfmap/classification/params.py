@@ -87,7 +87,7 @@ class ClassificationParams:
     scale_correction: bool = True
     """Estimate the grey scale of every micrograph."""
 
-    closing_passes: Annotated[int, Ge(3)] | Literal[0] = 3
+    closing_passes: Annotated[int, Ge(0)] = 3
     """Passes of the closing stage, in which two halves of the particles are classified apart for the FRC; 0: none."""
 
     initial_offset_sigma_angstrom: Annotated[float, Gt(0)] = 10.0
@@ -112,6 +112,11 @@ class ClassificationParams:
     """Seed of everything drawn at random."""
 
     def __post_init__(self) -> None:
+        if self.closing_passes in (1, 2):
+            raise InputError(
+                f"--closing-passes must be at least 3, so that the halves forget what they had in common, or 0 for no "
+                f"closing stage; got {self.closing_passes}; choose 3."
+            )
         low, high = self.min_alignment_resolution_angstrom, self.max_alignment_resolution_angstrom
         if low is not None and high is not None and low <= high:
             raise InputError(

@@ -41,8 +41,8 @@ def as_typer_function(command: JobType | ImmediateCommand, handle: Handler) -> C
         _option(p, "Inputs" if p.name in inputs else "Parameters", first=p.name in positional) for p in inputs_first
     ]
     listed += [_switch_off(p) for p in parameters if _is_switch(p)]
-    if is_job:
-        listed += _job_options()
+    if isinstance(command, JobType):
+        listed += _job_options(begins_elsewhere=command.parameters_of_run is not None)
         listed += [_option(parameter, _RUN_PANEL) for parameter in run_options]
 
     def function(**given: Any) -> None:
@@ -127,10 +127,13 @@ def _switch_off(parameter: Parameter) -> inspect.Parameter:
     return _entry(parameter.name + _OFF, bool | None, typer.Option(_off(parameter), hidden=True, show_default=False))
 
 
-def _job_options() -> list[inspect.Parameter]:
+def _job_options(*, begins_elsewhere: bool) -> list[inspect.Parameter]:
+    go_on = "Go on with the job in this folder; only run options may be given with it."
     texts = {
         "out": "Folder of the job, instead of the next number of the project.",
-        "continue": "Go on with the job in this folder; only run options may be given with it.",
+        "continue": f"{go_on} Or begin a new job where another program's folder, or any iteration's file, ends."
+        if begins_elsewhere
+        else go_on,
         "settings": "Take parameters from a job.json, a settings file or a job; flags override them.",
     }
     return [

@@ -12,7 +12,7 @@ from halfmap.compute.broadcast import Broadcast
 from halfmap.compute.device import task_device
 from halfmap.compute.executor import Executor
 from halfmap.compute.memory import plan_chunks
-from halfmap.compute.progress import Progress
+from halfmap.compute.progress import Progress, task_progress
 from halfmap.data.image_source import ImageSource
 from halfmap.data.particles import ParticleSet
 from halfmap.fourier import slices
@@ -229,9 +229,29 @@ def expect(
     `Sums`
         The same on any number of workers: chunks follow from the particles, and are added in a fixed tree.
     """
-    largest = max(1, min(_MOST_IN_CHUNK, _CHUNK_BYTES // bytes_per_image(data.grid)))
     task = partial(expect_chunk, sent, executor.broadcast(model))
-    return executor.reduce(task, [rows[chunk] for chunk in plan_chunks(len(rows), largest)], add, progress=progress)
+    return executor.reduce(task, [rows[chunk] for chunk in chunks_of(data.grid, len(rows))], add, progress=progress)
+
+
+def chunks_of(grid: ImageGrid, n_images: int) -> list[slice]:
+    """Return the parts of an E-step over so many images, each of which is a task."""
+    return plan_chunks(n_images, max(1, min(_MOST_IN_CHUNK, _CHUNK_BYTES // bytes_per_image(grid))))
+
+
+def bytes_of_chunk(grid: ImageGrid, n_images: int, n_classes: int, poses: PoseGrid, *, padding: int) -> int:
+    """Return the most memory that a task of an E-step over so many images needs, in bytes.
+
+    Parameters
+    ----------
+    n_classes : number of references.
+    poses : they are compared at.
+    padding : of their transforms.
+    """
+    chunks = chunks_of(grid, n_images)
+    most = max(chunk.stop - chunk.start for chunk in chunks)
+    images = most * bytes_per_image(grid)
+    references = n_classes * (grid.n_pixels * 4 + (padding * grid.side) ** 2 * 4)
+    return images + references
 
 
 def bytes_per_image(grid: ImageGrid) -> int:
@@ -248,13 +268,16 @@ def expect_chunk(data: Broadcast, model: Broadcast, rows: NDArray[np.int64]) -> 
     images_data: ImageData = data.load()
     current, references = _prepared(model, data, str(task_device()))
     if current.psi_degrees is None:
-        return _sums(images_data, current, references, current.search, rows)
-    # in-plane angles that are given: each image has a grid of its own
-    parts = (
-        _sums(images_data, current, references, _fixed_search(current, current.psi_degrees[row]), np.array([row]))
-        for row in rows
-    )
-    return reduce(add, parts)
+        sums = _sums(images_data, current, references, current.search, rows)
+    else:
+        # in-plane angles that are given: each image has a grid of its own
+        parts = (
+            _sums(images_data, current, references, _fixed_search(current, current.psi_degrees[row]), np.array([row]))
+            for row in rows
+        )
+        sums = reduce(add, parts)
+    task_progress().advance(len(rows))
+    return sums
 
 
 @lru_cache(maxsize=1)

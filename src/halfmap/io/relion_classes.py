@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,14 @@ from halfmap.io.relion_classes_writer import (
 from halfmap.io.relion_columns import CLASS_FIELDS, decode
 from halfmap.io.relion_paths import path_of_image, resolve_paths
 
-__all__ = ["class_table", "newest_optimiser", "read_class_run", "write_class_averages", "write_class_run"]
+__all__ = [
+    "class_table",
+    "newest_optimiser",
+    "particle_table",
+    "read_class_run",
+    "write_class_averages",
+    "write_class_run",
+]
 
 _OPTIMISER = "_optimiser.star"
 _ITERATION = re.compile(r"_it(\d+)_optimiser\.star$")
@@ -83,28 +91,10 @@ def read_class_run(path: str | Path, *, project: str | Path = ".") -> ClassRun:
     it counts offsets in pixels. Before 4 noise spectra belong to micrographs: those of an optics group are
     averaged, weighted by their particles. Moments of VDAM runs are passed over.
     """
-    path, project = Path(path), Path(project)
-    optimiser_path = newest_optimiser(path) if path.is_dir() else _optimiser_of(path)
-    optimiser = star.read(optimiser_path)
-    if "optimiser_general" not in optimiser:
-        raise _other_kind(optimiser_path, optimiser)
-    state = optimiser["optimiser_general"]
-    settings = {label: str(state.text(label)[0]) for label in state.labels}
-    if settings.get("rlnDoAutoRefine", "0") != "0":
-        raise FormatError(optimiser_path, expected="a 2D classification", found="a 3D refinement of RELION")
-    model_path = _part(optimiser_path, settings, "rlnModelStarFile", "_model.star", project)
-    data_path = _part(optimiser_path, settings, "rlnExperimentalDataStarFile", "_data.star", project)
-    sampling_path = _part(optimiser_path, settings, "rlnOrientSamplingStarFile", "_sampling.star", project)
-    if model_path is None or data_path is None:
-        label, ending = (
-            ("rlnModelStarFile", "_model.star") if model_path is None else ("rlnExperimentalDataStarFile", "_data.star")
-        )
-        raise FormatError(
-            optimiser_path,
-            expected=f"the file {settings.get(label) or ending} of its iteration where it says, or beside it",
-            found="none",
-            remedy="bring back the files of the iteration",
-        )
+    project = Path(project)
+    files = _files(Path(path), project)
+    optimiser_path, model_path, data_path = files.optimiser, files.model, files.data
+    state, settings = files.state, files.settings
     file = star.read(model_path)
     if "model_general" not in file or "model_classes" not in file:
         raise _other_kind(model_path, file)
@@ -118,7 +108,7 @@ def read_class_run(path: str | Path, *, project: str | Path = ".") -> ClassRun:
     particles = _with_groups(relion.read_particles(data_path), model, data_path)
     averages = _averages(file, optimiser_path, project, pixel_size, is_before_31)
     averages = averages.with_columns(n_particles=_counted(particles, len(averages), data_path))
-    psi_step, offset_range, offset_step = _steps(sampling_path, settings, in_pixels)
+    psi_step, offset_range, offset_step = _steps(files.sampling, settings, in_pixels)
     is_vdam = settings.get("rlnDoStochasticGradientDescent", "0") == "1"
     return ClassRun(
         averages=averages,
@@ -139,6 +129,64 @@ def read_class_run(path: str | Path, *, project: str | Path = ".") -> ClassRun:
         log_likelihood=_number(general, "rlnLogLikelihood"),
         mean_max_probability=_number(general, "rlnAveragePmax"),
         seed=int(_number(state, "rlnRandomSeed")),
+        settings=settings,
+    )
+
+
+def particle_table(path: str | Path, *, project: str | Path = ".") -> Path:
+    """Return the ``_data.star`` of a 2D classification: its particles with classes and poses.
+
+    Parameters
+    ----------
+    path, project : as of `read_class_run`.
+
+    Raises
+    ------
+    FormatError
+        It is no 2D classification, or files are missing.
+    """
+    return _files(Path(path), Path(project)).data
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Files:
+    """The files of an iteration, and what its optimiser file says."""
+
+    optimiser: Path
+    model: Path
+    data: Path
+    sampling: Path | None
+    state: star.StarTable
+    settings: Mapping[str, str]
+
+
+def _files(path: Path, project: Path) -> _Files:
+    optimiser_path = newest_optimiser(path) if path.is_dir() else _optimiser_of(path)
+    optimiser = star.read(optimiser_path)
+    if "optimiser_general" not in optimiser:
+        raise _other_kind(optimiser_path, optimiser)
+    state = optimiser["optimiser_general"]
+    settings = {label: str(state.text(label)[0]) for label in state.labels}
+    if settings.get("rlnDoAutoRefine", "0") != "0":
+        raise FormatError(optimiser_path, expected="a 2D classification", found="a 3D refinement of RELION")
+    model_path = _part(optimiser_path, settings, "rlnModelStarFile", "_model.star", project)
+    data_path = _part(optimiser_path, settings, "rlnExperimentalDataStarFile", "_data.star", project)
+    if model_path is None or data_path is None:
+        label, ending = (
+            ("rlnModelStarFile", "_model.star") if model_path is None else ("rlnExperimentalDataStarFile", "_data.star")
+        )
+        raise FormatError(
+            optimiser_path,
+            expected=f"the file {settings.get(label) or ending} of its iteration where it says, or beside it",
+            found="none",
+            remedy="bring back the files of the iteration",
+        )
+    return _Files(
+        optimiser=optimiser_path,
+        model=model_path,
+        data=data_path,
+        sampling=_part(optimiser_path, settings, "rlnOrientSamplingStarFile", "_sampling.star", project),
+        state=state,
         settings=settings,
     )
 

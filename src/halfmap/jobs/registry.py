@@ -49,6 +49,7 @@ COMMANDS: tuple[Entry, ...] = (
         "simulate micrographs", "halfmap.jobs.simulate_micrographs:JOB", "Make micrographs whose truth is known", _BEGIN
     ),
     Entry("extract", "halfmap.jobs.extract:JOB", "Cut particles out of micrographs", _PARTICLES),
+    Entry("class2d", "halfmap.jobs.class2d:JOB", "Classify particles in two dimensions", _PARTICLES),
     Entry("pick log", "halfmap.jobs.pick_log:JOB", "Find particles as blobs of a given size", _PARTICLES),
     Entry("report stack", "halfmap.jobs.report_stack:JOB", "Show a stack: montage, mean, background", _PARTICLES),
     Entry("select classes", "halfmap.jobs.select_classes:JOB", "Keep the particles of some 2D classes", _PARTICLES),

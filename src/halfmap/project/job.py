@@ -36,7 +36,7 @@ makes no folder is an `ImmediateCommand`; its ``run`` takes the parameters and y
 import dataclasses
 import importlib.metadata
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -91,6 +91,9 @@ class JobType:
     summary : one line without a full stop.
     inputs : names of the fields that hold input files; the first is positional on the command line. They are
         hashed into ``job.json``. A field may hold None, a path or a tuple of paths.
+    parameters_of_run : for jobs that can go on from what another program left: takes the project and the path that
+        ``--continue`` names, a file or a folder that is no job of halfmap, and returns the values of the parameters
+        with which a new job begins where that ended.
     """
 
     command: str
@@ -99,6 +102,7 @@ class JobType:
     run: Callable[["JobContext", Any], Path]
     summary: str
     inputs: tuple[str, ...]
+    parameters_of_run: Callable[[Path, Path], Mapping[str, Any]] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -135,11 +135,28 @@ def continue_from_values(
 ) -> JobResult:
     """Go on with a job as `continue_job`, as a command line or form asks for it.
 
+    Parameters
+    ----------
+    reference : a job; or, where the job type can begin where another program ended, a file or folder that is none:
+        then a new job is run with the parameters found there, of which ``values`` replaces some.
+    values : parameters, ``out`` and ``settings``, as far as they were given.
+
     Raises
     ------
     InputError
-        Anything but run options was given with it.
+        Anything but run options was given with a job.
     """
+    foreign = None if job_type.parameters_of_run is None else _other_run(find_project(), reference)
+    if foreign is not None and job_type.parameters_of_run is not None:
+        given = {name: value for name, value in values.items() if name not in ("out", "settings")}
+        return run_from_values(
+            job_type,
+            {**job_type.parameters_of_run(find_project(), foreign), **given},
+            options=options,
+            out=values.get("out"),
+            settings=values.get("settings"),
+            display=display,
+        )
     if values:
         flags = {parameter.name: parameter.flag for parameter in parameters_of(job_type.parameters)}
         named = ", ".join(f"`{flags.get(name, '--' + name)}`" for name in values)
@@ -148,6 +165,21 @@ def continue_from_values(
             "`halfmap jobs rerun` for a new job with other values."
         )
     return continue_job(reference, job_type, options=build(RunOptions, options or {}), display=display)
+
+
+def _other_run(project: Path, reference: str | Path) -> Path | None:
+    """Return the file or folder that a reference names where it is no job of halfmap."""
+    for base in (Path.cwd(), project):
+        path = base / reference
+        if path.is_file():
+            return path
+        if path.is_dir() and not (path / record.NAME).is_file():
+            return path
+    try:
+        job = find_job(project, reference)
+    except ProjectError:
+        return None
+    return None if (job.path / record.NAME).is_file() else job.path
 
 
 def _with_located_inputs(job_type: JobType, params: Any, project: Path, bases: tuple[Path, ...] = ()) -> Any:
