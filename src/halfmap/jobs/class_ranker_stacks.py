@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -37,6 +38,8 @@ _LEAST_PIXEL_ANGSTROM = 1.5
 _EDGE_PIXEL = 2.0
 _B_FACTOR_ANGSTROM2 = 80.0
 _AT_ONCE = 128
+_MINIBATCHES_PER_ITERATION = 3
+_MOST_SAMPLES = 150
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -269,16 +272,18 @@ def _stack(group: StackGroup, number: int, loaded: Sequence[_Loaded]) -> _Stack:
     )
     images = _images(problem, crowding=max(0.0, chance[8] - 0.4), edges=max(0.0, chance[9] - 0.4))
     mask = min(diameter * (1.05 + 0.3 * chance[10]), 0.96 * box * pixel)
-    minibatches = group.most_iterations * 3
+    algorithm: Literal["em", "vdam"] = "vdam" if chance[12] < 0.2 else "em"
+    share = 0.6 + 0.4 * chance[13]
     return _Stack(
         problem=problem,
         images=images,
         params=ClassificationParams(
             classes=max(2, min(6 + int(10 * chance[11]), n // 20)),
             mask_diameter_angstrom=mask,
-            algorithm="vdam" if chance[12] < 0.2 else "em",
-            iterations=max(1, round(group.most_iterations * (0.6 + 0.4 * chance[13]))),
-            minibatches=max(1, round(minibatches * (0.6 + 0.4 * chance[13]))),
+            algorithm=algorithm,
+            iterations=max(1, round(group.most_iterations * share)),
+            minibatches=max(1, round(_MINIBATCHES_PER_ITERATION * group.most_iterations * share)),
+            max_kept_samples=_MOST_SAMPLES if algorithm == "em" else None,
             psi_step_degrees=10.0,
             offset_range=Length(3.0 + 3.0 * chance[14], in_pixels=True),
             closing_passes=3 if chance[15] < 0.5 else 0,

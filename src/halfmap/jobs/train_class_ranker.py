@@ -45,10 +45,10 @@ class TrainClassRankerParams(TrainingParams):
     held_out: Annotated[int, Ge(1)] = len(HELD_OUT_SPECIMENS)
     """Built-in specimens that judge, evenly chosen from their list."""
 
-    stacks: Annotated[int, Ge(1)] = 4
+    stacks: Annotated[int, Ge(1)] = 3
     """Stacks of each pair of structures: of the first, of the second, of both, and again."""
 
-    particles: Annotated[int, Ge(50)] = 800
+    particles: Annotated[int, Ge(50)] = 700
     """Most particles of a stack; it has half of them at least."""
 
     iterations: Annotated[int, Ge(1)] = 10
