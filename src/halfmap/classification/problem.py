@@ -18,6 +18,9 @@ from halfmap.grid import ImageGrid
 from halfmap.inference import maximisation
 from halfmap.inference.expectation import ImageData
 
+_BOX_EDGE_PIXEL = 2
+"""Width of the edge of the largest circle in a box."""
+
 _CTF_COLUMNS = (
     "uid",
     "optics_group",
@@ -133,6 +136,14 @@ def check_mask(diameter_angstrom: float, grid: ImageGrid) -> None:
 
 
 def circular_mask(params: ClassificationParams, grid: ImageGrid) -> Tensor:
-    """Return the soft disc that masks images and class averages, float32, shape ``grid.shape``."""
-    edge = params.mask_edge_pixel * grid.pixel_size_angstrom
-    return soft_disc(grid, 0.5 * params.mask_diameter_angstrom, edge, dtype=torch.float32)
+    """Return the soft disc that masks images and class averages, float32, shape ``grid.shape``.
+
+    Notes
+    -----
+    Whatever its diameter and edge, it ends within the largest circle of the box: what lies beyond is inside the box at
+    some angles and outside at others, and a reference that does not vanish there has edges that appear as it is
+    turned. They are seen at high frequency, so updates scaled by what is known of low ones grow without limit.
+    """
+    pixel = grid.pixel_size_angstrom
+    mask = soft_disc(grid, 0.5 * params.mask_diameter_angstrom, params.mask_edge_pixel * pixel, dtype=torch.float32)
+    return mask * soft_disc(grid, (grid.side // 2 - 1 - _BOX_EDGE_PIXEL) * pixel, _BOX_EDGE_PIXEL * pixel)
