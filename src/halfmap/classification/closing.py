@@ -139,4 +139,4 @@ def _joined(
 def _low_passed(references: References, grid: ImageGrid, shell: int) -> References:
     band = FourierBand(grid, max_shell=shell)
     low = maximisation.on_images(band.gather(grid.rfft(references.masked)), band, grid)
-    return replace(references, masked=low, unmasked=low)
+    return replace(references, masked=low, unmasked=low, plain=low)

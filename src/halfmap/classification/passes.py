@@ -142,10 +142,12 @@ def described(
     priors = maximisation.class_priors(mass, sums.offset, sums.offset_square, priors_of(previous))
     unmasked = maximisation.on_images(values, band, problem.grid)
     weight = maximisation.shell_mean(curvature, on.band)
+    plain = maximisation.unregularised(on.references, on.gradient.sum(0), curvature, on.band)
     seen = (curvature > 1e-3 * weight[:, on.band.shell_of].float()).float()
     return References(
         masked=unmasked * problem.data.mask,
         unmasked=unmasked,
+        plain=maximisation.on_images(plain, on.band, problem.grid),
         fractions=priors.fractions,
         prior_offset_angstrom=priors.prior_offset_angstrom,
         offset_sigma_angstrom=priors.offset_sigma_angstrom,

@@ -7,9 +7,10 @@ from torch import Tensor
 from halfmap.classification import decisions
 from halfmap.classification.params import ClassificationParams
 from halfmap.classification.problem import ClassificationProblem
-from halfmap.classification.state import ClassificationState
+from halfmap.classification.state import ClassificationState, References
 from halfmap.data.class_averages import ClassAverages, ClassRun, NoiseModel
 from halfmap.data.particles import ParticleSet
+from halfmap.fourier import shells
 from halfmap.fourier.shells import resolution_at_threshold
 from halfmap.geometry.rotations import matrix_from_euler
 from halfmap.grid import ImageGrid
@@ -67,9 +68,10 @@ def _averages(problem: ClassificationProblem, state: ClassificationState) -> Cla
     index = state.assignments.class_index
     closing = state.closing
     frc = closing.frc if closing is not None else torch.full_like(references.ssnr, torch.nan)
+    unmasked = references.unmasked if closing is None else weighted_by_frc(references, frc, grid)
     columns = {
-        "average": references.masked.numpy(),
-        "unmasked_average": references.unmasked.numpy(),
+        "average": (unmasked * problem.data.mask).numpy(),
+        "unmasked_average": unmasked.numpy(),
         "n_particles": np.bincount(index[index >= 0], minlength=C),
         "fraction": references.fractions.numpy(),
         "score": np.full(C, np.nan),
@@ -86,6 +88,35 @@ def _averages(problem: ClassificationProblem, state: ClassificationState) -> Cla
         "completeness": references.completeness.numpy(),
     }
     return ClassAverages(columns=columns, grid=grid)
+
+
+def weighted_by_frc(references: References, frc: Tensor, grid: ImageGrid) -> Tensor:
+    """Return the averages of all particles, each shell weighted by what the halves' FRC says is signal.
+
+    Parameters
+    ----------
+    frc : of the closing stage, shape (C, n_shells); nan beyond the shells that were compared.
+
+    Returns
+    -------
+    float32, shape (C, side, side). Classes without FRC keep their regularised averages.
+
+    Notes
+    -----
+    With F the FRC of halves, 2F/(1+F) is the share of signal in the power of both together, and so the weight of the
+    Wiener filter. F is the mean over three shells, and 0 from where it first is not positive. The regularised average is
+    no substitute: its prior is its own power, which loses shells where signal is weaker than noise, and
+    particles that were aligned to one reference keep shells that hold noise only.
+    """
+    known = torch.nan_to_num(frc, nan=0.0)
+    smooth = torch.nn.functional.avg_pool1d(
+        torch.nn.functional.pad(known[:, None], (1, 1), mode="replicate"), kernel_size=3, stride=1
+    )[:, 0]
+    positive = torch.cumprod((smooth > 0).double(), dim=1) * smooth.clamp(0, 1)
+    weight = shells.spread(2 * positive / (1 + positive), grid).float()
+    filtered = grid.irfft(grid.rfft(references.plain) * weight)
+    has_frc = ~torch.isnan(frc).all(1)
+    return torch.where(has_frc[:, None, None], filtered, references.unmasked)
 
 
 def frc_resolutions(frc: Tensor, grid: ImageGrid, join_shell: int) -> np.ndarray:
@@ -106,10 +137,10 @@ def frc_resolutions(frc: Tensor, grid: ImageGrid, join_shell: int) -> np.ndarray
 
 def ssnr_resolutions(ssnr: Tensor, grid: ImageGrid) -> np.ndarray:
     """Return the resolution at which the model's signal-to-noise ratio falls below 1, in Å; inf where there is none."""
-    shells = decisions.resolved_shell(ssnr.numpy())
+    resolved = decisions.resolved_shell(ssnr.numpy())
     field = grid.side * grid.pixel_size_angstrom
     with np.errstate(divide="ignore"):
-        return np.where(shells > 0, field / shells, np.inf)
+        return np.where(resolved > 0, field / resolved, np.inf)
 
 
 def _particles(problem: ClassificationProblem, state: ClassificationState) -> ParticleSet:

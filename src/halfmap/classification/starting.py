@@ -117,6 +117,7 @@ def references(
     return References(
         masked=images,
         unmasked=images,
+        plain=images,
         fractions=priors.fractions,
         prior_offset_angstrom=priors.prior_offset_angstrom,
         offset_sigma_angstrom=priors.offset_sigma_angstrom,

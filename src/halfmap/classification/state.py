@@ -19,6 +19,7 @@ class References:
     ----------
     masked, unmasked : float32, shape (C, side, side): with the solvent mask, as images are compared with them,
         and without it.
+    plain : float32, shape (C, side, side): the averages without regularisation and mask.
     fractions : expected shares, float64, shape (C,).
     prior_offset_angstrom : mean origin of the particles of each class, float64, shape (C, 2).
     offset_sigma_angstrom : spread of the origins around it, along one axis.
@@ -27,6 +28,7 @@ class References:
 
     masked: Tensor
     unmasked: Tensor
+    plain: Tensor
     fractions: Tensor
     prior_offset_angstrom: Tensor
     offset_sigma_angstrom: float

@@ -152,12 +152,22 @@ def maximise(
             f"{tuple(gradient.shape)} and {tuple(curvature.shape)}."
         )
     precision = regularisation.precision(band)
-    floor = (shell_mean(curvature, band)[:, band.shell_of] * 1e-3).float()
-    full = torch.maximum(curvature, floor) + precision
+    full = _floored(curvature, band) + precision
     settled = torch.isfinite(precision) & (full > 0)
     precision = torch.where(settled, precision, torch.zeros_like(precision))
     step = (gradient - precision * references) / torch.where(settled, full, torch.ones_like(full))
     return torch.where(settled, references + step, torch.zeros_like(references))
+
+
+def unregularised(references: BandValues, gradient: BandValues, curvature: Tensor, band: FourierBand) -> BandValues:
+    """Return the averages of the images: `maximise` without a prior, complex64, shape (C, K)."""
+    floored = _floored(curvature, band)
+    seen = floored > 0
+    return torch.where(seen, references + gradient / torch.where(seen, floored, torch.ones_like(floored)), 0.0)
+
+
+def _floored(curvature: Tensor, band: FourierBand) -> Tensor:
+    return torch.maximum(curvature, (shell_mean(curvature, band)[:, band.shell_of] * 1e-3).float())
 
 
 def signal_to_noise(curvature: Tensor, regularisation: Regularisation, band: FourierBand) -> Tensor:
