@@ -104,8 +104,8 @@ def weighted_by_frc(references: References, frc: Tensor, grid: ImageGrid) -> Ten
     Notes
     -----
     With F the FRC of halves, 2F/(1+F) is the share of signal in the power of both together, and so the weight of the
-    Wiener filter. F is the mean over three shells, and 0 from where it first is not positive. The regularised average is
-    no substitute: its prior is its own power, which loses shells where signal is weaker than noise, and
+    Wiener filter. F is the mean over three shells, and 0 from where it first is not positive. The regularised
+    average is no substitute: its prior is its own power, which loses shells where signal is weaker than noise, and
     particles that were aligned to one reference keep shells that hold noise only.
     """
     known = torch.nan_to_num(frc, nan=0.0)
