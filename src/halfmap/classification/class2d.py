@@ -105,11 +105,11 @@ def start(
     beliefs = Beliefs(noise_variance=noise, scale=np.ones(problem.data.n_micrographs))
     if run is None:
         references = starting.references(problem, params, assignments, beliefs, executor)
-        shell = starting.first_shell(problem, params)
+        shell, reference_shell = starting.first_shell(problem, params), starting.reference_shell(problem, params)
     else:
         references = earlier.references_of(run, problem, params)
         assignments = earlier.assignments_of(run, problem, assignments)
-        shell = earlier.first_shell(run, problem, params)
+        shell = reference_shell = earlier.first_shell(run, problem, params)
     moments = None
     if algorithm == "vdam":
         moments = vdam.Moments.none(params.classes, len(FourierBand(problem.grid)))
@@ -124,7 +124,7 @@ def start(
         noise_variance=noise,
         scale=beliefs.scale,
         shell=shell,
-        reference_shell=starting.reference_shell(problem, params),
+        reference_shell=reference_shell,
         perturbation=0.0,
         psi_step_degrees=params.psi_step_degrees,
         offset_step_angstrom=params.offset_step.to_angstrom(pixel),
@@ -203,7 +203,7 @@ def _iteration(
     search = search_of(problem, params, state, perturbation=perturbation, most=most)
     beliefs = Beliefs(noise_variance=state.noise_variance, scale=state.scale)
     if progress is not None:
-        progress.start(f"Iteration {iteration}", len(rows))
+        progress.start(f"{'Iteration' if state.algorithm == 'em' else 'Mini-batch'} {iteration}", len(rows))
     sums = passes.run_expectation(
         problem,
         params,

@@ -61,6 +61,7 @@ def references_of(run: ClassRun, problem: ClassificationProblem, params: Classif
     return References(
         masked=masked,
         unmasked=unmasked,
+        plain=unmasked,
         fractions=fractions / fractions.sum(),
         prior_offset_angstrom=torch.from_numpy(np.array(averages.get("prior_offset_angstrom", 0.0)) + np.zeros((C, 2))),
         offset_sigma_angstrom=sigma if math.isfinite(sigma) and sigma > 0 else params.initial_offset_sigma_angstrom,

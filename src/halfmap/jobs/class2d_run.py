@@ -1,7 +1,8 @@
 """The course of ``halfmap class2d``: from the particle table to files and page, saved after every iteration."""
 
 import math
-from dataclasses import dataclass, replace
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,12 @@ from halfmap.jobs.step_states import StepStates
 from halfmap.project.job import JobContext
 
 WRITTEN_EVERY = {"em": 5, "vdam": 10}
-"""Iterations after which files and page are written anew; they are at the end in any case."""
+"""Iterations after which files are written; they are at the end in any case."""
+
+PAGE_SHARE = 0.1
+"""Share of a running job's time that drawing its page may take."""
+
+_FIRST_PAGE_SECONDS = 3.0  # that drawing one takes, as long as none has been drawn
 
 
 def classify(context: JobContext, params: Class2DJobParams) -> Path:
@@ -49,7 +55,7 @@ def classify(context: JobContext, params: Class2DJobParams) -> Path:
         needs_ctf=params.ctf,
         n_classes=params.classes,
     ) as inputs:
-        course = _Course.of(context, params, inputs)
+        course = _Course(context, params, inputs)
         states = StepStates(context, "class2d", ClassificationState)
         state = states.newest()
         if state is None:
@@ -71,17 +77,13 @@ def classify(context: JobContext, params: Class2DJobParams) -> Path:
         return output
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
 class _Course:
     """A running job."""
 
-    context: JobContext
-    params: Class2DJobParams
-    inputs: ParticleInputs
-    problem: ClassificationProblem
-
-    @classmethod
-    def of(cls, context: JobContext, params: Class2DJobParams, inputs: ParticleInputs) -> "_Course":
+    def __init__(self, context: JobContext, params: Class2DJobParams, inputs: ParticleInputs) -> None:
+        self.context, self.params, self.inputs = context, params, inputs
+        self.page_drawn_at = time.monotonic()
+        self.page_seconds = _FIRST_PAGE_SECONDS
         images, index = one_source(inputs)
         if len(inputs.images) > 1:
             context.progress.message(
@@ -93,7 +95,7 @@ class _Course:
         context.expect_memory(
             bytes_of_task(images.grid, params, n), "comparing images with references", n_tasks=n_tasks(images.grid, n)
         )
-        problem = ClassificationProblem.of(
+        self.problem = ClassificationProblem.of(
             inputs.particles,
             images,
             params,
@@ -102,7 +104,6 @@ class _Course:
             background_mean=inputs.background_mean,
             background_deviation=inputs.background_deviation,
         )
-        return cls(context=context, params=params, inputs=inputs, problem=problem)
 
     def advance(self, state: ClassificationState) -> ClassificationState:
         if self.context.is_cancelled():
@@ -124,11 +125,10 @@ class _Course:
 
     def leave(self, state: ClassificationState) -> None:
         """Write files and page where it is time for them."""
-        if state.closing is not None:
-            return
-        if self._is_due(state):
+        if state.closing is None and self._is_due(state):
             self._write(state)
-        if state.iteration > 0 and (self._is_due(state) or state.iteration == 1):
+        since = time.monotonic() - self.page_drawn_at
+        if state.iteration > 0 and PAGE_SHARE * since >= self.page_seconds:
             self._report(state)
 
     def finish(self, state: ClassificationState) -> Path:
@@ -147,6 +147,7 @@ class _Course:
         return write_class_run(self.context.folder, "run", self._run(state), relative=self.context.relative)
 
     def _report(self, state: ClassificationState) -> None:
+        began = time.monotonic()
         run, params, data = self._run(state), self.params, self.problem.data
         is_done = class2d.is_done(params, state)
         history = state.history_table.with_columns(current_size_pixel=2 * state.history["shell"])
@@ -169,6 +170,8 @@ class _Course:
         if state.outcome != "running" and not is_done:
             page = replace(page, status="closing stage")
         self.context.report(page)
+        self.page_drawn_at = time.monotonic()
+        self.page_seconds = self.page_drawn_at - began
 
 
 def one_source(inputs: ParticleInputs) -> tuple[ImageSource, NDArray[np.int64]]:
