@@ -11,8 +11,9 @@ and 25 iterations of EM.
 
 Figures are over all particles: one in a class of another structure or of junk counts as infinitely wrong in the
 medians. Views: median angle to the mean view of the class. In-plane, shift: median error against the consensus of
-the class. FRC: of averages with the nearest true projection, over classes of a structure weighted by their
-particles: the mean up to 10 Å, and where the mean curve falls below 0.5. RELION's figures are kept, with the command
+the class. FRC: of averages with the nearest true projection, over classes of a structure: the mean up to
+10 Å, weighted by particles and with equal weights, and where the weighted mean curve falls below 0.5. An average holds
+nothing beyond the band that its program used, so that counts too. RELION's figures are kept, with the command
 that gave them, in `class2d_recovery_relion.json`.
 """
 
@@ -73,6 +74,7 @@ class Figures:
     in_plane_degrees: float
     shift_angstrom: float
     mean_frc: float
+    mean_frc_of_classes: float
     resolution_angstrom: float
     purity: float
     effective_classes: float
@@ -91,6 +93,7 @@ COLUMNS = {
     "in_plane_degrees": ("in-plane °", ".2f", min),
     "shift_angstrom": ("shift Å", ".2f", min),
     "mean_frc": ("mean FRC", ".3f", max),
+    "mean_frc_of_classes": ("of classes", ".3f", max),
     "resolution_angstrom": ("FRC 0.5 at Å", ".2f", min),
     "purity": ("purity", ".3f", max),
     "junk_f1": ("junk F1", ".3f", max),
@@ -172,6 +175,7 @@ def figures(
         in_plane_degrees=median(poses.in_plane_degrees),
         shift_angstrom=median(poses.shift_angstrom),
         mean_frc=float(weight @ np.nan_to_num(nearest.mean_frc)),
+        mean_frc_of_classes=float(np.nan_to_num(nearest.mean_frc).mean()),
         resolution_angstrom=resolution_at_threshold(curve, grid, 0.5),
         purity=agreement.purity(truth, numbers),
         junk_f1=junk.f1 if (truth.structure == JUNK).any() else float("nan"),
