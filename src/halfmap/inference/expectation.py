@@ -270,12 +270,11 @@ def expect_chunk(data: Broadcast, model: Broadcast, rows: NDArray[np.int64]) -> 
     if current.psi_degrees is None:
         sums = _sums(images_data, current, references, current.search, rows)
     else:
-        # in-plane angles that are given: each image has a grid of its own
-        parts = (
-            _sums(images_data, current, references, _fixed_search(current, current.psi_degrees[row]), np.array([row]))
-            for row in rows
+        psi = current.psi_degrees
+        parts = (rows[part] for part in plan_chunks(len(rows), _IMAGES_AT_ONCE))
+        sums = reduce(
+            add, (_sums(images_data, current, references, _fixed_search(current, psi[mine]), mine) for mine in parts)
         )
-        sums = reduce(add, parts)
     task_progress().advance(len(rows))
     return sums
 
@@ -288,20 +287,21 @@ def _prepared(model: Broadcast, data: Broadcast, device: str) -> tuple[Model, Re
     return current, References(transform=transform, band=FourierBand(grid).to(device))
 
 
-def _fixed_search(model: Model, psi_degrees: float) -> Search:
-    """Return the search of a particle whose in-plane angle, and perhaps origin, is kept."""
-    zero = torch.zeros(1, dtype=torch.float64)
-    rotation = matrix_from_euler(zero, zero, torch.tensor([psi_degrees], dtype=torch.float64))
+def _fixed_search(model: Model, psi_degrees: NDArray[np.float64]) -> Search:
+    """Return the search of particles whose in-plane angles, and perhaps origins, are kept."""
+    zero = np.zeros(len(psi_degrees))
+    rotations = matrix_from_euler(zero, zero, psi_degrees)
     grid = model.search.poses
     shifts = fine_shifts = torch.zeros((1, 2), dtype=torch.float64)
     if not model.keep_origin:
         shifts, fine_shifts = grid.shifts_angstrom, grid.fine_shifts_angstrom
     poses = PoseGrid(
-        rotations=rotation,
-        fine_rotations=rotation,
+        rotations=rotations,
+        fine_rotations=rotations,
         shifts_angstrom=shifts,
         fine_shifts_angstrom=fine_shifts,
-        shift_area_angstrom2=grid.shift_area_angstrom2,
+        shift_area_angstrom2=1.0 if model.keep_origin else grid.shift_area_angstrom2,
+        one_each=True,
     )
     return replace(model.search, poses=poses)
 

@@ -196,7 +196,10 @@ def posterior(images: WeightedImages, references: References, priors: Priors, se
     are exact on both grids. Scheres 2012, J. Struct. Biol. 180, 519, equations 4 and 5; RELION inherits the coarse
     prior and leaves weights that sum to the kept mass.
     """
-    poses, kept_share = _coarse(images, references, priors, search)
+    if search.poses.one_each:
+        poses, kept_share = _given_rotations(images, references, search)
+    else:
+        poses, kept_share = _coarse(images, references, priors, search)
     scores = torch.zeros((len(poses.row), search.poses.children_rotations, search.poses.children_shifts))
     scores = scores.to(images.power.device)
     factors = phase_factors(references.band.head(search.shell).frequencies, search.poses.fine_shifts_angstrom).to(
@@ -276,6 +279,22 @@ def _coarse(images: WeightedImages, references: References, priors: Priors, sear
     return PoseList(first=first, row=torch.cat(rows), shift=torch.cat(shifts)), torch.cat(shares)
 
 
+def _given_rotations(images: WeightedImages, references: References, search: Search) -> tuple[PoseList, Tensor]:
+    """Return all classes and shifts of each image at the rotation of its own: so few need no first pass."""
+    n, device = len(images.power), images.power.device
+    C, T = references.n_classes, search.poses.n_shifts
+    image = torch.arange(n, device=device)
+    rows = torch.arange(C, device=device) * n + image[:, None]
+    return (
+        PoseList(
+            first=torch.arange(n + 1, device=device) * (C * T),
+            row=rows.repeat_interleave(T, dim=1).flatten(),
+            shift=torch.arange(T, device=device).repeat(n * C),
+        ),
+        torch.ones(n, dtype=torch.float64, device=device),
+    )
+
+
 def _normalised(
     images: WeightedImages, poses: PoseList, scores: Tensor, kept_share: Tensor, priors: Priors, search: Search
 ) -> Posterior:
@@ -288,7 +307,7 @@ def _normalised(
     variance = priors.offset_sigma_angstrom**2
     distance = (origins - priors.prior_offset_angstrom[classes, None]).square().sum(-1)
     log_prior = math.log(grid.shift_area_angstrom2 / (2 * math.pi * variance)) - distance / (2 * variance)
-    log_prior += priors.log_class()[classes, None] - math.log(len(grid.fine_rotations))
+    log_prior += priors.log_class()[classes, None] - math.log(grid.n_fine_rotations_of_image)
     scores += log_prior[:, None].float()
     first = poses.first * (J * M)
     kept, facts = sparse.keep_mass(first, scores.reshape(-1), search.kept_mass)

@@ -23,6 +23,7 @@ class PoseGrid:
     fine_rotations : float64, shape (R · J, 3, 3): J for each coarse one, in turn.
     fine_shifts_angstrom : float64, shape (T · M, 2): M for each coarse one, in turn.
     shift_area_angstrom2 : of the cell of a fine shift; 1 where offsets are not searched.
+    one_each : whether image i is compared at rotation i alone; then there are as many as images, and no finer ones.
 
     Raises
     ------
@@ -35,6 +36,7 @@ class PoseGrid:
     fine_rotations: Rotations
     fine_shifts_angstrom: Tensor
     shift_area_angstrom2: float = 1.0
+    one_each: bool = False
 
     def __post_init__(self) -> None:
         for coarse, fine in (
@@ -48,6 +50,11 @@ class PoseGrid:
     def n_rotations(self) -> int:
         """Number R of coarse rotations."""
         return len(self.rotations)
+
+    @property
+    def n_fine_rotations_of_image(self) -> int:
+        """Number of fine rotations that an image is compared at."""
+        return 1 if self.one_each else len(self.fine_rotations)
 
     @property
     def n_shifts(self) -> int:
