@@ -22,8 +22,10 @@ from halfmap.compute.executor import Executor
 from halfmap.compute.progress import Progress
 from halfmap.fourier import shells
 from halfmap.fourier.band import FourierBand
+from halfmap.fourier.filters import apply_filter
 from halfmap.grid import ImageGrid
 from halfmap.inference import maximisation
+from halfmap.tensors import Images
 
 COARSEST_JOIN_ANGSTROM = 30.0
 """Halves share what is coarser than this, or than a fifth of the mask where that is more."""
@@ -67,7 +69,7 @@ def advance_closing(
     executor: Executor,
     progress: Progress | None,
 ) -> ClosingStage:
-    """Classify each half against its own references once, join what is coarse, and compare the rest."""
+    """Classify each half against its own references once and join what is coarse; in the end, compare the rest."""
     number = closing.n_done + 1
     # a mark beyond the main iterations, for what is drawn at random
     iteration = state.iteration + number
@@ -100,22 +102,59 @@ def advance_closing(
             iteration=iteration,
             progress=progress,
         )
-        on = passes.on_band(problem, references, sums, search.shell, params.regularisation)
+        # references that are low-passed say nothing of the power beyond, and no prior is the end of a shell
+        on = passes.on_band(problem, references, sums, search.shell, params.regularisation, expected=state.references)
         made.append(passes.maximised(problem, references, sums, on))
         assignments = passes.updated_assignments(assignments, sums.estimates, norms=False)
-    frc = _agreement(made[0], made[1], problem, search.shell)
     first, second = _joined(problem, made[0], made[1], closing.join_shell)
+    frc = closing.frc
+    if number == params.closing_passes:
+        averages = [
+            passes.average_best_poses(
+                problem, params, references, assignments, beliefs, search, np.flatnonzero(half == h), executor
+            )
+            for h, references in enumerate(made)
+        ]
+        frc = agreement(averages[0], averages[1], problem.grid, problem.data.mask, closing.join_shell, search.shell)
     return replace(closing, n_done=number, halves=(first, second), assignments=assignments, frc=frc)
 
 
-def _agreement(first: References, second: References, problem: ClassificationProblem, shell: int) -> torch.Tensor:
-    """Return the FRC of both halves' masked averages, nan for empty classes and beyond the last shell."""
-    grid = problem.grid
-    curve = shells.frc(grid.rfft(first.masked), grid.rfft(second.masked), grid)
-    seen = (first.masked.abs().amax((-2, -1)) > 0) & (second.masked.abs().amax((-2, -1)) > 0)
+def agreement(
+    first: Images, second: Images, grid: ImageGrid, mask: torch.Tensor, join_shell: int, shell: int
+) -> torch.Tensor:
+    """Return the FRC of both halves' averages within a mask.
+
+    Parameters
+    ----------
+    first, second : plain averages of particles at their most probable poses, shape (C, side, side).
+    join_shell : the last in which the halves shared their references.
+    shell : the last that was compared.
+
+    Returns
+    -------
+    float64, shape (C, n_shells); nan for empty classes, and beyond the last shell.
+
+    Notes
+    -----
+    Shared shells are left out of the averages before the mask, which would move what they have in common into
+    those beyond. Averages are those of most probable poses, because the ones that are weighted by the
+    posterior are useless for it: of noise they are smeared over all angles, and rings have one free number in a shell,
+    so that their FRC is anything up to 1.
+    """
+    own = torch.arange(shells.n_shells(grid)) > join_shell
+    curves = [
+        shells.frc(*(grid.rfft(_filtered(half, grid, kept) * mask) for half in (first, second)), grid)
+        for kept in (~own, own)
+    ]
+    curve = torch.where(own, curves[1], curves[0])
+    seen = (first.abs().amax((-2, -1)) > 0) & (second.abs().amax((-2, -1)) > 0)
     curve = torch.where(seen[:, None], curve, torch.nan)
     curve[:, shell + 1 :] = torch.nan
     return curve
+
+
+def _filtered(images: Images, grid: ImageGrid, kept: torch.Tensor) -> Images:
+    return apply_filter(images, grid, shells.spread(kept.to(images.dtype), grid))
 
 
 def _joined(

@@ -17,7 +17,8 @@ from halfmap.inference import expectation, maximisation
 from halfmap.inference.expectation import Estimates, Model, Sums
 from halfmap.inference.maximisation import Regularisation
 from halfmap.inference.posterior import Priors, Search
-from halfmap.tensors import BandValues
+from halfmap.inference.sampling import PoseGrid
+from halfmap.tensors import BandValues, Images
 
 PADDING = 3
 SCALE_SIGNAL_TO_NOISE = 3.0
@@ -73,6 +74,64 @@ def run_expectation(
     return expectation.expect(problem.sent, model, problem.data, rows, executor, progress=progress)
 
 
+def average_best_poses(
+    problem: ClassificationProblem,
+    params: ClassificationParams,
+    references: References,
+    assignments: Assignments,
+    beliefs: Beliefs,
+    search: Search,
+    rows: NDArray[np.int64],
+    executor: Executor,
+) -> Images:
+    """Return plain averages of particles, each in its class at its most probable pose.
+
+    Parameters
+    ----------
+    references : their number and priors count.
+    assignments : those of an E-step over ``search``.
+
+    Returns
+    -------
+    float32, shape (C, side, side): on the band of the search, without prior and without mask.
+
+    Notes
+    -----
+    They owe nothing to the references but the poses, because they begin from nothing.
+    """
+    origin = torch.zeros((1, 2), dtype=torch.float64)
+    turns = search.poses.fine_rotations
+    keeps_rotation = params.skip_alignment or params.skip_rotation
+    angles = torch.rad2deg(torch.atan2(turns[:, 0, 1], turns[:, 0, 0])).numpy()
+    away = np.abs((assignments.psi_degrees[:, None] - angles + 180) % 360 - 180)
+    row = assignments.class_index.copy() if keeps_rotation else assignments.class_index * len(turns) + away.argmin(1)
+    nothing = torch.zeros_like(references.masked)
+    model = Model(
+        references=nothing,
+        padding=PADDING,
+        priors=priors_of(references),
+        noise_variance=beliefs.noise_variance,
+        scale=beliefs.scale,
+        norm=assignments.norm,
+        origin_angstrom=assignments.origin_angstrom,
+        search=Search(
+            poses=PoseGrid(rotations=turns, fine_rotations=turns, shifts_angstrom=origin, fine_shifts_angstrom=origin),
+            coarse_shell=search.shell,
+            fine_shell=search.shell,
+            shell=search.shell,
+        ),
+        psi_degrees=assignments.psi_degrees if keeps_rotation else None,
+        keep_origin=True,
+        assigned_row=row,
+    )
+    sums = expectation.expect(problem.sent, model, problem.data, rows, executor)
+    band = FourierBand(problem.grid, max_shell=search.shell)
+    gradient = maximisation.band_gradient(sums.gradient.sum(0), band)
+    curvature = maximisation.within_mask(sums.curvature.sum(0), band, problem.mask_overlap)
+    values = maximisation.unregularised(torch.zeros_like(gradient), gradient, curvature, band)
+    return maximisation.on_images(values, band, problem.grid)
+
+
 def priors_of(references: References) -> Priors:
     """Return the priors of classes and offsets."""
     return Priors(
@@ -101,22 +160,32 @@ class OnBand:
     regularisation: Regularisation
 
 
-def on_band(problem: ClassificationProblem, references: References, sums: Sums, shell: int, strength: float) -> OnBand:
+def on_band(
+    problem: ClassificationProblem,
+    references: References,
+    sums: Sums,
+    shell: int,
+    strength: float,
+    *,
+    expected: References | None = None,
+) -> OnBand:
     """Bring references and sums of an E-step onto its band.
 
     Parameters
     ----------
     strength : T.
+    expected : those whose power is the prior's; None: the references.
     """
     band = FourierBand(problem.grid, max_shell=shell)
     values = band.gather(problem.grid.rfft(references.masked))
+    power = values if expected is None else band.gather(problem.grid.rfft(expected.masked))
     return OnBand(
         band=band,
         references=values,
         gradient=maximisation.band_gradient(sums.gradient, band),
         curvature=maximisation.within_mask(sums.curvature, band, problem.mask_overlap),
         regularisation=Regularisation(
-            prior_variance=maximisation.shell_power(values, band), strength=strength / problem.data.mask_power
+            prior_variance=maximisation.shell_power(power, band), strength=strength / problem.data.mask_power
         ),
     )
 
