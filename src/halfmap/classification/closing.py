@@ -142,10 +142,10 @@ def agreement(
     so that their FRC is anything up to 1.
     """
     own = torch.arange(shells.n_shells(grid)) > join_shell
-    curves = [
-        shells.frc(*(grid.rfft(_filtered(half, grid, kept) * mask) for half in (first, second)), grid)
-        for kept in (~own, own)
-    ]
+    curves = []
+    for kept in (~own, own):
+        a, b = (grid.rfft(_filtered(half, grid, kept) * mask) for half in (first, second))
+        curves.append(shells.frc(a, b, grid))
     curve = torch.where(own, curves[1], curves[0])
     seen = (first.abs().amax((-2, -1)) > 0) & (second.abs().amax((-2, -1)) > 0)
     curve = torch.where(seen[:, None], curve, torch.nan)

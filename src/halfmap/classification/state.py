@@ -69,7 +69,7 @@ class ClosingStage:
     n_done : passes done.
     halves : references of both halves.
     assignments : of all particles, each within its half.
-    frc : between the halves' averages, float64, shape (C, n_shells); nan before the first pass.
+    frc : between the halves' averages, float64, shape (C, n_shells); nan before the last pass.
     join_shell : up to this shell the halves are joined after each pass.
     """
 
