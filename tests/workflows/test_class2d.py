@@ -12,7 +12,7 @@ from support.commands import halfmap, refusal, started, wait_until
 CLASS2D = ("class2d", "particles.star", "--classes", "3", "--mask-diameter", "90")
 ALONE = ("--workers", "1", "--threads", "1")
 EM = ("--algorithm", "em", "--iterations", "4")
-VDAM = ("--algorithm", "vdam", "--minibatches", "12")
+VDAM = ("--algorithm", "vdam", "--minibatches", "8")
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """How much memory a 2D classification needs, told before it starts."""
 
+from halfmap.classification import decisions
 from halfmap.classification.params import ClassificationParams
 from halfmap.classification.passes import PADDING
 from halfmap.fourier.band import FourierBand
@@ -21,7 +22,20 @@ def bytes_of_task(grid: ImageGrid, params: ClassificationParams, n_particles: in
         offset_range_angstrom=params.offset_range.to_angstrom(pixel),
         offset_step_angstrom=2 * params.offset_step.to_angstrom(pixel),
     )
-    return expectation.bytes_of_chunk(grid, n_particles, params.classes, poses, padding=PADDING)
+    last = grid.side // 2 - 1
+    coarse_shell = last
+    if params.max_alignment_resolution_angstrom is None:
+        step, field = 2 * params.psi_step_degrees, grid.side * pixel
+        coarse_shell = decisions.coarse_shell(step, params.mask_diameter_angstrom, field, last)
+    return expectation.bytes_of_chunk(
+        grid,
+        n_particles,
+        params.classes,
+        poses,
+        padding=PADDING,
+        coarse_shell=coarse_shell,
+        most_kept=params.max_kept_samples or decisions.most_samples(params.classes, is_minibatch=False),
+    )
 
 
 def bytes_in_main_process(grid: ImageGrid, params: ClassificationParams, n_particles: int) -> int:

@@ -32,8 +32,9 @@ from halfmap.inference.posterior import (
     References,
     Search,
     WeightedImages,
+    bytes_of_posteriors,
     fine_slices,
-    posterior,
+    posteriors,
 )
 from halfmap.inference.sampling import PoseGrid
 from halfmap.inference.vdam import pseudo_halves
@@ -238,7 +239,16 @@ def chunks_of(grid: ImageGrid, n_images: int) -> list[slice]:
     return plan_chunks(n_images, max(1, min(_MOST_IN_CHUNK, _CHUNK_BYTES // bytes_per_image(grid))))
 
 
-def bytes_of_chunk(grid: ImageGrid, n_images: int, n_classes: int, poses: PoseGrid, *, padding: int) -> int:
+def bytes_of_chunk(
+    grid: ImageGrid,
+    n_images: int,
+    n_classes: int,
+    poses: PoseGrid,
+    *,
+    padding: int,
+    coarse_shell: int,
+    most_kept: int,
+) -> int:
     """Return the most memory that a task of an E-step over so many images needs, in bytes.
 
     Parameters
@@ -246,12 +256,18 @@ def bytes_of_chunk(grid: ImageGrid, n_images: int, n_classes: int, poses: PoseGr
     n_classes : number of references.
     poses : they are compared at.
     padding : of their transforms.
+    coarse_shell, most_kept : last shell of the first pass, and samples of an image that it hands on.
     """
-    chunks = chunks_of(grid, n_images)
-    most = max(chunk.stop - chunk.start for chunk in chunks)
-    images = most * bytes_per_image(grid)
-    references = n_classes * (grid.n_pixels * 4 + (padding * grid.side) ** 2 * 4)
-    return images + references
+    most = max(chunk.stop - chunk.start for chunk in chunks_of(grid, n_images))
+    images = most * bytes_per_image(grid) + min(most, _IMAGES_AT_ONCE) * grid.n_pixels * 40
+    references = n_classes * (grid.n_pixels * 4 + (padding * grid.side) ** 2 * 8)
+    sums = 3 * n_classes * 2 * grid.n_pixels * 8
+    return (
+        images
+        + references
+        + sums
+        + bytes_of_posteriors(grid, most, n_classes, poses, coarse_shell=coarse_shell, most_kept=most_kept)
+    )
 
 
 def bytes_per_image(grid: ImageGrid) -> int:
@@ -307,12 +323,19 @@ def _fixed_search(model: Model, psi_degrees: NDArray[np.float64]) -> Search:
 
 
 def _sums(data: ImageData, model: Model, references: References, search: Search, rows: NDArray[np.int64]) -> Sums:
-    images, power = _weighted(data, model, references.band, search, rows)
+    images, (spectra, counts) = _weighted(data, model, references.band, search, rows)
     if model.assigned_row is None:
-        found = posterior(images, references, model.priors, search)
+        found = posteriors(images, references, model.priors, search)
     else:
-        found = _given(torch.from_numpy(model.assigned_row[rows]).to(images.power.device))
-    return _summed(data, model, references, search, rows, images, power, found)
+        row = torch.from_numpy(model.assigned_row[rows]).to(images.power.device)
+        found = iter([(slice(0, len(rows)), _given(row))])
+    return reduce(
+        add,
+        (
+            _summed(data, model, references, search, rows[part], images.take(part), (spectra[part], counts[part]), one)
+            for part, one in found
+        ),
+    )
 
 
 def _given(row: Tensor) -> Posterior:

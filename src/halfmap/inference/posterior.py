@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from halfmap.fourier import slices
 from halfmap.fourier.band import FourierBand
 from halfmap.fourier.resample import phase_factors
 from halfmap.fourier.slices import PaddedTransform
+from halfmap.grid import ImageGrid
 from halfmap.inference import sparse
 from halfmap.inference.sampling import PoseGrid
 from halfmap.inference.sparse import PoseList, WeightedPoses
@@ -23,6 +25,9 @@ _SCORES_AT_ONCE = 1 << 22
 
 _SLICE_BYTES = 1 << 28
 """Memory for the fine slices of some classes and the sums over them."""
+
+POSES_AT_ONCE = 1 << 18
+"""Coarse poses that are refined at one time: so many that fine slices, made anew each time, cost little beside them."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -114,6 +119,16 @@ class WeightedImages:
     constant: Tensor
     centre_angstrom: Tensor
 
+    def take(self, images: slice) -> "WeightedImages":
+        """Return some of the images."""
+        return WeightedImages(
+            masked=self.masked[images],
+            whole=self.whole[images],
+            power=self.power[images],
+            constant=self.constant[images],
+            centre_angstrom=self.centre_angstrom[images],
+        )
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class References:
@@ -170,7 +185,40 @@ def class_blocks(n_classes: int, n_rotations: int, n_coefficients: int) -> list[
     return plan_chunks(n_classes, max(1, _SLICE_BYTES // bytes_each))
 
 
-def posterior(images: WeightedImages, references: References, priors: Priors, search: Search) -> Posterior:
+def bytes_of_posteriors(
+    grid: ImageGrid, n_images: int, n_classes: int, poses: PoseGrid, *, coarse_shell: int, most_kept: int
+) -> int:
+    """Return the most memory that `posteriors` and the sums over one of its parts need beside images and references.
+
+    Parameters
+    ----------
+    grid : of the images.
+    n_images, n_classes : numbers of them.
+    poses : they are compared at.
+    coarse_shell : last that the coarse pass compares.
+    most_kept : samples of an image that the coarse pass hands on.
+
+    Notes
+    -----
+    Counted are: coarse slices three times over (as extracted, as real numbers, squares) and three arrays of scores;
+    coarse poses as two numbers, twice; of each pose of a part 100 bytes, and 72 for each fine one within it (score, log
+    prior, and where it is kept its place, weight, and order); fine slices and sums over them.
+    """
+    band = FourierBand(grid)
+    coarse = n_classes * poses.n_rotations * len(band.head(coarse_shell)) * 28
+    scores = 3 * 4 * max(_SCORES_AT_ONCE, n_classes * poses.n_rotations * poses.n_shifts)
+    each = min(most_kept, n_classes * poses.n_rotations * poses.n_shifts)
+    kept = 32 * n_images * each
+    part = min(n_images * each, max(POSES_AT_ONCE, each))
+    fine = part * (100 + 72 * poses.children_rotations * poses.children_shifts)
+    block = class_blocks(n_classes, len(poses.fine_rotations), len(band))[0].stop
+    slices_and_sums = block * len(poses.fine_rotations) * len(band) * 28
+    return kept + max(coarse + scores, fine + slices_and_sums)
+
+
+def posteriors(
+    images: WeightedImages, references: References, priors: Priors, search: Search
+) -> Iterator[tuple[slice, Posterior]]:
     """Find the posterior over class, rotation and shift of images.
 
     Parameters
@@ -180,9 +228,10 @@ def posterior(images: WeightedImages, references: References, priors: Priors, se
     priors : of classes and offsets.
     search : grids, shells and pruning.
 
-    Returns
-    -------
-    `Posterior`
+    Yields
+    ------
+    images : consecutive ones, as many as keep the poses of one part within bounds.
+    found : their posterior.
 
     Raises
     ------
@@ -197,9 +246,29 @@ def posterior(images: WeightedImages, references: References, priors: Priors, se
     prior and leaves weights that sum to the kept mass.
     """
     if search.poses.one_each:
-        poses, kept_share = _given_rotations(images, references, search)
-    else:
-        poses, kept_share = _coarse(images, references, priors, search)
+        yield (
+            slice(0, len(images.power)),
+            _fine(images, references, priors, search, *_given_rotations(images, references, search)),
+        )
+        return
+    poses, kept_share = _coarse(images, references, priors, search)
+    for part in _parts(poses, POSES_AT_ONCE):
+        yield part, _fine(images.take(part), references, priors, search, poses.of_images(part), kept_share[part])
+
+
+def _parts(poses: PoseList, most: int) -> list[slice]:
+    """Divide images into runs of no more than so many poses each, or of a single image."""
+    first = poses.first.tolist()
+    bounds = [0]
+    for image in range(1, poses.n_images):
+        if first[image + 1] - first[bounds[-1]] > most:
+            bounds.append(image)
+    return [slice(start, stop) for start, stop in pairwise([*bounds, poses.n_images])]
+
+
+def _fine(
+    images: WeightedImages, references: References, priors: Priors, search: Search, poses: PoseList, kept_share: Tensor
+) -> Posterior:
     scores = torch.zeros((len(poses.row), search.poses.children_rotations, search.poses.children_shifts))
     scores = scores.to(images.power.device)
     factors = phase_factors(references.band.head(search.shell).frequencies, search.poses.fine_shifts_angstrom).to(

@@ -31,6 +31,12 @@ class PoseList:
         """Number of images."""
         return len(self.first) - 1
 
+    def of_images(self, images: slice) -> "PoseList":
+        """Return the poses of consecutive images, which are counted from 0."""
+        first = self.first[images.start : images.stop + 1]
+        mine = slice(int(first[0]), int(first[-1]))
+        return PoseList(first=first - first[0], row=self.row[mine], shift=self.shift[mine])
+
     def image(self) -> Tensor:
         """Return the image of each pose, shape (S,)."""
         counts = self.first[1:] - self.first[:-1]
