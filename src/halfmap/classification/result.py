@@ -109,6 +109,8 @@ def weighted_by_frc(references: References, frc: Tensor, grid: ImageGrid) -> Ten
     particles that were aligned to one reference keep shells that hold noise only.
     """
     known = torch.nan_to_num(frc, nan=0.0)
+    # of DC, a single number, the FRC is a sign alone
+    known[:, 0] = known[:, 1]
     smooth = torch.nn.functional.avg_pool1d(
         torch.nn.functional.pad(known[:, None], (1, 1), mode="replicate"), kernel_size=3, stride=1
     )[:, 0]

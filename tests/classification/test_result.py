@@ -1,0 +1,62 @@
+import numpy as np
+import pytest
+import torch
+
+from halfmap import keyed_random
+from halfmap.classification.result import weighted_by_frc
+from halfmap.classification.state import References
+from halfmap.fourier.band import FourierBand
+from halfmap.fourier.shells import n_shells
+from halfmap.grid import ImageGrid
+
+
+def references(grid, n_classes=2, seed=4):
+    images = torch.from_numpy(keyed_random.normal(seed, "images", np.arange(n_classes), size=grid.shape)).float()
+    curves = torch.ones((n_classes, n_shells(grid)), dtype=torch.float64)
+    return References(
+        masked=0.5 * images,
+        unmasked=0.5 * images,
+        plain=images,
+        fractions=torch.full((n_classes,), 1 / n_classes, dtype=torch.float64),
+        prior_offset_angstrom=torch.zeros((n_classes, 2), dtype=torch.float64),
+        offset_sigma_angstrom=5.0,
+        ssnr=curves,
+        prior_variance=curves,
+        error_variance=curves,
+        completeness=curves,
+    )
+
+
+def falling(grid):
+    """An FRC of 1 at first, then falling through zero at half of the band."""
+    shells = torch.arange(n_shells(grid), dtype=torch.float64)
+    return (2 - 4 * shells / grid.side).clamp(max=1.0)[None].repeat(2, 1)
+
+
+@pytest.mark.parametrize("side", [32, 33])
+def test_averages_keep_their_shells_whatever_the_sign_of_dc(side):
+    grid = ImageGrid(shape=(side, side), pixel_size_angstrom=2.0)
+    curve = falling(grid)
+    opposite = curve.clone()
+    opposite[:, 0] = -1.0
+    kept = weighted_by_frc(references(grid), opposite, grid)
+    assert kept.std() > 0.1
+    torch.testing.assert_close(kept, weighted_by_frc(references(grid), curve, grid))
+
+
+def test_an_average_whose_halves_agree_is_left_as_it_is():
+    grid = ImageGrid(shape=(32, 32), pixel_size_angstrom=2.0)
+    band, made = FourierBand(grid), references(grid)
+    kept = weighted_by_frc(made, torch.ones_like(falling(grid)), grid)
+    # rounding of a transform and back, of values of 0.03
+    torch.testing.assert_close(band.gather(grid.rfft(kept)), band.gather(grid.rfft(made.plain)), atol=1e-6, rtol=1e-5)
+
+
+def test_a_class_without_frc_keeps_its_regularised_average():
+    grid = ImageGrid(shape=(32, 32), pixel_size_angstrom=2.0)
+    made = references(grid)
+    curve = falling(grid)
+    curve[1] = torch.nan
+    found = weighted_by_frc(made, curve, grid)
+    torch.testing.assert_close(found[1], made.unmasked[1])
+    assert not torch.allclose(found[0], made.unmasked[0])
