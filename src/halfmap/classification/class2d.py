@@ -366,9 +366,13 @@ def _revived(
 ) -> tuple[References, vdam.Moments | None]:
     """Replace a class that has lost its particles by the twin of another."""
     iteration = state.iteration + 1
-    if not revival.is_time(state.algorithm, iteration, n_iterations(params, state.algorithm)):
+    if params.class_inactivity == 0 or not revival.is_time(
+        state.algorithm, iteration, n_iterations(params, state.algorithm)
+    ):
         return references, moments
-    chosen = revival.replacement(references.fractions, len(problem.particles), misfit=misfit)
+    chosen = revival.replacement(
+        references.fractions, len(problem.particles), misfit=misfit, inactivity=params.class_inactivity
+    )
     if chosen is None:
         return references, moments
     grid = problem.grid

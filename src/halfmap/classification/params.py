@@ -87,6 +87,9 @@ class ClassificationParams:
     scale_correction: bool = True
     """Estimate the grey scale of every micrograph."""
 
+    class_inactivity: Annotated[float, Ge(0), Le(0.5)] = 0.1
+    """Share of the mean size of classes in use below which a class is replaced by the twin of another; 0: never."""
+
     closing_passes: Annotated[int, Ge(0)] = 3
     """Passes of the closing stage, in which two halves of the particles are classified apart for the FRC; 0: none."""
 
@@ -100,7 +103,7 @@ class ClassificationParams:
     """Share of the posterior that a first pass hands on to the fine one, and the fine one to the averages."""
 
     max_kept_samples: Annotated[int, Ge(1)] | None = None
-    """Most samples that a first pass hands on; VDAM takes 5 for each class where left out."""
+    """Most samples that a first pass hands on; else 5 for each class in mini-batches, 50 (at least 1000) in others."""
 
     perturbation: Annotated[float, Ge(0), Le(1)] = 0.5
     """Random shift of the sampling between iterations, as a share of the step."""
