@@ -111,3 +111,17 @@ def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(ComputeError, match=r"room for .* bytes; got 'No space left on device'"):
         broadcast.store(np.arange(5), tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_discarded_value_leaves_no_file_and_a_file_of_the_callers_stays(tmp_path: Path) -> None:
+    handle = broadcast.store({"references": np.ones(5)}, tmp_path)
+    handle.load()
+    handle.discard()
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(ComputeError, match="must be readable"):
+        handle.load()
+    assert broadcast.store({"references": np.ones(5)}, tmp_path).load()["references"].sum() == 5
+    mine = tmp_path / "mine.txt"
+    mine.write_text("reference")
+    broadcast.store(mine, tmp_path).discard()
+    assert mine.exists()

@@ -1,6 +1,8 @@
 """Numbers of threads, and what they are taken from."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numba
@@ -18,6 +20,33 @@ def test_threads_are_limited_within_the_block_and_put_back() -> None:
         assert (torch.get_num_threads(), numba.get_num_threads()) == (1, 1)
         assert os.environ["OMP_NUM_THREADS"] == "1"
     assert (torch.get_num_threads(), numba.get_num_threads(), os.environ.get("OMP_NUM_THREADS")) == before
+
+
+def test_kernels_compile_after_a_block_in_which_numba_was_loaded() -> None:
+    code = """
+from halfmap.compute.threads import limited_threads
+
+def kernel():
+    import numba
+
+    @numba.njit(parallel=True)
+    def squares(values):
+        for i in numba.prange(len(values)):
+            values[i] *= values[i]
+        return values
+
+    import numpy as np
+
+    return squares(np.arange(3.0)).tolist()
+
+for n_threads in (1, 2, 1):
+    with limited_threads(n_threads):
+        print(kernel())
+print(kernel())
+"""
+    environment = {name: value for name, value in os.environ.items() if name != "NUMBA_NUM_THREADS"}
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
+    assert answer.stdout.splitlines() == ["[0.0, 1.0, 4.0]"] * 4, answer.stderr
 
 
 def test_no_thread_at_all_is_refused() -> None:

@@ -74,6 +74,12 @@ class Broadcast:
             _cache.popitem(last=False)
         return value
 
+    def discard(self) -> None:
+        """Remove the file of a value that no task will load any more; a file of the caller's stays."""
+        _cache.pop(self.digest, None)
+        if self.is_value:
+            self.path.unlink(missing_ok=True)
+
     def _read(self) -> Any:
         if self.is_value:
             return read(self.path)

@@ -69,8 +69,11 @@ def set_threads(n_threads: int) -> None:
     InputError
         The number is below 1.
     """
-    os.environ.update(thread_environment(n_threads))
     torch, numba = sys.modules.get("torch"), sys.modules.get("numba")
+    environment = thread_environment(n_threads)
+    if numba:  # it refuses to compile once the variable differs from the number that it has started with
+        del environment["NUMBA_NUM_THREADS"]
+    os.environ.update(environment)
     if numba:  # before torch: where both use OpenMP, numba's start of its threads sets torch's number too
         numba.set_num_threads(min(n_threads, numba.config.NUMBA_NUM_THREADS))
     if torch:
@@ -95,6 +98,8 @@ def limited_threads(n_threads: int) -> Iterator[None]:
         yield
     finally:
         for name, value in environment.items():
+            if name == "NUMBA_NUM_THREADS" and "numba" in sys.modules:
+                continue  # as in set_threads
             if value is None:
                 os.environ.pop(name, None)
             else:

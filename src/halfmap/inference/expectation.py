@@ -230,8 +230,12 @@ def expect(
     `Sums`
         The same on any number of workers: chunks follow from the particles, and are added in a fixed tree.
     """
-    task = partial(expect_chunk, sent, executor.broadcast(model))
-    return executor.reduce(task, [rows[chunk] for chunk in chunks_of(data.grid, len(rows))], add, progress=progress)
+    believed = executor.broadcast(model)
+    try:
+        task = partial(expect_chunk, sent, believed)
+        return executor.reduce(task, [rows[chunk] for chunk in chunks_of(data.grid, len(rows))], add, progress=progress)
+    finally:
+        believed.discard()  # one for each iteration would fill the scratch folder
 
 
 def chunks_of(grid: ImageGrid, n_images: int) -> list[slice]:
