@@ -56,7 +56,8 @@ def noise_variance(problem: ClassificationProblem) -> Tensor:
         deviation = torch.from_numpy(data.deviation[rows]).float()[:, None, None]
         sums = initial.spectrum_sums((images - low) / deviation * data.mask, problem.grid)
         mask_mean_square = float(data.mask.double().square().mean())
-        spectra[group] = initial.initial_noise(sums, problem.grid, mask_mean_square=mask_mean_square)
+        spectrum = initial.initial_noise(sums, problem.grid, mask_mean_square=mask_mean_square)
+        spectra[group] = spectrum / expectation.premultiplied_power(data, rows).mean(0)
     return spectra
 
 

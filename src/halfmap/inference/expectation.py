@@ -26,6 +26,7 @@ from halfmap.imaging import noise
 from halfmap.imaging.image_model import contrast_transfer, ctf_of_rows
 from halfmap.inference import sparse
 from halfmap.inference.images import to_band, weighted_images
+from halfmap.inference.maximisation import shell_mean
 from halfmap.inference.posterior import (
     Posterior,
     Priors,
@@ -116,7 +117,7 @@ class Model:
     psi_degrees : shape (N,): the in-plane angle of each particle where it is not searched; else None.
     keep_origin : whether origins are not searched either.
     assigned_row : int64, shape (N,): the fine row, class · R + rotation, that each particle is given to with the
-        first shift, unseen; None: the posterior decides.
+        first shift, unseen; the class alone where in-plane angles are given; None: the posterior decides.
     iteration : a number that tells apart what is drawn at random.
     pseudo_halves : whether the sums are kept apart for the two halves of VDAM.
     scale_shell : shells up to this one tell the grey scale of micrographs; 0: none.
@@ -174,8 +175,9 @@ class Sums:
     class_mass : float64, shape (H, C).
     offset : float64, shape (C, 2): Σ weight · origin.
     offset_square : float64, shape (C,): Σ weight · |origin|².
-    residual_power : float64, shape (groups, n_shells): Σ |masked image − model|² over the band's coefficients.
-    residual_count : float64, shape (groups, n_shells): number of coefficients, times C² of premultiplied images.
+    residual_power : float64, shape (groups, n_shells): Σ |masked image − model|² over the band's coefficients; of
+        premultiplied images Σ C² |X − model|².
+    residual_count : float64, shape (groups, n_shells): number of coefficients, of premultiplied images Σ C².
     scale_cross, scale_square : float64, shape (M,): Σ Re(X conj(C P))/σ² and Σ |C P|²/σ² of each micrograph.
     estimates : of the particles.
     """
@@ -327,19 +329,40 @@ def _fixed_search(model: Model, psi_degrees: NDArray[np.float64]) -> Search:
 
 
 def _sums(data: ImageData, model: Model, references: References, search: Search, rows: NDArray[np.int64]) -> Sums:
-    images, (spectra, counts) = _weighted(data, model, references.band, search, rows)
+    images, spectra = _weighted(data, model, references.band, search, rows)
     if model.assigned_row is None:
         found = posteriors(images, references, model.priors, search)
     else:
         row = torch.from_numpy(model.assigned_row[rows]).to(images.power.device)
+        if search.poses.one_each:
+            row = row * len(rows) + torch.arange(len(rows), device=row.device)
         found = iter([(slice(0, len(rows)), _given(row))])
     return reduce(
         add,
         (
-            _summed(data, model, references, search, rows[part], images.take(part), (spectra[part], counts[part]), one)
+            _summed(data, model, references, search, rows[part], images.take(part), spectra.take(part), one)
             for part, one in found
         ),
     )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Spectra:
+    """What residuals of n images are measured by, shell by shell.
+
+    power : Σ |masked image|², float64, shape (n, n_shells).
+    count : number of coefficients, of premultiplied images Σ C²: what their noise power is proportional to.
+    weight : what each coefficient counts for, float32, shape (n, K): C² of premultiplied images, whose residual is
+        C (X − C P), else 1; None where it is 1 everywhere.
+    """
+
+    power: Tensor
+    count: Tensor
+    weight: Tensor | None
+
+    def take(self, part: slice) -> "_Spectra":
+        weight = None if self.weight is None else self.weight[part]
+        return _Spectra(power=self.power[part], count=self.count[part], weight=weight)
 
 
 def _given(row: Tensor) -> Posterior:
@@ -360,8 +383,8 @@ def _given(row: Tensor) -> Posterior:
 
 def _weighted(
     data: ImageData, model: Model, band: FourierBand, search: Search, rows: NDArray[np.int64]
-) -> tuple[WeightedImages, tuple[Tensor, Tensor]]:
-    """Read images and weight them; also Σ|X|² and the number of coefficients in each shell, shape (n, n_shells)."""
+) -> tuple[WeightedImages, _Spectra]:
+    """Read images, weight them, and measure their power."""
     device = band.indices.device
     head = band.head(search.shell)
     pixel = data.grid.pixel_size_angstrom
@@ -369,12 +392,17 @@ def _weighted(
     centre = shifts * pixel
     # an origin that is kept is applied whole, in Fourier space what is left of a pixel
     remainder = model.origin_angstrom[rows] - centre if model.keep_origin else None
-    masked, whole, powers, constants, spectra, counts = [], [], [], [], [], []
+    masked, whole, powers, constants, spectra, counts, weights = [], [], [], [], [], [], []
     shells = n_shells(data.grid)
     per_shell = torch.bincount(band.shell_of.cpu(), minlength=shells).double()
     for part in plan_chunks(len(rows), _IMAGES_AT_ONCE):
         mine = rows[part]
         noise_variance = model.noise_variance[data.group[mine]]
+        done = _premultiplied(data, mine, band)
+        multiplied = torch.ones((len(mine), shells), dtype=torch.float64)
+        if done is not None:
+            multiplied = torch.where(per_shell > 0, shell_mean(done, band).cpu(), multiplied)
+            weights.append(done[:, : len(head)])
         values = to_band(
             torch.from_numpy(data.source.read(data.index[mine])).to(device),
             band,
@@ -382,7 +410,7 @@ def _weighted(
             factor=1 / (data.deviation[mine] * model.norm[mine]),
             shifts_pixel=shifts[part],
             mask=data.mask.to(device),
-            fill=_noise_fill(data, model, mine, noise_variance),
+            fill=_noise_fill(data, model, mine, noise_variance * multiplied),
         )
         transfer, square = _transfer(data, model, mine, head, device)
         sigma2 = noise_variance.float().to(device)[:, head.shell_of]
@@ -394,10 +422,9 @@ def _weighted(
         powers.append(square / sigma2)
         spectrum = torch.zeros((len(mine), shells), dtype=torch.float64)
         spectrum[:, : values.power.shape[1]] = values.power.cpu()
-        count = per_shell.expand(len(mine), shells)
-        constants.append(_constant(spectrum, count, noise_variance))
+        constants.append(_constant(spectrum / multiplied.clamp(min=1e-6), per_shell, noise_variance))
         spectra.append(spectrum)
-        counts.append(count)
+        counts.append(per_shell * multiplied)
     weighted = WeightedImages(
         masked=torch.cat(masked),
         whole=torch.cat(whole),
@@ -405,13 +432,43 @@ def _weighted(
         constant=torch.cat(constants).to(device),
         centre_angstrom=torch.from_numpy(centre if remainder is None else model.origin_angstrom[rows]).to(device),
     )
-    return weighted, (torch.cat(spectra), torch.cat(counts))
+    return weighted, _Spectra(
+        power=torch.cat(spectra), count=torch.cat(counts), weight=torch.cat(weights) if weights else None
+    )
+
+
+def premultiplied_power(data: ImageData, rows: NDArray[np.int64]) -> Tensor:
+    """Return by how much noise has lost power where images have been multiplied by their CTF.
+
+    Returns
+    -------
+    float64, shape (n, n_shells): the mean of C² in each shell; 1 for other images, and for shells without coefficients.
+    """
+    band = FourierBand(data.grid)
+    done = _premultiplied(data, rows, band)
+    if done is None:
+        return torch.ones((len(rows), n_shells(data.grid)), dtype=torch.float64)
+    power = shell_mean(done, band)
+    return torch.where(power > 0, power, torch.ones_like(power))
+
+
+def _premultiplied(data: ImageData, rows: NDArray[np.int64], band: FourierBand) -> Tensor | None:
+    """Return the C² of images that have been multiplied by their CTF and 1 of others, float32; None: no image has."""
+    if not data.ctf or "ctf_premultiplied" not in data.particles.optics:
+        return None
+    if not bool(np.asarray(data.particles.optics["ctf_premultiplied"], dtype=bool).any()):
+        return None
+    some = data.particles.take(rows)
+    done = torch.from_numpy(np.asarray(some.optics_values("ctf_premultiplied"), dtype=bool))
+    once = ctf_of_rows(some, band.frequencies, intact_first_peak=data.intact_first_peak)
+    return torch.where(done.to(once.device)[:, None], once.square(), torch.ones_like(once))
 
 
 def _constant(spectrum: Tensor, count: Tensor, noise_variance: Tensor) -> Tensor:
-    inside = count[0] > 0
+    """Return −½ Σ |X|²/σ² − Σ log 2πσ² from Σ |X|² of each shell and its number of coefficients."""
+    inside = count > 0
     sigma2 = noise_variance[:, inside]
-    return (-0.5 * spectrum[:, inside] / sigma2 - count[:, inside] * (2 * torch.pi * sigma2).log()).sum(-1)
+    return (-0.5 * spectrum[:, inside] / sigma2 - count[inside] * (2 * torch.pi * sigma2).log()).sum(-1)
 
 
 def _noise_fill(data: ImageData, model: Model, rows: NDArray[np.int64], noise_variance: Tensor) -> Images | None:
@@ -453,7 +510,7 @@ def _summed(
     search: Search,
     rows: NDArray[np.int64],
     images: WeightedImages,
-    spectra: tuple[Tensor, Tensor],
+    spectra: _Spectra,
     found: Posterior,
 ) -> Sums:
     grid, device = search.poses, images.power.device
@@ -467,7 +524,10 @@ def _summed(
     gradient = torch.zeros((n_halves, C, *data.grid.shape), dtype=torch.float32)
     curvature = torch.zeros((n_halves, C, len(band)), dtype=torch.float32)
     cross = torch.zeros((len(rows), shells), dtype=torch.float64, device=device)
-    square = torch.zeros_like(cross)
+    square, change = torch.zeros_like(cross), torch.zeros_like(cross)
+    told = None
+    if spectra.weight is not None:
+        told = images.masked * spectra.weight[..., None], images.power * spectra.weight
     for block, fine in fine_slices(references, search):
         inside = (found.poses.row >= block.start * R) & (found.poses.row < block.stop * R)
         mine = found.poses.take(inside)
@@ -477,7 +537,10 @@ def _summed(
         one, two = sparse.model_sums(mine, images.masked, images.power, fine, factors, band.shell_of, shells)
         cross += one
         square += two
-        by_row = mine.sorted_by_row()
+        if told is not None:
+            one, two = sparse.model_sums(mine, *told, fine, factors, band.shell_of, shells)
+        change += 2 * one - two
+        by_row = mine.sorted_by_row(len(fine))
         for h in range(n_halves):
             chosen = by_row.take(half[by_row.image] == h) if n_halves > 1 else by_row
             total, weight = sparse.sum_into_rows(chosen, images.whole, images.power, factors, len(fine))
@@ -487,7 +550,9 @@ def _summed(
                 total.view(shape), grid.fine_rotations, band, references.transform.grid
             ).cpu()
             curvature[h, block] = rotate_back(weight.view(shape), grid.fine_rotations, band).cpu()
-    return _collected(data, model, search, rows, images, spectra, found, gradient, curvature, half, cross, square)
+    return _collected(
+        data, model, search, rows, images, spectra, found, gradient, curvature, half, (cross, square, change)
+    )
 
 
 def _collected(
@@ -496,13 +561,12 @@ def _collected(
     search: Search,
     rows: NDArray[np.int64],
     images: WeightedImages,
-    spectra: tuple[Tensor, Tensor],
+    spectra: _Spectra,
     found: Posterior,
     gradient: Tensor,
     curvature: Tensor,
     half: Tensor,
-    cross: Tensor,
-    square: Tensor,
+    by_shell: tuple[Tensor, Tensor, Tensor],
 ) -> Sums:
     grid = search.poses
     C, R = gradient.shape[1], len(grid.fine_rotations)
@@ -518,13 +582,12 @@ def _collected(
 
     group = torch.from_numpy(data.group[rows])
     variance = model.noise_variance[group]
-    spectrum, count = spectra
-    cross, square = cross.cpu(), square.cpu()
-    residual = (spectrum - variance * (2 * cross - square)).clamp(min=0)
+    cross, square, change = (values.cpu() for values in by_shell)
+    residual = (spectra.power - variance * change).clamp(min=0)
     residual_power = torch.zeros((data.n_groups, residual.shape[1]), dtype=torch.float64)
     residual_power.index_add_(0, group, residual)
-    residual_count = torch.zeros_like(residual_power).index_add_(0, group, count)
-    expected = (2 * variance * count).sum(-1) * data.mask_power
+    residual_count = torch.zeros_like(residual_power).index_add_(0, group, spectra.count)
+    expected = (2 * variance * spectra.count).sum(-1) * data.mask_power
 
     micrograph = torch.from_numpy(data.micrograph[rows])
     scale = torch.from_numpy(model.scale)[micrograph]
