@@ -18,7 +18,8 @@ from halfmap.project.job import JobContext, JobType
 if TYPE_CHECKING:
     from halfmap.classification.ranking.labels import Examples
     from halfmap.compute.broadcast import Broadcast
-    from halfmap.jobs.class_ranker_stacks import StackGroup, Structure
+    from halfmap.jobs.class_ranker_report import Trained
+    from halfmap.jobs.class_ranker_stacks import Structure
 
 WEIGHTS, CARD, EXAMPLES = "weights.safetensors", "card.json", "examples.safetensors"
 
@@ -60,6 +61,16 @@ class TrainClassRankerParams(TrainingParams):
     examples: Path | None = None
     """Examples of an earlier run, instead of making new ones."""
 
+    @property
+    def of_stacks(self) -> dict[str, int]:
+        """What all groups of stacks have in common."""
+        return {
+            "n_stacks": self.stacks,
+            "most_particles": self.particles,
+            "most_iterations": self.iterations,
+            "seed": self.seed,
+        }
+
 
 def run(context: JobContext, params: TrainClassRankerParams) -> Path:
     """Train, and return the path of ``weights.safetensors``.
@@ -71,71 +82,15 @@ def run(context: JobContext, params: TrainClassRankerParams) -> Path:
     InconsistentDataError
         There are too few structures, or classes of one kind only.
     """
-    import numpy as np
-
-    from halfmap.classification.ranking import fitting
-    from halfmap.classification.ranking.labels import Examples
-    from halfmap.classification.ranking.scores import fallback_of, probability
     from halfmap.io import atomic, states
-    from halfmap.jobs.class_ranker_report import Trained, page
-    from halfmap.jobs.class_ranker_stacks import groups_of
+    from halfmap.jobs.class_ranker_report import page
 
-    training = _structures(TRAINING_SPECIMENS, params.structures, params.model, params.map)
-    judges = _structures(HELD_OUT_SPECIMENS, params.held_out, params.held_out_model, params.held_out_map)
-    for structure in training:
-        check_training_structure(structure.name)
-    settings = {
-        "n_stacks": params.stacks,
-        "most_particles": params.particles,
-        "most_iterations": params.iterations,
-        "seed": params.seed,
-    }
-    if params.examples is None:
-        groups = groups_of(training, **settings)
-        made = _examples(context, [*groups, *groups_of(judges, **settings, first=len(groups))])
-        known = Examples.joined(made)
-    else:
-        known = states.load(params.examples, Examples)
-    states.save(context.folder / EXAMPLES, known)
-    is_judge = np.isin(known.group, _groups_of_judges(known, [structure.name for structure in judges]))
-    taught, judged = known.take(~is_judge), known.take(is_judge & known.is_sure)
-    for name in {name for names in taught.structures for name in names.split(", ")}:
-        check_training_structure(name)
-    for kind, some in (("learn from", taught), ("be judged by", judged)):
-        if not 0 < some.is_good.sum() < len(some):
-            raise InconsistentDataError(
-                f"The classes to {kind} must be good ones and others; got {int(some.is_good.sum())} good ones of "
-                f"{len(some)}; raise --structures, --stacks or --particles."
-            )
-
-    fold = fitting.folds_of(taught, params.folds, params.seed)
-    handle = context.executor.broadcast((taught, fold, params))
-    work = [(handle, number) for number in (*range(params.folds), None)]
-    fits = list(context.executor.map(_fitted, work, progress=context.progress, label="Fitting networks"))
-    raw = np.empty(len(taught))
-    for number, (_, _, odds) in enumerate(fits[:-1]):
-        raw[fold == number] = odds
-    content = fits[-1][0]
-    network = fitting.from_bytes(content)
-    raw, taught = raw[taught.is_sure], taught.take(taught.is_sure)  # from here on it is judged too
-    fitting.calibrate(network, raw, taught.is_good)
-    weights = fitting.to_bytes(network)
-    odds = float(network.slope) * raw + float(network.shift)
-    trained = Trained(
-        params=params,
-        taught=taught,
-        judged=judged,
-        taught_score=probability(odds),
-        judged_score=probability(fitting.log_odds(network, judged.images, judged.features)),
-        taught_fallback=fallback_of(taught.features),
-        judged_fallback=fallback_of(judged.features),
-        losses=np.stack([each[1] for each in fits]),
-        weights=weights,
-        command=context.command,
-    )
+    taught, judged, everything = _examples(context, params)
+    states.save(context.folder / EXAMPLES, everything)
+    trained = _trained(context, params, taught, judged)
     output = context.folder / WEIGHTS
     with atomic.replacing(output) as temporary:
-        temporary.write_bytes(weights)
+        temporary.write_bytes(trained.weights)
     atomic.write_text(context.folder / CARD, trained.card_text())
     context.report(page(trained))
     figures = trained.held_out
@@ -145,6 +100,72 @@ def run(context: JobContext, params: TrainClassRankerParams) -> Path:
         f"{figures.expected_calibration_error:.3f}; without a network {figures.fallback_auc_pure:.3f}."
     )
     return output
+
+
+def _examples(context: JobContext, params: TrainClassRankerParams) -> "tuple[Examples, Examples, Examples]":
+    """Return the examples to learn from, those to be judged by, and all that there are."""
+    import numpy as np
+
+    from halfmap.classification.ranking.labels import Examples
+    from halfmap.io import states
+    from halfmap.jobs.class_ranker_stacks import examples_of, groups_of
+
+    training = _structures(TRAINING_SPECIMENS, params.structures, params.model, params.map)
+    judges = _structures(HELD_OUT_SPECIMENS, params.held_out, params.held_out_model, params.held_out_map)
+    for structure in training:
+        check_training_structure(structure.name)
+    if params.examples is None:
+        groups = groups_of(training, **params.of_stacks)
+        groups += groups_of(judges, **params.of_stacks, first=len(groups))
+        label = "Simulating and classifying stacks"
+        known = Examples.joined(list(context.executor.map(examples_of, groups, progress=context.progress, label=label)))
+    else:
+        known = states.load(params.examples, Examples)
+    names_of_judges = {structure.name for structure in judges}
+    shows_judge = np.array([bool(set(names.split(", ")) & names_of_judges) for names in known.structures])
+    is_judge = np.isin(known.group, known.group[shows_judge])
+    taught, judged = known.take(~is_judge), known.take(is_judge & known.is_sure)
+    for name in {name for names in taught.structures for name in names.split(", ")}:
+        check_training_structure(name)
+    for kind, some in (("learn from", taught), ("be judged by", judged)):
+        if not 0 < some.is_good.sum() < len(some):
+            raise InconsistentDataError(
+                f"The classes to {kind} must be good ones and others; got {int(some.is_good.sum())} good ones of "
+                f"{len(some)}; raise --structures, --stacks or --particles."
+            )
+    return taught, judged, known
+
+
+def _trained(context: JobContext, params: TrainClassRankerParams, taught: "Examples", judged: "Examples") -> "Trained":
+    """Fit a network to each fold and one to all, and calibrate that by what the others say of their folds."""
+    import numpy as np
+
+    from halfmap.classification.ranking import fitting
+    from halfmap.classification.ranking.scores import fallback_of, probability
+    from halfmap.jobs.class_ranker_report import Trained
+
+    fold = fitting.folds_of(taught, params.folds, params.seed)
+    handle = context.executor.broadcast((taught, fold, params))
+    work = [(handle, number) for number in (*range(params.folds), None)]
+    fits = list(context.executor.map(_fitted, work, progress=context.progress, label="Fitting networks"))
+    raw = np.empty(len(taught))
+    for number, (_, _, odds) in enumerate(fits[:-1]):
+        raw[fold == number] = odds
+    network = fitting.from_bytes(fits[-1][0])
+    raw, sure = raw[taught.is_sure], taught.take(taught.is_sure)
+    fitting.calibrate(network, raw, sure.is_good)
+    return Trained(
+        params=params,
+        taught=sure,
+        judged=judged,
+        taught_score=probability(float(network.slope) * raw + float(network.shift)),
+        judged_score=probability(fitting.log_odds(network, judged.images, judged.features)),
+        taught_fallback=fallback_of(sure.features),
+        judged_fallback=fallback_of(judged.features),
+        losses=np.stack([each[1] for each in fits]),
+        weights=fitting.to_bytes(network),
+        command=context.command,
+    )
 
 
 def _structures(
@@ -158,22 +179,6 @@ def _structures(
         *(Structure(name=name) for name in chosen),
         *(Structure(name=path.stem, path=path) for path in models),
         *(Structure(name=path.stem, path=path, is_map=True) for path in maps),
-    ]
-
-
-def _examples(context: JobContext, groups: "list[StackGroup]") -> "list[Examples]":
-    from halfmap.jobs.class_ranker_stacks import examples_of
-
-    label = "Simulating and classifying stacks"
-    return list(context.executor.map(examples_of, groups, progress=context.progress, label=label))
-
-
-def _groups_of_judges(examples: "Examples", judges: list[str]) -> list[int]:
-    """Return the groups that show a structure that judges."""
-    return [
-        int(group)
-        for group, names in zip(examples.group, examples.structures, strict=True)
-        if set(names.split(", ")) & set(judges)
     ]
 
 

@@ -34,7 +34,7 @@ TRAINING_SPECIMENS: tuple[str, ...] = (
     "elongated-c1-180-43",
     "elongated-c1-220-44",
     "elongated-c1-280-45",
-    "elongated-c2-130-46",
+    "elongated-c2-140-46",
     "elongated-c2-170-47",
     "elongated-c2-230-48",
     "elongated-c2-300-49",
