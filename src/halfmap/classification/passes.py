@@ -16,7 +16,8 @@ from halfmap.fourier.band import FourierBand
 from halfmap.inference import expectation, maximisation
 from halfmap.inference.expectation import Estimates, Model, Sums
 from halfmap.inference.maximisation import Regularisation
-from halfmap.inference.posterior import Priors, Search
+from halfmap.inference.posterior import Search
+from halfmap.inference.priors import Priors
 from halfmap.inference.sampling import PoseGrid
 from halfmap.tensors import BandValues, Images
 

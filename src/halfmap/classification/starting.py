@@ -18,7 +18,8 @@ from halfmap.fourier.band import FourierBand
 from halfmap.fourier.shells import n_shells
 from halfmap.inference import expectation, maximisation
 from halfmap.inference.expectation import Model
-from halfmap.inference.posterior import Priors, Search
+from halfmap.inference.posterior import Search
+from halfmap.inference.priors import Priors
 from halfmap.inference.sampling import in_plane_grid
 
 NOISE_IMAGES = 1000

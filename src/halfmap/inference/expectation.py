@@ -29,7 +29,6 @@ from halfmap.inference.images import to_band, weighted_images
 from halfmap.inference.maximisation import shell_mean
 from halfmap.inference.posterior import (
     Posterior,
-    Priors,
     References,
     Search,
     WeightedImages,
@@ -37,6 +36,7 @@ from halfmap.inference.posterior import (
     fine_slices,
     posteriors,
 )
+from halfmap.inference.priors import Priors
 from halfmap.inference.sampling import PoseGrid
 from halfmap.inference.vdam import pseudo_halves
 from halfmap.tensors import Images
@@ -454,14 +454,17 @@ def premultiplied_power(data: ImageData, rows: NDArray[np.int64]) -> Tensor:
 
 def _premultiplied(data: ImageData, rows: NDArray[np.int64], band: FourierBand) -> Tensor | None:
     """Return the C² of images that have been multiplied by their CTF and 1 of others, float32; None: no image has."""
-    if not data.ctf or "ctf_premultiplied" not in data.particles.optics:
-        return None
-    if not bool(np.asarray(data.particles.optics["ctf_premultiplied"], dtype=bool).any()):
+    if not data.ctf or not _any_premultiplied(data):
         return None
     some = data.particles.take(rows)
     done = torch.from_numpy(np.asarray(some.optics_values("ctf_premultiplied"), dtype=bool))
     once = ctf_of_rows(some, band.frequencies, intact_first_peak=data.intact_first_peak)
     return torch.where(done.to(once.device)[:, None], once.square(), torch.ones_like(once))
+
+
+def _any_premultiplied(data: ImageData) -> bool:
+    optics = data.particles.optics
+    return "ctf_premultiplied" in optics and bool(np.asarray(optics["ctf_premultiplied"], dtype=bool).any())
 
 
 def _constant(spectrum: Tensor, count: Tensor, noise_variance: Tensor) -> Tensor:
@@ -494,7 +497,7 @@ def _transfer(
     some = data.particles.take(rows)
     transfer = contrast_transfer(some, band.frequencies, intact_first_peak=data.intact_first_peak)
     square = transfer.abs().square() if transfer.is_complex() else transfer.square()
-    if "ctf_premultiplied" in some.optics:
+    if _any_premultiplied(data):
         done = torch.from_numpy(np.asarray(some.optics_values("ctf_premultiplied"), dtype=bool)).to(device)[:, None]
         once = ctf_of_rows(some, band.frequencies, intact_first_peak=data.intact_first_peak)
         phases = transfer / torch.where(once == 0, torch.ones_like(once), once)
@@ -540,7 +543,7 @@ def _summed(
         if told is not None:
             one, two = sparse.model_sums(mine, *told, fine, factors, band.shell_of, shells)
         change += 2 * one - two
-        by_row = mine.sorted_by_row(len(fine))
+        by_row = mine.sorted_by_row()
         for h in range(n_halves):
             chosen = by_row.take(half[by_row.image] == h) if n_halves > 1 else by_row
             total, weight = sparse.sum_into_rows(chosen, images.whole, images.power, factors, len(fine))

@@ -10,7 +10,7 @@ from halfmap.fourier.band import FourierBand
 from halfmap.fourier.resample import crop_or_pad
 from halfmap.fourier.shells import n_shells, shell_index
 from halfmap.grid import ImageGrid
-from halfmap.inference.posterior import Priors
+from halfmap.inference.priors import Priors
 from halfmap.tensors import BandValues, Images
 
 FIRST_PRIOR_SHELL = 5

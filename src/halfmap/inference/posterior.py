@@ -1,6 +1,5 @@
 """The posterior over poses: a coarse pass as a matrix product, then a fine one where it matters."""
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -16,18 +15,19 @@ from halfmap.fourier.resample import phase_factors
 from halfmap.fourier.slices import PaddedTransform
 from halfmap.grid import ImageGrid
 from halfmap.inference import sparse
+from halfmap.inference.coarse import SCORES_AT_ONCE, CoarsePoses, CoarseReferences, coarse_pass
+from halfmap.inference.priors import Priors
 from halfmap.inference.sampling import PoseGrid
 from halfmap.inference.sparse import PoseList, WeightedPoses
 from halfmap.tensors import BandValues
-
-_SCORES_AT_ONCE = 1 << 22
-"""Scores of the coarse pass that are held at one time: 16 MiB stay in the cache of a CPU."""
 
 _SLICE_BYTES = 1 << 28
 """Memory for the fine slices of some classes and the sums over them."""
 
 POSES_AT_ONCE = 1 << 18
 """Coarse poses that are refined at one time: so many that fine slices, made anew each time, cost little beside them."""
+
+_NOT_FINITE = "Scores of images must be finite; got some that are not; check the noise spectra and the images."
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -42,6 +42,8 @@ class Search:
     shell : last shell of the sums, at least that of the fine pass.
     kept_mass : share of the posterior that the coarse pass hands on, and the fine one to the sums.
     max_kept : most samples of an image that the coarse pass hands on; 0: any number.
+    low_shells_first : whether the coarse pass scores all poses on its lower half of the shells, and goes on only with
+        those that the others can still raise to near the best; without effect where all mass is kept.
 
     Raises
     ------
@@ -56,6 +58,7 @@ class Search:
     shell: int
     kept_mass: float = 0.999
     max_kept: int = 0
+    low_shells_first: bool = True
 
     def __post_init__(self) -> None:
         if not 1 <= self.min_shell <= self.coarse_shell <= self.fine_shell <= self.shell:
@@ -64,41 +67,11 @@ class Search:
                 f"got {self.min_shell}, {self.coarse_shell}, {self.fine_shell} and {self.shell}."
             )
 
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Priors:
-    """What is expected of classes and offsets before an image is seen.
-
-    Parameters
-    ----------
-    fractions : of the classes, float64, shape (C,), with sum 1.
-    offset_sigma_angstrom : spread of the origins along one axis.
-    prior_offset_angstrom : mean origin of each class, float64, shape (C, 2).
-    """
-
-    fractions: Tensor
-    offset_sigma_angstrom: float
-    prior_offset_angstrom: Tensor
-
-    def log_class(self) -> Tensor:
-        """Return log fractions, minus infinity for an empty class."""
-        return self.fractions.double().log()
-
-    def log_offset(self, origins_angstrom: Tensor, area_angstrom2: float) -> Tensor:
-        """Return the log probability of the cell around each origin, for each class.
-
-        Parameters
-        ----------
-        origins_angstrom : float64, shape (..., 2).
-        area_angstrom2 : of the cell.
-
-        Returns
-        -------
-        float64, shape (..., C)
-        """
-        variance = self.offset_sigma_angstrom**2
-        distance = (origins_angstrom[..., None, :] - self.prior_offset_angstrom).square().sum(-1)
-        return math.log(area_angstrom2 / (2 * math.pi * variance)) - distance / (2 * variance)
+    @property
+    def low_shell(self) -> int:
+        """Last shell that the coarse pass scores at all poses before it goes on; 0: it scores all at once."""
+        half = self.coarse_shell // 2
+        return half if self.low_shells_first and self.kept_mass < 1 and half >= self.min_shell else 0
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -200,13 +173,13 @@ def bytes_of_posteriors(
 
     Notes
     -----
-    Counted are: coarse slices three times over (as extracted, as real numbers, squares) and three arrays of scores;
+    Counted are: coarse slices three times over (as extracted, as real numbers, squares) and six arrays of scores;
     coarse poses as two numbers, twice; of each pose of a part 100 bytes, and 72 for each fine one within it (score, log
     prior, and where it is kept its place, weight, and order); fine slices and sums over them.
     """
     band = FourierBand(grid)
     coarse = n_classes * poses.n_rotations * len(band.head(coarse_shell)) * 28
-    scores = 3 * 4 * max(_SCORES_AT_ONCE, n_classes * poses.n_rotations * poses.n_shifts)
+    scores = 6 * 4 * max(SCORES_AT_ONCE, n_classes * poses.n_rotations * poses.n_shifts)
     each = min(most_kept, n_classes * poses.n_rotations * poses.n_shifts)
     kept = 32 * n_images * each
     part = min(n_images * each, max(POSES_AT_ONCE, each))
@@ -251,9 +224,19 @@ def posteriors(
             _fine(images, references, priors, search, *_given_rotations(images, references, search)),
         )
         return
-    poses, kept_share = _coarse(images, references, priors, search)
-    for part in _parts(poses, POSES_AT_ONCE):
-        yield part, _fine(images.take(part), references, priors, search, poses.of_images(part), kept_share[part])
+    coarse = _coarse(images, references, priors, search)
+    # without finer poses and shells nothing is left to refine
+    known = (
+        len(search.poses.fine_rotations) * len(search.poses.fine_shifts_angstrom)
+        == (search.poses.n_rotations * search.poses.n_shifts)
+        and search.fine_shell == search.coarse_shell
+    )
+    for part in _parts(coarse.poses, POSES_AT_ONCE):
+        some, mine = coarse.of_images(part), images.take(part)
+        if known:
+            yield part, _normalised(mine, some.poses, some.scores.view(-1, 1, 1), some.share, search)
+        else:
+            yield part, _fine(mine, references, priors, search, some.poses, some.share)
 
 
 def _parts(poses: PoseList, most: int) -> list[slice]:
@@ -286,7 +269,18 @@ def _fine(
             scores,
             first_row=block.start * search.poses.n_rotations,
         )
-    return _normalised(images, poses, scores, kept_share, priors, search)
+    grid = search.poses
+    sparse.add_priors(
+        poses,
+        scores,
+        centres_angstrom=images.centre_angstrom,
+        shifts_angstrom=grid.fine_shifts_angstrom,
+        means_angstrom=priors.prior_offset_angstrom,
+        sigma_angstrom=priors.offset_sigma_angstrom,
+        log_class=priors.log_pose(grid.shift_area_angstrom2, grid.n_fine_rotations_of_image),
+        rows_of_class=grid.n_rotations,
+    )
+    return _normalised(images, poses, scores, kept_share, search)
 
 
 def fine_slices(references: References, search: Search) -> Iterator[tuple[slice, BandValues]]:
@@ -296,56 +290,34 @@ def fine_slices(references: References, search: Search) -> Iterator[tuple[slice,
         yield block, references.take(block, search.poses.fine_rotations, search.shell)
 
 
-def coarse_scores(images: WeightedImages, references: References, search: Search) -> Iterator[tuple[slice, Tensor]]:
-    """Score images against all references at all coarse poses.
-
-    Yields
-    ------
-    rows : of the images.
-    scores : float32, shape (images, T, C · R), without priors.
-    """
-    band = references.band.head(search.coarse_shell)
-    used = slice(_first_coefficient(references.band, search), len(band))
-    rows = references.take(slice(0, references.n_classes), search.poses.rotations, search.coarse_shell)[:, used]
-    paired = torch.view_as_real(rows.contiguous()).flatten(1)
-    squares = rows.real.square() + rows.imag.square()
-    factors = phase_factors(band.frequencies[used], search.poses.shifts_angstrom).to(torch.complex64)
-    n, T = len(images.power), search.poses.n_shifts
-    for part in plan_chunks(n, max(1, _SCORES_AT_ONCE // (T * len(rows)))):
-        masked = torch.view_as_complex(images.masked[part, used])
-        shifted = torch.view_as_real(masked[:, None] * factors).flatten(2).flatten(0, 1)
-        cross = (shifted @ paired.T).view(-1, T, len(rows))
-        norm = images.power[part, used] @ squares.T
-        yield part, cross.sub_(norm.mul_(0.5)[:, None])
-
-
 def _first_coefficient(band: FourierBand, search: Search) -> int:
     return len(band.head(search.min_shell - 1)) if search.min_shell > 1 else 0
 
 
-def _coarse(images: WeightedImages, references: References, priors: Priors, search: Search) -> tuple[PoseList, Tensor]:
-    grid = search.poses
-    area = grid.shift_area_angstrom2 * grid.children_shifts
-    log_class = priors.log_class() - math.log(grid.n_rotations)
-    n_rows = references.n_classes * grid.n_rotations
-    rows, shifts, counts, shares = [], [], [], []
-    for part, scores in coarse_scores(images, references, search):
-        origins = images.centre_angstrom[part, None] + grid.shifts_angstrom
-        prior = (priors.log_offset(origins, area) + log_class).float()
-        scores.view(*scores.shape[:2], references.n_classes, -1).add_(prior[..., None])
-        n_each = scores.shape[1] * n_rows
-        first = torch.arange(len(scores) + 1, device=scores.device) * n_each
-        kept, facts = sparse.keep_mass(first, scores.reshape(-1), search.kept_mass, search.max_kept)
-        _check(facts)
-        image, flat = torch.nonzero(kept.view(len(scores), n_each), as_tuple=True)
-        shift, row = flat // n_rows, flat % n_rows
-        order = torch.argsort(image * n_each + row * grid.n_shifts + shift)
-        rows.append(row[order])
-        shifts.append(shift[order])
-        counts.append(torch.bincount(image, minlength=len(scores)))
-        shares.append(facts[:, 2])
-    first = torch.cat([torch.zeros(1, dtype=torch.int64, device=counts[0].device), torch.cat(counts).cumsum(0)])
-    return PoseList(first=first, row=torch.cat(rows), shift=torch.cat(shifts)), torch.cat(shares)
+def _coarse(images: WeightedImages, references: References, priors: Priors, search: Search) -> CoarsePoses:
+    """Find the coarse poses that matter."""
+    grid, band = search.poses, references.band.head(search.coarse_shell)
+    used = slice(_first_coefficient(references.band, search), len(band))
+    rotations = grid.rotations[: grid.n_rotations // 2] if grid.half_turns else grid.rotations
+    every = slice(0, references.n_classes)
+    values = references.take(every, rotations, search.coarse_shell)[:, used]
+    first = search.low_shell
+    n_low = len(references.band.head(first)) - used.start if first else 0
+    found = coarse_pass(
+        images.masked[:, used],
+        images.power[:, used],
+        CoarseReferences(values=values.view(references.n_classes, len(rotations), -1), half_turns=grid.half_turns),
+        phase_factors(band.frequencies[used], grid.shifts_angstrom).to(torch.complex64),
+        priors,
+        images.centre_angstrom[:, None] + grid.shifts_angstrom,
+        shift_area_angstrom2=grid.shift_area_angstrom2 * grid.children_shifts,
+        n_low=n_low,
+        kept_mass=search.kept_mass,
+        max_kept=search.max_kept,
+    )
+    if not bool(torch.isfinite(found.scores).all()):
+        raise ComputeError(_NOT_FINITE)
+    return found
 
 
 def _given_rotations(images: WeightedImages, references: References, search: Search) -> tuple[PoseList, Tensor]:
@@ -365,32 +337,16 @@ def _given_rotations(images: WeightedImages, references: References, search: Sea
 
 
 def _normalised(
-    images: WeightedImages, poses: PoseList, scores: Tensor, kept_share: Tensor, priors: Priors, search: Search
+    images: WeightedImages, poses: PoseList, scores: Tensor, kept_share: Tensor, search: Search
 ) -> Posterior:
-    grid = search.poses
     J, M = scores.shape[1:]
-    image = poses.image()
-    classes = poses.row // grid.n_rotations
-    shifts = poses.shift[:, None] * M + torch.arange(M, device=poses.shift.device)
-    origins = images.centre_angstrom[image, None] + grid.fine_shifts_angstrom[shifts]
-    variance = priors.offset_sigma_angstrom**2
-    distance = (origins - priors.prior_offset_angstrom[classes, None]).square().sum(-1)
-    log_prior = math.log(grid.shift_area_angstrom2 / (2 * math.pi * variance)) - distance / (2 * variance)
-    log_prior += priors.log_class()[classes, None] - math.log(grid.n_fine_rotations_of_image)
-    scores += log_prior[:, None].float()
     first = poses.first * (J * M)
     kept, facts = sparse.keep_mass(first, scores.reshape(-1), search.kept_mass)
     _check(facts)
-    at = torch.nonzero(kept).flatten()
-    owner = image[at // (J * M)]
+    best_rows, best_shifts = _fine_pose(poses, first[:-1] + facts[:, 3].long(), J, M)
     total = facts[:, 1] + facts[:, 2].log()
-    weight = (scores.reshape(-1)[at] - total[owner]).exp().float()
-    best = first[:-1] + facts[:, 3].long()
-    rows, fine_shifts = _fine_pose(poses, at, J, M)
-    best_rows, best_shifts = _fine_pose(poses, best, J, M)
-    order = torch.argsort((owner * (int(rows.max()) + 1) + rows) * len(grid.fine_shifts_angstrom) + fine_shifts)
     return Posterior(
-        poses=WeightedPoses(image=owner, row=rows, shift=fine_shifts, weight=weight).take(order),
+        poses=sparse.list_weighted(poses, scores, kept.view(scores.shape), facts[:, 4].long(), total),
         best_row=best_rows,
         best_shift=best_shifts,
         max_probability=(facts[:, 0] - facts[:, 1]).exp(),
@@ -407,6 +363,4 @@ def _fine_pose(poses: PoseList, flat: Tensor, J: int, M: int) -> tuple[Tensor, T
 
 def _check(facts: Tensor) -> None:
     if not bool(torch.isfinite(facts[:, :2]).all()):
-        raise ComputeError(
-            "Scores of images must be finite; got some that are not; check the noise spectra and the images."
-        )
+        raise ComputeError(_NOT_FINITE)

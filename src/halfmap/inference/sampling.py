@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -55,6 +56,14 @@ class PoseGrid:
     def n_fine_rotations_of_image(self) -> int:
         """Number of fine rotations that an image is compared at."""
         return 1 if self.one_each else len(self.fine_rotations)
+
+    @cached_property
+    def half_turns(self) -> bool:
+        """Whether coarse rotations r and r + R / 2 differ by half a turn in the plane of the image."""
+        half = self.n_rotations // 2
+        if self.n_rotations % 2 or self.one_each:
+            return False
+        return torch.allclose(self.rotations[half:, :2], -self.rotations[:half, :2], rtol=0, atol=1e-9)
 
     @property
     def n_shifts(self) -> int:

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from halfmap.kernels import sparse_poses
+from halfmap.kernels import pose_lists, sparse_poses
 
 _VALUES_AT_ONCE = 1 << 24
 """Numbers in a temporary of the tensor path."""
@@ -109,9 +109,9 @@ def keep_mass(first: Tensor, log_weights: Tensor, kept_mass: float, most: int = 
     Returns
     -------
     kept : bool, shape (S,): those above a threshold; at least one of each image.
-    facts : float64, shape (n, 4)
+    facts : float64, shape (n, 5)
         Largest log weight, logarithm of the sum of all weights, share of the sum that the kept ones hold,
-        position of the largest within the image's samples.
+        position of the largest within the image's samples, number of kept ones.
     """
     # small beside the scores, whatever the device
     kept, facts = sparse_poses.keep_mass(
@@ -146,9 +146,10 @@ class WeightedPoses:
         )
 
     def sorted_by_row(self) -> "WeightedPoses":
-        """Return the poses sorted by row, then image, then shift."""
-        order = np.lexsort((self.shift.cpu().numpy(), self.image.cpu().numpy(), self.row.cpu().numpy()))
-        return self.take(torch.from_numpy(order).to(self.row.device))
+        """Return the poses sorted by row, those of one row as they are."""
+        if self.row.device.type != "cpu":
+            return self.take(torch.argsort(self.row, stable=True))
+        return self.take(torch.from_numpy(pose_lists.order_by_row(self.row.numpy())))
 
     def runs(self) -> Tensor:
         """Return where runs of one image and row begin, and the end, int64, shape (U + 1,)."""
@@ -156,6 +157,87 @@ class WeightedPoses:
         ends = torch.tensor([len(self.image)], device=self.image.device)
         start = torch.zeros(min(1, len(self.image)), dtype=torch.int64, device=self.image.device)
         return torch.cat([start, torch.nonzero(changes).flatten() + 1, ends])
+
+
+def add_priors(
+    poses: PoseList,
+    scores: Tensor,
+    *,
+    centres_angstrom: Tensor,
+    shifts_angstrom: Tensor,
+    means_angstrom: Tensor,
+    sigma_angstrom: float,
+    log_class: Tensor,
+    rows_of_class: int,
+) -> None:
+    """Add the log priors of class and offset to the scores of the finer poses within coarse ones.
+
+    Parameters
+    ----------
+    poses : coarse; shift t has the fine shifts t · M + m.
+    scores : float32, shape (S, J, M), added to.
+    centres_angstrom : origins that images have been shifted by already, float64, shape (n, 2).
+    shifts_angstrom : fine ones, float64, shape (T · M, 2).
+    means_angstrom : expected origin of each class, float64, shape (C, 2).
+    sigma_angstrom : spread of origins along one axis.
+    log_class : float64, shape (C,): all that does not depend on the origin.
+    rows_of_class : number of coarse rows of each class.
+    """
+    if scores.device.type == "cpu":
+        pose_lists.add_priors(
+            scores.numpy(),
+            poses.first.numpy(),
+            poses.row.numpy(),
+            poses.shift.numpy(),
+            _numpy(centres_angstrom),
+            _numpy(shifts_angstrom),
+            _numpy(means_angstrom),
+            _numpy(log_class),
+            1 / sigma_angstrom**2,
+            rows_of_class,
+            n_threads=torch.get_num_threads(),
+        )
+        return
+    M = scores.shape[2]
+    classes = poses.row // rows_of_class
+    shifts = poses.shift[:, None] * M + torch.arange(M, device=scores.device)
+    origins = centres_angstrom[poses.image(), None] + shifts_angstrom.to(scores.device)[shifts]
+    distance = (origins - means_angstrom.to(scores.device)[classes, None]).square().sum(-1)
+    log_prior = log_class.to(scores.device)[classes, None] - distance / (2 * sigma_angstrom**2)
+    scores += log_prior[:, None].float()
+
+
+def list_weighted(poses: PoseList, scores: Tensor, kept: Tensor, counts: Tensor, total: Tensor) -> WeightedPoses:
+    """List the kept ones of the finer poses within coarse ones, sorted by image, then row, then shift.
+
+    Parameters
+    ----------
+    poses : coarse, sorted by image, then row, then shift.
+    scores : log weights, float32, shape (S, J, M).
+    kept : bool, shape (S, J, M).
+    counts : int64, shape (n,): number of kept ones of each image.
+    total : float64, shape (n,): logarithm of the sum of an image's kept weights.
+    """
+    if scores.device.type == "cpu":
+        listed = pose_lists.list_weighted(
+            scores.numpy(),
+            kept.numpy(),
+            poses.first.numpy(),
+            poses.row.numpy(),
+            poses.shift.numpy(),
+            _numpy(total),
+            torch.cat([counts.new_zeros(1), counts.cumsum(0)]).numpy(),
+            n_threads=torch.get_num_threads(),
+        )
+        image, row, shift, weight = (torch.from_numpy(array) for array in listed)
+        return WeightedPoses(image=image, row=row, shift=shift, weight=weight)
+    J, M = scores.shape[1:]
+    coarse, j, m = torch.nonzero(kept, as_tuple=True)
+    image = poses.image()[coarse]
+    row, shift = poses.row[coarse] * J + j, poses.shift[coarse] * M + m
+    weight = (scores[coarse, j, m] - total[image]).exp().float()
+    order = torch.argsort((image * (int(row.max()) + 1) + row) * (int(shift.max()) + 1) + shift)
+    return WeightedPoses(image=image, row=row, shift=shift, weight=weight).take(order)
 
 
 def sum_into_rows(

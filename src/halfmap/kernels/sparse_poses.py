@@ -148,11 +148,11 @@ def keep_mass(
     kept : bool, shape (S,)
         All samples above a threshold, which is a whole multiple of 1/32 nat below the largest: so a few per cent more
         than the smallest set, without sorting. At least one of each image.
-    facts : float64, shape (n, 4): largest log weight, logarithm of the sum of all weights, share of the sum that
-        the kept ones hold, position of the largest within the image's samples.
+    facts : float64, shape (n, 5): largest log weight, logarithm of the sum of all weights, share of the sum that
+        the kept ones hold, position of the largest within the image's samples, number of kept ones.
     """
     kept = np.zeros(len(log_weights), dtype=np.bool_)
-    facts = np.empty((len(first) - 1, 4), dtype=np.float64)
+    facts = np.empty((len(first) - 1, 5), dtype=np.float64)
 
     def task(part: int, n_parts: int) -> None:
         share = part_of(len(facts), part, n_parts)
@@ -203,12 +203,16 @@ def _keep_mass(
             last += 1
         limit = np.float32(last) / _BINS_PER_NAT
         everything = kept_mass >= 1 and most == 0
+        number = 0
         for i in range(low, high):
-            kept[i] = everything or best - log_weights[i] < limit
+            mark = everything or best - log_weights[i] < limit
+            kept[i] = mark
+            number += mark
         facts[n, 0] = best
         facts[n, 1] = best + np.log(total)
         facts[n, 2] = 1.0 if everything else mass / total
         facts[n, 3] = where - low
+        facts[n, 4] = number
 
 
 def sum_into_rows(
