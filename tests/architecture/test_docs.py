@@ -1,5 +1,6 @@
 """What the pages say can be typed and followed."""
 
+import pkgutil
 import re
 import shlex
 from pathlib import Path
@@ -15,6 +16,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 NAMES = {entry.command: entry for entry in COMMANDS}
 OF_EVERY_JOB = {"--out", "--continue", "--settings", *(option.flag for option in parameters_of(RunOptions))}
+ROOMS = sorted(path.name for path in (ROOT / "src/halfmap").iterdir() if (path / "__init__.py").exists())
 ANY = {"jobs rerun"}  # takes the flags of the job that it repeats
 
 
@@ -61,3 +63,23 @@ def test_unknown_flags_are_found(command, flags):
 def test_every_link_between_pages_leads_somewhere(page):
     targets = re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text())
     assert not [target for target in targets if not (page.parent / target).exists()]
+
+
+def missing_names(text: str) -> list[str]:
+    """Return the code spans of the form room.module.name that name nothing in the package."""
+    missing = []
+    for name in re.findall(rf"`((?:{'|'.join(ROOMS)})(?:\.\w+)+)`", text):
+        try:
+            pkgutil.resolve_name(f"halfmap.{name}")
+        except (ImportError, AttributeError):
+            missing.append(name)
+    return missing
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_function_named_on_a_page_exists(page):
+    assert not missing_names(page.read_text())
+
+
+def test_names_of_nothing_are_found():
+    assert missing_names("`geometry.shapes.soft_disc`, `geometry.shapes.square`") == ["geometry.shapes.square"]
