@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from halfmap.io import relion
@@ -81,3 +82,64 @@ def test_a_classification_killed_after_every_state_ends_as_one_that_nothing_dist
     answer = halfmap(project, "class2d", "--continue", "1", *ALONE)
     assert answer.returncode == 0, answer.stderr
     assert_same_result(folder, expected)
+
+
+def test_the_options_are_typed_as_the_help_says_and_the_classes_can_be_selected(project):
+    answer = halfmap(
+        project,
+        *("class2d", "particles.star", "--classes", "3", "--mask-diameter", "90Å", "--algorithm", "auto"),
+        *("--iterations", "1", "--minibatches", "200", "--regularisation", "2", "--max-alignment-resolution", "12"),
+        *("--psi-step", "12", "--offset-range", "3px", "--offset-step", "4", "--ctf-intact-first-peak", "--no-center"),
+        *("--mask", "noise", "--closing-passes", "0", "--seed", "3", *ALONE),
+    )
+    assert answer.returncode == 0, answer.stderr
+    assert answer.stdout == f"{project / 'Class2D/job001/run_it001_data.star'}\n"
+    assert "EM, because 60 particles are few" in answer.stderr
+    largest = int(np.argmax(read_class_run(project / "Class2D/job001", project=project).averages["n_particles"])) + 1
+    answer = halfmap(project, "select", "classes", "Class2D/job001", "--classes", str(largest))
+    assert answer.returncode == 0, answer.stderr
+    assert "of 60 particles from 1 of 3 classes" in answer.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--classes", "0"), "`--classes` must be"),
+        (("--offset-range", "five"), "`--offset-range` must be a length in Å, or in pixels as 5px"),
+        (("--mask-diameter", "500"), "must not exceed the box; got 500 Å"),
+        (("--continue", "particles.star"), "a 2D classification"),
+    ],
+)
+def test_what_is_wrong_is_said_in_a_sentence(project, words, said):
+    flag, value = words
+    given = {"--mask-diameter": "90", flag: value}
+    assert said in refusal(
+        halfmap(project, "class2d", "particles.star", *(word for pair in given.items() for word in pair))
+    )
+
+
+@pytest.mark.oracle
+def test_halfmap_goes_on_from_relion_and_relion_from_halfmap(tmp_path):
+    classified_by_relion(tmp_path)
+    answer = halfmap(
+        tmp_path, "class2d", "--continue", "Class2D/job001", "--iterations", "2", "--closing-passes", "0", *ALONE
+    )
+    assert answer.returncode == 0, answer.stderr
+    assert answer.stdout == f"{tmp_path / 'Class2D/job002/run_it002_data.star'}\n"
+    theirs = read_class_run(tmp_path / "Class2D/job001", project=tmp_path)
+    first = read_class_run(tmp_path / "Class2D/job002/run_it000_optimiser.star", project=tmp_path)
+    inner = (slice(None), slice(10, 23), slice(10, 23))  # where neither program's mask begins
+    np.testing.assert_allclose(first.averages["average"][inner], theirs.averages["average"][inner], atol=1e-4)
+    np.testing.assert_array_equal(first.particles["class_number"], theirs.particles["class_number"])
+    last = read_class_run(tmp_path / "Class2D/job002", project=tmp_path)
+    assert last.psi_step_degrees == pytest.approx(theirs.psi_step_degrees)
+    assert (
+        np.mean(last.particles["class_number"] == theirs.particles["class_number"]) > 0.6
+    )  # a third by chance; two of three classes show one thing
+    (tmp_path / "Class2D/job003").mkdir()
+    optimiser = "Class2D/job002/run_it002_optimiser.star"
+    relion_refine(tmp_path, "--continue", optimiser, "--o", "Class2D/job003/run", "--iter", "3", "--j", "1")
+    after = relion.read_particles(tmp_path / "Class2D/job003/run_it003_data.star")
+    assert (
+        np.mean(after["class_number"] == last.particles["class_number"]) > 0.6
+    )  # a third by chance; two of three classes show one thing

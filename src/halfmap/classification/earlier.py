@@ -54,12 +54,11 @@ def references_of(run: ClassRun, problem: ClassificationProblem, params: Classif
     fractions = torch.from_numpy(_fractions(run))
     whole = "unmasked_average" if "unmasked_average" in averages else "average"
     unmasked = _on_grid(averages[whole], averages.grid, grid)
-    masked = _on_grid(averages["average"], averages.grid, grid) * problem.data.mask
     spectrum = torch.zeros((C, n_shells(grid)), dtype=torch.float64)
     ssnr = _spectrum_on_grid(averages["ssnr"], averages.grid, grid) if "ssnr" in averages else spectrum
     sigma = run.offset_sigma_angstrom
     return References(
-        masked=masked,
+        masked=unmasked * problem.data.mask,
         unmasked=unmasked,
         plain=unmasked,
         fractions=fractions / fractions.sum(),
