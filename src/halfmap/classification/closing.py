@@ -168,10 +168,11 @@ def _joined(
     weight = torch.stack([first.fractions, second.fractions])
     share = (weight[0] / weight.sum(0).clamp(min=1e-30)).float()[:, None]
     mean = share * a[:, :common] + (1 - share) * b[:, :common]
-    joined = []
+    joined, mask = [], problem.data.mask
     for half, values in ((first, a), (second, b)):
         unmasked = maximisation.on_images(torch.cat([mean, values[:, common:]], dim=1), band, grid)
-        joined.append(replace(half, unmasked=unmasked, masked=unmasked * problem.data.mask))
+        unmasked = maximisation.on_background(unmasked, mask)
+        joined.append(replace(half, unmasked=unmasked, masked=unmasked * mask))
     return joined[0], joined[1]
 
 

@@ -210,14 +210,15 @@ def described(
     mass = sums.class_mass.sum(0)
     curvature = on.curvature.sum(0)
     priors = maximisation.class_priors(mass, sums.offset, sums.offset_square, priors_of(previous))
-    unmasked = maximisation.on_images(values, band, problem.grid)
+    mask = problem.data.mask
+    unmasked = maximisation.on_background(maximisation.on_images(values, band, problem.grid), mask)
     weight = maximisation.shell_mean(curvature, on.band)
     plain = maximisation.unregularised(on.references, on.gradient.sum(0), curvature, on.band)
     seen = (curvature > 1e-3 * weight[:, on.band.shell_of].float()).float()
     return References(
-        masked=unmasked * problem.data.mask,
+        masked=unmasked * mask,
         unmasked=unmasked,
-        plain=maximisation.on_images(plain, on.band, problem.grid),
+        plain=maximisation.on_background(maximisation.on_images(plain, on.band, problem.grid), mask),
         fractions=priors.fractions,
         prior_offset_angstrom=priors.prior_offset_angstrom,
         offset_sigma_angstrom=priors.offset_sigma_angstrom,

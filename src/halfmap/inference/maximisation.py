@@ -263,6 +263,26 @@ def log_prior(references: BandValues, regularisation: Regularisation, band: Four
     return float(-0.5 * torch.where(square > 0, square * precision, torch.zeros_like(square)).sum())
 
 
+def on_background(images: Images, mask: Images) -> Images:
+    """Return images with that grey value added which makes their mean outside a mask 0.
+
+    Parameters
+    ----------
+    images : shape (..., side, side).
+    mask : shape (side, side), from 0 to 1; images are returned as they are where it is 1 everywhere.
+
+    Notes
+    -----
+    A band holds no mean. References are nothing outside their mask, and what they are made of has to end at 0 there:
+    else the mask turns the missing mean into a disc, and its lowest shells are lost again at every step.
+    """
+    outside = 1 - mask
+    total = outside.sum()
+    if not bool(total > 0):
+        return images
+    return images - ((images * outside).sum((-2, -1)) / total)[..., None, None]
+
+
 def on_images(references: BandValues, band: FourierBand, grid: ImageGrid) -> Images:
     """Return band values as images, float32, shape (C, side, side)."""
     return grid.irfft(band.scatter(references)).float()
