@@ -1,12 +1,12 @@
 """Peak memory of 2D classification: it must not grow with the stack, which is mapped and never held.
 
-    python benchmarks/class2d_memory.py [--particles 10000 100000] [--side 64] [--classes 10] [--folder FOLDER]
+    python benchmarks/class2d_memory.py [--particles 10000 100000] [--side 64] [--classes 4] [--folder FOLDER]
 
 Writes a stack of half precision by repeating 2,000 noisy images, and classifies it: once by EM with one iteration, once
-by VDAM with three mini-batches, the last of which holds all particles; without closing stage, on one worker of one
-thread. Memory is what the command's processes together hold for themselves, sampled every 50 ms: pages of mapped
-files, which the system gives up when memory is short, are not counted; what they come to is printed beside it, with
-the size of the stack.
+by VDAM with three mini-batches, the last of which holds all particles; without closing stage, with coarse steps, on one
+worker of one thread. Memory is what the command's processes together hold for themselves, sampled every 50 ms: pages
+of mapped files, which the system gives up when memory is short, are not counted; what they come to is printed beside
+it, with the size of the stack.
 """
 
 import argparse
@@ -101,7 +101,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--particles", type=int, nargs="+", default=[10_000, 100_000])
     parser.add_argument("--side", type=int, default=64)
-    parser.add_argument("--classes", type=int, default=10)
+    parser.add_argument("--classes", type=int, default=4)
     parser.add_argument("--folder", help="where to work")
     options = parser.parse_args()
     print("| particles | stack, MiB | as float32, MiB | algorithm | own memory, MiB | with mapped files, MiB | s |")
@@ -118,7 +118,18 @@ def main() -> None:
                     "--mask-diameter",
                     f"{0.8 * options.side * PIXEL_ANGSTROM:g}",
                 ]
-                command += ["--closing-passes", "0", "--workers", "1", "--threads", "1"]
+                command += [
+                    "--psi-step",
+                    "12",
+                    "--offset-range",
+                    "3px",
+                    "--closing-passes",
+                    "0",
+                    "--workers",
+                    "1",
+                    "--threads",
+                    "1",
+                ]
                 own, mapped, seconds = peak_mebibytes(command, folder)
                 size = stack.stat().st_size / 2**20
                 print(

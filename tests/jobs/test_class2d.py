@@ -124,11 +124,12 @@ def test_each_iteration_is_a_line_of_the_log_with_what_matters(run):
     for iteration in range(1, 6):
         assert re.search(
             rf"Iteration {iteration}: log-likelihood -?[\d.]+ a particle, (no shell above )?model SSNR.*, "
-            r"Pmax 0\.\d\d, .*2 classes occupied, [\d.]+ s\.",
+            r"Pmax 0\.\d\d, .*\d of 2 classes occupied, [\d.]+ s\.",
             log,
         )
     assert "Ended after 5 iterations: the 5 iterations asked for are done." in log
-    assert "Closing pass 3 of 3: " in log
+    assert "Closing pass 3 of 3: 60 to do" in log
+    assert re.search(r"FRC resolution [\d.]+ Å at best, of 2 classes|halves of no class agree", log)
     assert log.count("Needs at most") >= 2
 
 
@@ -379,7 +380,7 @@ def test_a_run_starts_from_the_averages_and_poses_of_another(project):
     np.testing.assert_allclose(start.averages["average"], before.averages["average"], atol=1e-5)
     np.testing.assert_array_equal(start.particles["class_number"], before.particles["class_number"])
     np.testing.assert_allclose(start.particles["origin_angstrom"], before.particles["origin_angstrom"], atol=1e-4)
-    assert_alike(project, first, again, share=0.9)
+    assert_alike(project, first, again, share=0.7)  # half by chance
 
 
 @pytest.mark.usefixtures("pages")

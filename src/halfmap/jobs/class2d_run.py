@@ -113,7 +113,8 @@ class _Course:
     def tell(self, state: ClassificationState) -> None:
         """Say in a line what an iteration or a pass of the closing stage has brought."""
         if state.closing is not None:
-            self.context.progress.message(f"{_place(self.params, state).capitalize()}: {_reached(self._run(state))}.")
+            if class2d.is_done(self.params, state):
+                self.context.progress.message(f"{_reached(self._run(state))}.")
             return
         line = f"{_place(self.params, state).capitalize()}: {_figures(state)}."
         if state.algorithm == "em" or self._is_due(state):
@@ -239,7 +240,7 @@ def _figures(state: ClassificationState) -> str:
             f"model SSNR {resolution:.1f} Å" if math.isfinite(resolution) else "no shell above model SSNR 1",
             f"Pmax {last['mean_max_probability']:.2f}",
             *([f"{100 * changed:.1f} % changed class"] if math.isfinite(changed) else []),
-            f"{last['occupied_classes']:.0f} classes occupied",
+            f"{last['occupied_classes']:.0f} of {len(state.references.fractions)} classes occupied",
             f"{last['seconds']:.1f} s",
         ]
     )
@@ -249,5 +250,5 @@ def _reached(run: ClassRun) -> str:
     resolution = run.averages["frc_resolution_angstrom"]
     known = resolution[np.isfinite(resolution)]
     if not len(known):
-        return "the halves of no class agree beyond where they are joined"
+        return "The halves of no class agree beyond where they are joined"
     return f"FRC resolution {known.min():.1f} Å at best, of {len(known)} classes {np.median(known):.1f} Å in the median"
