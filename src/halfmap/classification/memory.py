@@ -46,11 +46,11 @@ def bytes_in_main_process(grid: ImageGrid, params: ClassificationParams, n_parti
     At most four sets of references live at a time (this iteration's, the last one's, and the halves of the closing
     stage), of two images each; sums in the addition tree are of two halves, gradient and curvature, three at a time;
     VDAM adds its moments, before and after. Of each particle some twenty numbers are kept, twice, and its row of the
-    table, of some hundred bytes.
+    table, two kilobytes in all (`benchmarks/class2d_memory.py`).
     """
     image = 4 * grid.n_pixels
     band = 4 * len(FourierBand(grid))
     references = 4 * 2 * image
     sums = 3 * 2 * (image + band)
     moments = 2 * 2 * 3 * band
-    return params.classes * (references + sums + moments) + n_particles * 600
+    return params.classes * (references + sums + moments) + n_particles * 2000
