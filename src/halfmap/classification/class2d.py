@@ -219,7 +219,8 @@ def _iteration(
     )
     kept = 0.0 if whole else MINIBATCH_MEMORY
     references, moments, misfit = _maximised(problem, params, state, sums, search.shell, whole=whole)
-    assignments = passes.updated_assignments(state.assignments, sums.estimates, norms=params.norm_correction, kept=kept)
+    groups = problem.data.group if params.norm_correction else None
+    assignments = passes.updated_assignments(state.assignments, sums.estimates, groups=groups, kept=kept)
     beliefs = passes.updated_beliefs(problem, params, beliefs, sums, kept=kept)
     references, moments = _revived(problem, params, state, references, moments, misfit)
     references, moments, assignments = _centred(problem, params, state, references, moments, assignments)
@@ -299,6 +300,8 @@ def _maximised(
         regularisation=strength / problem.data.mask_power,
         fractions=fractions if whole else state.references.fractions,
         shell_of=band.shell_of,
+        # nothing is left to remember where all particles are looked at
+        momentum=0.0 if whole else MINIBATCH_MEMORY,
     )
     references = passes.described(problem, state.references, sums, on, update.references, band)
     kept = 0.0 if whole else MINIBATCH_MEMORY

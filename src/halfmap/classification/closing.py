@@ -105,7 +105,7 @@ def advance_closing(
         # references that are low-passed say nothing of the power beyond, and no prior is the end of a shell
         on = passes.on_band(problem, references, sums, search.shell, params.regularisation, expected=state.references)
         made.append(passes.maximised(problem, references, sums, on))
-        assignments = passes.updated_assignments(assignments, sums.estimates, norms=False)
+        assignments = passes.updated_assignments(assignments, sums.estimates)
     first, second = _joined(problem, made[0], made[1], closing.join_shell)
     frc = closing.frc
     if number == params.closing_passes:

@@ -251,20 +251,28 @@ def updated_beliefs(
     return Beliefs(noise_variance=kept * beliefs.noise_variance + (1 - kept) * noise, scale=scale)
 
 
-def updated_assignments(assignments: Assignments, found: Estimates, *, norms: bool, kept: float = 0.0) -> Assignments:
+def updated_assignments(
+    assignments: Assignments, found: Estimates, *, groups: NDArray[np.int64] | None = None, kept: float = 0.0
+) -> Assignments:
     """Return the assignments with those of some particles replaced.
 
     Parameters
     ----------
-    norms : whether the particles' contrast is estimated too.
+    groups : number of the noise spectrum of each of all particles, if their contrast is estimated too.
     kept : as for `updated_beliefs`.
+
+    Notes
+    -----
+    Norms have mean 1 in each group: a common factor belongs to the noise spectrum. Were it shared between them, both
+    would follow each other's last value and never settle.
     """
     rows = found.row
     norm = assignments.norm.copy()
-    if norms:
+    if groups is not None:
         measured = assignments.norm[rows] * np.sqrt(found.residual)
-        mean = measured.mean()
-        norm[rows] = kept * norm[rows] + (1 - kept) * measured / (mean if mean > 0 else 1.0)
+        _, group = np.unique(groups[rows], return_inverse=True)
+        mean = np.bincount(group, weights=measured) / np.bincount(group)
+        norm[rows] = kept * norm[rows] + (1 - kept) * measured / np.where(mean > 0, mean, 1.0)[group]
     return replace(
         assignments,
         class_index=_put(assignments.class_index, rows, found.class_index),
