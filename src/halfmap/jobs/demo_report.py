@@ -1,0 +1,247 @@
+"""The page of the demonstration: class averages, what was selected, picks and particles, against the truth."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from halfmap.data.class_averages import ClassAverages
+from halfmap.data.particles import ParticleSet
+from halfmap.data.picks import Picks
+from halfmap.io import relion
+from halfmap.io.images import read_micrograph, shape_and_pixel_size
+from halfmap.io.mrc import StackSource
+from halfmap.io.relion_classes import read_class_run
+from halfmap.jobs import stack_report
+from halfmap.jobs.demo import DemoParams
+from halfmap.picking.agreement import Agreement, agreement, matched
+from halfmap.project.job import JobContext, JobResult
+from halfmap.report.blocks import Block, Fact, Facts, Gallery, Note, Overlay, Report, Section, Table
+
+NOTHING = "nothing"
+"""Kind of a pick where the truth has nothing: ice, carbon, background."""
+
+_KINDS = (
+    ("particle", "whole, alone"),
+    ("aggregate", "whole, in an aggregate"),
+    ("broken", "broken"),
+    (NOTHING, "ice, carbon or nothing"),
+)
+_JUNK = ("broken", NOTHING)
+_SHOWN_SHARE = 1.05  # side of what is shown of an average, over the mask's diameter
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoSteps:
+    """What each step of the demonstration left."""
+
+    simulated: JobResult
+    picked: JobResult
+    extracted: JobResult
+    classified: JobResult
+    selected: JobResult
+
+
+def kinds(particles: ParticleSet, truth: ParticleSet, *, distance_pixel: float) -> NDArray[np.str_]:
+    """Return what each particle really is.
+
+    Parameters
+    ----------
+    particles, truth : with the positions in their micrographs; the truth with its column halfmapKind.
+    distance_pixel : greatest distance of a particle from what it shows.
+
+    Returns
+    -------
+    Text, shape (n,): ``particle``, ``aggregate`` or ``broken``, as the simulation says, or `NOTHING`.
+    """
+    found = np.full(len(particles), NOTHING, dtype=object)
+    for name in np.unique(particles["micrograph_name"].astype(str)):
+        mine = np.flatnonzero(particles["micrograph_name"] == name)
+        there = np.flatnonzero(truth["micrograph_name"] == name)
+        picks, items = matched(
+            particles["position_pixel"][mine], truth["position_pixel"][there], distance=distance_pixel
+        )
+        found[mine[picks]] = truth["halfmapKind"][there[items]]
+    return found.astype(str)
+
+
+def page(context: JobContext, params: DemoParams, steps: DemoSteps) -> Report:
+    """Return the page, and say in a line how much junk the selection left."""
+    truth = relion.read_particles(steps.simulated.folder / "ground_truth.star")
+    run = read_class_run(steps.classified.folder, project=context.project)
+    scored = relion.read_particles(steps.selected.main_output)
+    pixel_size = float(run.particles.optics["micrograph_pixel_size_angstrom"][0])
+    radius = params.diameter_angstrom / 2 / pixel_size
+    kind = kinds(run.particles, truth, distance_pixel=radius / 2)
+    kept = np.isin(run.particles.uid, scored.uid)
+    is_junk = np.isin(kind, _JUNK)
+    before, after = _percent(is_junk, np.ones_like(kept)), _percent(is_junk, kept)
+    n_whole, n_lost = int((~is_junk).sum()), int((~is_junk & ~kept).sum())
+    context.progress.message(
+        f"Junk among the particles: {before:.1f} % before the selection, {after:.1f} % after it; "
+        f"{n_lost} of {n_whole} whole particles were thrown away with it."
+    )
+    picks = relion.read_autopick(steps.picked.main_output, context.project)
+    found, rows = _against_truth(context, picks, truth, radius)
+    names = relion.read_particles(steps.extracted.main_output)["image_name"]
+    return Report(
+        title="From micrographs to class averages",
+        summary=(
+            f"{params.number} micrographs of {params.specimen} were simulated with ice, carbon, broken particles and "
+            f"all other dirt. What {params.diameter_angstrom:g} Å blobs found in them was extracted and classified, "
+            "and the class ranker chose the classes to keep."
+        ),
+        facts=Facts(
+            facts=(
+                Fact(label="micrographs", value=params.number),
+                Fact(
+                    label="particles found",
+                    value=round(100 * found.recall, 1),
+                    unit="%",
+                    note="whole ones that stand alone",
+                ),
+                Fact(label="particles kept", value=int(kept.sum()), note=f"of {len(kept)}"),
+                Fact(label="junk before", value=round(before, 1), unit="%", note="of what was extracted"),
+                Fact(label="junk after", value=round(after, 1), unit="%", note="of what the selection kept"),
+                _best_resolution(run.averages),
+            )
+        ),
+        sections=(
+            Section(
+                title="Class averages",
+                blocks=_classes(run.averages, run.mask_diameter_angstrom, run.particles["class_number"], kept, is_junk),
+                intro="Each is the mean of particles that were turned and moved onto each other, nothing else given. "
+                "What the particle looks like from its sides and along its axis comes out by itself, and broken ones "
+                "come together in classes of their own.",
+            ),
+            Section(title="What was kept", blocks=(_counts(kind, kept),)),
+            Section(title="Picks", blocks=_picks(context, picks, radius, rows)),
+            stack_report.pictures(context.project, names, _sum_of(context, names)),
+            Section(title="Go on from here", blocks=(_next(context, steps),)),
+        ),
+    )
+
+
+def _percent(which: NDArray[np.bool_], among: NDArray[np.bool_]) -> float:
+    return 100 * float(which[among].mean()) if among.any() else math.nan
+
+
+def _best_resolution(averages: ClassAverages) -> Fact:
+    resolution = averages["frc_resolution_angstrom"]
+    if not np.isfinite(resolution).any():
+        return Fact(label="best class", value="-", note="no FRC")
+    best = int(np.nanargmin(resolution))
+    return Fact(
+        label="best class", value=round(float(resolution[best]), 1), unit="Å", note="FRC of halves classified apart"
+    )
+
+
+def _classes(
+    averages: ClassAverages,
+    mask_diameter_angstrom: float,
+    class_number: NDArray[np.int64],
+    kept: NDArray[np.bool_],
+    is_junk: NDArray[np.bool_],
+) -> tuple[Block, ...]:
+    """Return the averages that were kept and those that were not, the largest first, with their true share of junk."""
+    grid = averages.grid
+    half = min(grid.side // 2, math.ceil(_SHOWN_SHARE * mask_diameter_angstrom / 2 / grid.pixel_size_angstrom))
+    middle = slice(grid.side // 2 - half, grid.side // 2 + half)
+    galleries = []
+    for title, chosen in (("Kept", True), ("Thrown away", False)):
+        images, captions = [], []
+        for row in np.argsort(-averages["n_particles"], kind="stable"):
+            mine = class_number == averages["class_number"][row]
+            if not mine.any() or bool(kept[mine].any()) != chosen:
+                continue
+            resolution = averages["frc_resolution_angstrom"][row]
+            images.append(averages["average"][row][middle, middle])
+            captions.append(
+                f"{averages['class_number'][row]}: {mine.sum()} particles, {_percent(is_junk, mine):.0f} % junk"
+                + (f", {resolution:.1f} Å" if np.isfinite(resolution) else "")
+            )
+        if images:
+            galleries.append(Gallery.of(np.stack(images), captions, title=title, percentiles=(0.5, 99.8)))
+    return tuple(galleries)
+
+
+def _counts(kind: NDArray[np.str_], kept: NDArray[np.bool_]) -> Table:
+    rows: list[tuple[Any, ...]] = []
+    for name, words in _KINDS:
+        mine = kind == name
+        rows.append((words, int(mine.sum()), int((mine & kept).sum()), int((mine & ~kept).sum())))
+    rows.append(("all", len(kept), int(kept.sum()), int((~kept).sum())))
+    return Table(
+        title="Against the truth",
+        columns=("what was extracted", "before", "kept", "thrown away"),
+        rows=rows,
+        caption="Junk is what is broken, and windows without a particle. Members of aggregates are whole particles, "
+        "though too close to others for most purposes: classes tell views apart, not neighbourhoods.",
+    )
+
+
+def _against_truth(
+    context: JobContext, picks: Picks, truth: ParticleSet, radius: float
+) -> tuple[Agreement, list[tuple[Any, ...]]]:
+    """Compare picks with the particles that lie wholly inside their micrographs."""
+    truth = truth.take(truth["halfmapIsJunk"] == "0")
+    rows: list[tuple[Any, ...]] = []
+    total = Agreement(n_picked=0, n_true=0, n_matched=0)
+    for name in picks.micrographs:
+        height, width = shape_and_pixel_size(context.resolve(name))[0]
+        true = truth["position_pixel"][truth["micrograph_name"] == name]
+        mine = picks.in_micrograph(name).position_pixel
+        whole = [((one >= radius) & (one < np.array([width, height]) - radius)).all(axis=1) for one in (mine, true)]
+        found = agreement(mine[whole[0]], true[whole[1]], distance=radius / 2)
+        rows.append((name, found.n_true, found.n_picked, 100 * found.precision, 100 * found.recall))
+        total += found
+    return total, rows
+
+
+def _picks(context: JobContext, picks: Picks, radius: float, rows: list[tuple[Any, ...]]) -> tuple[Block, ...]:
+    first = picks.micrographs[0]
+    shown = picks.in_micrograph(first)
+    return (
+        Overlay.of(
+            read_micrograph(context.resolve(first)),
+            shown.position_pixel,
+            radius_pixel=radius,
+            values=shown.figure_of_merit,
+            title=first,
+        ),
+        Table(
+            title="Against the truth",
+            columns=("micrograph", "particles", "picks", "precision (%)", "recall (%)"),
+            rows=rows,
+            caption="One-to-one within a quarter of the diameter. Junk and ice count as wrong, broken "
+            "particles and aggregates too; what the edge cuts off does not count.",
+        ),
+    )
+
+
+def _sum_of(context: JobContext, names: NDArray[Any]) -> NDArray[np.float64]:
+    images = StackSource(names, context.project)
+    sums = np.zeros(images.grid.shape)
+    for start in range(0, len(names), 500):
+        sums += images.read(np.arange(start, min(start + 500, len(names)))).sum(axis=0, dtype=np.float64)
+    return sums
+
+
+def _next(context: JobContext, steps: DemoSteps) -> Note:
+    folders = (steps.simulated, steps.picked, steps.extracted, steps.classified, steps.selected)
+    return Note(
+        text="\n\n".join(
+            (
+                "Each step is a job with a page of its own, report.html in its folder: "
+                + ", ".join(context.relative(one.folder) for one in folders)
+                + ". In the classification's, a click on a class shows its particles and its FRC.",
+                "With your own micrographs: halfmap pick log micrographs_ctf.star --min-diameter 120 "
+                "--max-diameter 140, then halfmap extract micrographs_ctf.star --picks "
+                "AutoPick/job001/autopick.star --box 192 --rescale 96, then halfmap class2d "
+                "Extract/job002/particles.star --classes 50 --mask-diameter 180, then halfmap select classes "
+                "Class2D/job003 --auto.",
+            )
+        )
+    )
