@@ -16,9 +16,9 @@ from halfmap.tensors import BandValues
 SCORES_AT_ONCE = 1 << 20
 """Scores that are held at one time: 4 MiB, and twice as much beside them, stay near a CPU."""
 
-_DEVIATIONS = 4.0
+_DEVIATIONS = 3.0
 _NATS = 10.0
-"""A pose is passed over if, raised by 4 deviations of what it may still gain, it stays 10 nats below the best."""
+"""A pose is passed over if, raised by 3 deviations of what it may still gain, it stays 10 nats below the best."""
 
 _MOST_HOPEFUL = 1 / 16
 """Share of the poses up to which scoring them one by one is cheaper than a product over all."""
@@ -101,9 +101,9 @@ def coarse_pass(
 
     Notes
     -----
-    What the coefficients of higher frequency may still add is bounded by 4 standard deviations (their sum at the right
-    pose is drawn around ½ Σ |C P|²/σ² with variance Σ |C P|²/σ²), so no pose that matters is passed over but by a
-    chance of 3e-5; ``share`` leaves this out. An image whose low frequencies tell little is scored whole.
+    What the coefficients of higher frequency may still add is bounded by 3 standard deviations (their sum at the right
+    pose is drawn around ½ Σ |C P|²/σ² with variance Σ |C P|²/σ²), so a pose that matters is passed over only by a
+    chance of 1e-3; ``share`` leaves this out. An image whose low frequencies tell little is scored whole.
     """
     K = power.shape[1]
     at_once = n_low == 0 or n_low >= K or power.device.type != "cpu"

@@ -44,6 +44,8 @@ from halfmap.tensors import Images
 _CHUNK_BYTES = 1 << 28
 _MOST_IN_CHUNK = 1024
 _IMAGES_AT_ONCE = 128
+_TRANSFERS = 32
+"""Particles whose transfer tells on which shells the signal lies."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -304,9 +306,19 @@ def expect_chunk(data: Broadcast, model: Broadcast, rows: NDArray[np.int64]) -> 
 @lru_cache(maxsize=1)
 def _prepared(model: Broadcast, data: Broadcast, device: str) -> tuple[Model, References]:
     current: Model = model.load()
-    grid = data.load().grid
-    transform = slices.prepare(current.references.to(device), grid, padding=current.padding)
-    return current, References(transform=transform, band=FourierBand(grid).to(device))
+    images: ImageData = data.load()
+    transform = slices.prepare(current.references.to(device), images.grid, padding=current.padding)
+    band = FourierBand(images.grid).to(device)
+    return current, References(transform=transform, band=band, transfer_power=_transfer_power(images, current, band))
+
+
+def _transfer_power(data: ImageData, model: Model, band: FourierBand) -> Tensor:
+    """Return s² C² / σ², the mean over some particles, the same whatever the chunk, shape (K,)."""
+    n = len(data.particles)
+    rows = np.unique(np.arange(_TRANSFERS) * n // _TRANSFERS)
+    _, square = _transfer(data, model, rows, band, band.indices.device)
+    sigma2 = model.noise_variance[data.group[rows]].float().to(band.indices.device)[:, band.shell_of]
+    return (square / sigma2).mean(0)
 
 
 def _fixed_search(model: Model, psi_degrees: NDArray[np.float64]) -> Search:

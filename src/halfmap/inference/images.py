@@ -50,8 +50,8 @@ def to_band(
     """
     pair = _centred(images, background, factor, shifts_pixel, mask)
     if fill is not None:
-        pair[1] += fill * (1 - mask)
-    values = band.gather(band.grid.rfft(pair))
+        pair[1] += _centre_first(fill * (1 - mask))
+    values = band.gather(torch.fft.rfft2(pair, norm="forward"))
     # shells are consecutive runs of the band, so a sum over each needs no scattering
     square = values[1].real.square() + values[1].imag.square()
     return BandImages(whole=values[0], masked=values[1], power=band.shell_sum(square))
@@ -64,6 +64,7 @@ def _centred(
     shifts_pixel: NDArray[np.int64],
     mask: Tensor,
 ) -> Tensor:
+    """Return images without and with mask, shape (2, n, side, side), their centres at index 0."""
     if images.device.type == "cpu":
         return torch.from_numpy(
             particle_images.centre_and_mask(
@@ -85,7 +86,11 @@ def _centred(
     inside = ((y >= 0) & (y < side))[:, :, None] & ((x >= 0) & (x < side))[:, None, :]
     flat = y.clamp(0, side - 1)[:, :, None] * side + x.clamp(0, side - 1)[:, None, :]
     moved = values.flatten(1).gather(1, flat.reshape(n, -1)).reshape(values.shape) * inside
-    return torch.stack([moved, moved * mask])
+    return _centre_first(torch.stack([moved, moved * mask]))
+
+
+def _centre_first(images: Images) -> Images:
+    return torch.fft.ifftshift(images, dim=(-2, -1))
 
 
 def weighted_images(values: BandValues, transfer: Tensor, noise_variance: Tensor) -> Tensor:

@@ -27,6 +27,9 @@ _SLICE_BYTES = 1 << 28
 POSES_AT_ONCE = 1 << 18
 """Coarse poses that are refined at one time: so many that fine slices, made anew each time, cost little beside them."""
 
+_MOST_LOW = 0.7
+"""Share of the coefficients above which scoring them first saves nothing."""
+
 _NOT_FINITE = "Scores of images must be finite; got some that are not; check the noise spectra and the images."
 
 
@@ -42,8 +45,9 @@ class Search:
     shell : last shell of the sums, at least that of the fine pass.
     kept_mass : share of the posterior that the coarse pass hands on, and the fine one to the sums.
     max_kept : most samples of an image that the coarse pass hands on; 0: any number.
-    low_shells_first : whether the coarse pass scores all poses on its lower half of the shells, and goes on only with
-        those that the others can still raise to near the best; without effect where all mass is kept.
+    low_share : the coarse pass scores all poses on the low shells that hold this share of the signal's power, and goes
+        on only with those that the others can still raise to near the best; 1: all shells at once, as where all mass
+        is kept.
 
     Raises
     ------
@@ -58,7 +62,7 @@ class Search:
     shell: int
     kept_mass: float = 0.999
     max_kept: int = 0
-    low_shells_first: bool = True
+    low_share: float = 0.9
 
     def __post_init__(self) -> None:
         if not 1 <= self.min_shell <= self.coarse_shell <= self.fine_shell <= self.shell:
@@ -66,12 +70,6 @@ class Search:
                 "Shells of a search must be in order from 1 on: first, last of the coarse and of the fine pass, last; "
                 f"got {self.min_shell}, {self.coarse_shell}, {self.fine_shell} and {self.shell}."
             )
-
-    @property
-    def low_shell(self) -> int:
-        """Last shell that the coarse pass scores at all poses before it goes on; 0: it scores all at once."""
-        half = self.coarse_shell // 2
-        return half if self.low_shells_first and self.kept_mass < 1 and half >= self.min_shell else 0
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -111,10 +109,13 @@ class References:
     ----------
     transform : of C images, or of one volume.
     band : of the images; its prefixes are those of the passes.
+    transfer_power : mean s² C² / σ² of images, float32, shape (K,) of the band: where the signal's power lies; None:
+        unknown, and the coarse pass scores all shells at once.
     """
 
     transform: PaddedTransform
     band: FourierBand
+    transfer_power: Tensor | None = None
 
     @property
     def n_classes(self) -> int:
@@ -301,8 +302,10 @@ def _coarse(images: WeightedImages, references: References, priors: Priors, sear
     rotations = grid.rotations[: grid.n_rotations // 2] if grid.half_turns else grid.rotations
     every = slice(0, references.n_classes)
     values = references.take(every, rotations, search.coarse_shell)[:, used]
-    first = search.low_shell
-    n_low = len(references.band.head(first)) - used.start if first else 0
+    n_low = 0
+    if references.transfer_power is not None and search.kept_mass < 1:
+        power = references.transfer_power[used] * values.abs().square().mean(0)
+        n_low = _n_low(power, band.shell_of[used], search.low_share)
     found = coarse_pass(
         images.masked[:, used],
         images.power[:, used],
@@ -318,6 +321,15 @@ def _coarse(images: WeightedImages, references: References, priors: Priors, sear
     if not bool(torch.isfinite(found.scores).all()):
         raise ComputeError(_NOT_FINITE)
     return found
+
+
+def _n_low(power: Tensor, shell_of: Tensor, share: float) -> int:
+    """Return how many coefficients lie on the low shells that hold a share of the power; 0 if that saves little."""
+    of_shell = torch.zeros(int(shell_of[-1]) + 1, dtype=torch.float64, device=power.device)
+    held = of_shell.index_add(0, shell_of, power.double()).cumsum(0)
+    last = int(torch.searchsorted(held, share * held[-1]))
+    n_low = int((shell_of <= last).sum())
+    return n_low if n_low < _MOST_LOW * len(shell_of) else 0
 
 
 def _given_rotations(images: WeightedImages, references: References, search: Search) -> tuple[PoseList, Tensor]:

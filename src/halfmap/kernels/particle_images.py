@@ -15,7 +15,7 @@ Int64: TypeAlias = npt.NDArray[np.int64]
 def centre_and_mask(
     images: Float32, background: Float32, factor: Float32, shifts: Int64, mask: Float32, *, n_threads: int = 1
 ) -> Float32:
-    """Return images shifted by whole pixels and scaled, without and with a mask.
+    """Return images shifted by whole pixels and scaled, without and with a mask, ready for a transform.
 
     Parameters
     ----------
@@ -29,7 +29,8 @@ def centre_and_mask(
     Returns
     -------
     float32, shape (2, n, side, side)
-        The images, and the images times the mask.
+        The images, and the images times the mask; their centre, pixel side // 2, lies at index 0 and what was before
+        it at the end of the axes.
     """
     result = np.empty((2, *images.shape), dtype=np.float32)
 
@@ -54,16 +55,19 @@ def _centre_and_mask(
     masked: Float32,
 ) -> None:
     side = images.shape[1]
+    half = side // 2
+    whole[:] = 0
+    masked[:] = 0
     for n in range(images.shape[0]):
         dx, dy = shifts[n, 0], shifts[n, 1]
         low, scale = background[n], factor[n]
-        for y in range(side):
-            from_y = y - dy
-            whole[n, y, :] = 0
-            masked[n, y, :] = 0
-            if from_y < 0 or from_y >= side:
-                continue
-            for x in range(max(0, dx), min(side, side + dx)):
-                value = (images[n, from_y, x - dx] - low) * scale
-                whole[n, y, x] = value
-                masked[n, y, x] = value * mask[y, x]
+        first, last = max(0, dx), min(side, side + dx)
+        for y in range(max(0, dy), min(side, side + dy)):
+            source = images[n, y - dy]
+            to = y - half if y >= half else y - half + side
+            # left of the centre, then from it on
+            for start, stop, move in ((first, min(last, half), side - half), (max(first, half), last, -half)):
+                for x in range(start, stop):
+                    value = (source[x - dx] - low) * scale
+                    whole[n, to, x + move] = value
+                    masked[n, to, x + move] = value * mask[y, x]
