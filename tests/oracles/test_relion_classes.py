@@ -1,4 +1,4 @@
-"""Debian's RELION (3.1.3) and ours: what it leaves of a 2D classification is read, and it goes on from what we write."""
+"""RELION 3.1.3 and ours: what it leaves of a 2D classification is read, and it goes on from what we write."""
 
 import numpy as np
 import pytest
