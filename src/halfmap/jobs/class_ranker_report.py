@@ -6,6 +6,7 @@ import hashlib
 import importlib.metadata
 import json
 import math
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -92,7 +93,7 @@ class Trained:
         content = {
             "name": "halfmap class ranker",
             "halfmap": importlib.metadata.version("halfmap"),
-            "command": self.command,
+            "command": re.sub(r"(?<=\s)\S*/(?=\S)", "", self.command),  # names of files, not where they lay
             "seed": self.params.seed,
             "sha256": hashlib.sha256(self.weights).hexdigest(),
             "meaning": f"probability that more than {LEAST_PURITY:g} of a class are whole, centred particles of one "

@@ -114,6 +114,12 @@ def describe(averages: ClassAverages, *, mask_diameter_angstrom: float) -> Descr
             f"The diameter of the mask must be positive; got {mask_diameter_angstrom} Å; "
             "give that of the classification."
         )
+    if not len(averages):
+        return Description(
+            images=np.zeros((0, SIDE, SIDE), dtype=np.float32),
+            features=np.zeros((0, len(FEATURES)), dtype=np.float32),
+            is_empty=np.zeros(0, dtype=bool),
+        )
     grid = ImageGrid.square(SIDE, mask_diameter_angstrom / SIDE)
     values = torch.from_numpy(np.nan_to_num(averages["average"], posinf=0.0, neginf=0.0)).float()
     coarse = filters.low_pass(averages.grid, mask_diameter_angstrom / _FINEST_CYCLES, _FILTER_EDGE_SHELLS)

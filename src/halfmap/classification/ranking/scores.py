@@ -15,14 +15,14 @@ from halfmap.classification.ranking.network import RankerNetwork
 from halfmap.data.class_averages import ClassAverages
 
 FALLBACK: tuple[tuple[str, float, float], ...] = (
-    ("log (1 + diameter over resolution)", 1.0, 0.0),
-    ("scattered signal", -1.0, 0.0),
-    ("edge signal", -1.0, 0.0),
-    ("log deviation in the particle over that beside it", 1.0, 0.0),
+    ("log (1 + diameter over resolution)", 2.0, 1.8),
+    ("scattered signal", -5.0, 0.05),
+    ("edge signal", -9.0, 0.02),
+    ("log deviation in the particle over that beside it", 2.0, 0.6),
 )
 """Of the score without a network: feature, weight, and the value that stands for an unknown one."""
 
-FALLBACK_CONSTANT = 0.0
+FALLBACK_CONSTANT = -4.2
 
 
 def score(averages: ClassAverages, *, mask_diameter_angstrom: float) -> NDArray[np.float64]:
