@@ -13,6 +13,7 @@ from halfmap.classification.closing import join_resolution_angstrom
 from halfmap.classification.earlier import check_earlier
 from halfmap.classification.memory import bytes_in_main_process, bytes_of_task, n_tasks
 from halfmap.classification.problem import ClassificationProblem
+from halfmap.classification.ranking.scores import score
 from halfmap.classification.state import ClassificationState
 from halfmap.data.class_averages import ClassRun
 from halfmap.data.image_source import ImageSource
@@ -84,6 +85,7 @@ class _Course:
         self.context, self.params, self.inputs = context, params, inputs
         self.page_drawn_at = time.monotonic()
         self.page_seconds = _FIRST_PAGE_SECONDS
+        self.scores: NDArray[np.float64] | None = None
         images, index = one_source(inputs)
         if len(inputs.images) > 1:
             context.progress.message(
@@ -133,7 +135,9 @@ class _Course:
             self._report(state)
 
     def finish(self, state: ClassificationState) -> Path:
-        """Write the files of the last iteration and the page as they stay; return the table of particles."""
+        """Score the classes, write their files and the page as they stay; return the table of particles."""
+        averages = self._run(state).averages
+        self.scores = score(averages, mask_diameter_angstrom=self.params.mask_diameter_angstrom)
         optimiser = self._write(state)
         self._report(state)
         return particle_table(optimiser, project=self.context.project)
@@ -142,7 +146,8 @@ class _Course:
         return state.iteration % WRITTEN_EVERY[state.algorithm] == 0 or state.outcome != "running"
 
     def _run(self, state: ClassificationState) -> ClassRun:
-        return class2d.finish(self.problem, self.params, state)
+        run = class2d.finish(self.problem, self.params, state)
+        return run if self.scores is None else run.with_averages(run.averages.with_columns(score=self.scores))
 
     def _write(self, state: ClassificationState) -> Path:
         return write_class_run(self.context.folder, "run", self._run(state), relative=self.context.relative)
