@@ -1,0 +1,121 @@
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from halfmap import keyed_random
+from halfmap.classification import class2d, closing
+from halfmap.classification.params import ClassificationParams
+from halfmap.classification.problem import ClassificationProblem
+from halfmap.classification.state import ClassificationState
+from halfmap.compute.in_process import InProcessExecutor
+from halfmap.data.image_source import ArraySource
+from halfmap.fourier import shells
+from halfmap.geometry.shapes import soft_disc
+from halfmap.grid import ImageGrid
+from halfmap.imaging import noise
+from halfmap.units import Length
+from support.model_images import coloured_spectrum, particles_of
+
+GRID = ImageGrid.square(40, 4.0)
+MASK = soft_disc(GRID, 55.0, 20.0)
+JOIN = 5
+
+
+def white(n: int, purpose: str) -> Tensor:
+    return torch.from_numpy(keyed_random.normal(5, purpose, np.arange(n), size=GRID.shape)).float()
+
+
+def low(images: Tensor) -> Tensor:
+    kept = (torch.arange(shells.n_shells(GRID)) <= JOIN).float()
+    return GRID.irfft(GRID.rfft(images) * shells.spread(kept, GRID))
+
+
+def band_of_white_noise(last: int) -> Tensor:
+    """Return the limits that hold 99 % of the FRC of white-noise averages, shape (2, n_shells)."""
+    curves = closing.agreement(white(1500, "first half"), white(1500, "second half"), GRID, MASK, JOIN, last)
+    return torch.quantile(curves, torch.tensor([0.005, 0.995], dtype=torch.float64), dim=0)
+
+
+def test_halves_are_even_and_do_not_depend_on_the_order_of_particles() -> None:
+    uids = np.arange(7, 7 + 2 * 501, 2)
+    half = closing.halves_of(1, uids)
+    assert abs(int(half.sum()) * 2 - len(uids)) <= 1
+    np.testing.assert_array_equal(closing.halves_of(1, uids[::-1])[::-1], half)
+    assert (closing.halves_of(2, uids) != half).any()
+
+
+def test_what_halves_share_below_the_join_does_not_appear_beyond_it() -> None:
+    """Averages with the same strong low frequencies, and noise of their own, as from one low-passed reference."""
+    n = 200
+    common = 30 * low(white(n, "common"))
+    first, second = (white(n, purpose) + common for purpose in ("one", "two"))
+    curves = closing.agreement(first, second, GRID, MASK, JOIN, 15)
+    assert float(curves[:, 2:JOIN].mean()) > 0.95
+    beyond = curves[:, JOIN + 1 : 16].mean(0)
+    # 200 curves with a spread of 0.2 at most: three standard errors
+    assert float(beyond.abs().max()) < 0.045
+    # without care the mask moves it there
+    careless = shells.frc(GRID.rfft(first * MASK), GRID.rfft(second * MASK), GRID)[:, JOIN + 1]
+    assert float(careless.mean()) > 0.2
+
+
+def test_signal_beyond_the_join_is_seen() -> None:
+    n = 100
+    signal = white(n, "signal")
+    curves = closing.agreement(signal + white(n, "one"), signal + white(n, "two"), GRID, MASK, JOIN, 15)
+    # as strong as the noise of each half: one half
+    np.testing.assert_allclose(curves[:, JOIN + 1 : 16].mean(0), 0.5, atol=0.06)
+
+
+def test_classes_without_particles_and_shells_that_were_not_compared_have_no_frc() -> None:
+    first, second = white(3, "one"), white(3, "two")
+    second[1] = 0
+    curves = closing.agreement(first, second, GRID, MASK, JOIN, 12)
+    assert bool(curves[1].isnan().all())
+    assert bool(curves[[0, 2], 13:].isnan().all())
+    assert not bool(curves[[0, 2], 1:13].isnan().any())
+
+
+def classified_noise(seed: int, *, coloured: bool, n: int = 300) -> ClassificationState:
+    particles = particles_of(n, GRID, seed=seed).with_columns(uid=seed * 100_000 + np.arange(1, n + 1))
+    spectrum = coloured_spectrum(GRID, 1.0) if coloured else noise.white_spectrum(GRID, 1.0)
+    images = noise.draw(seed, "nothing but noise", particles.uid, GRID, spectrum)
+    params = ClassificationParams(
+        classes=3,
+        mask_diameter_angstrom=110.0,
+        algorithm="em",
+        iterations=4,
+        stop_early=False,
+        psi_step_degrees=12.0,
+        offset_range=Length(3.0, in_pixels=True),
+        offset_step=Length(1.5, in_pixels=True),
+    )
+    with InProcessExecutor() as executor:
+        problem = ClassificationProblem.of(particles, ArraySource(images=images.numpy(), grid=GRID), params, executor)
+        state = class2d.start(problem, params, executor)
+        while not class2d.is_done(params, state):
+            state = class2d.advance(problem, params, state, executor)
+    return state
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("coloured", [False, True], ids=["white", "coloured"])
+def test_frc_of_pure_noise_stays_in_the_band_of_white_noise_beyond_the_join(coloured: bool) -> None:
+    curves, last = [], GRID.side // 2 - 1
+    for seed in range(1, 6):
+        state = classified_noise(seed, coloured=coloured)
+        assert state.closing is not None
+        assert state.closing.join_shell == JOIN
+        known = ~state.closing.frc.isnan().all(1)
+        curves.append(state.closing.frc[known])
+        last = min(last, state.shell)
+    beyond = slice(JOIN + 1, last + 1)
+    values = torch.cat(curves)[:, beyond]
+    lower, upper = band_of_white_noise(last)[:, beyond]
+    outside = int(((values < lower) | (values > upper)).sum())
+    # 1 % are outside by chance: of that many, the number that chance exceeds once in a thousand times
+    expected = 0.01 * values.numel()
+    assert outside <= expected + 3.3 * expected**0.5 + 1
+    # what images' masks carry across the join is small beside the threshold of 0.143: 0.03 ± 0.015 over ten seeds
+    assert abs(float(values.mean())) < 0.07
