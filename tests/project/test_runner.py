@@ -256,18 +256,17 @@ def test_memory_is_counted_for_every_worker_that_tasks_keep_busy(project):
 
 
 def test_a_job_s_executor_is_entered_and_left(project, monkeypatch):
-    for name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS"):
-        monkeypatch.delenv(name, raising=False)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     seen = []
 
     def run(context, values):
         assert context.executor.n_workers == 1
-        seen.append(os.environ.get("NUMBA_NUM_THREADS"))
+        seen.append(os.environ.get("OMP_NUM_THREADS"))
         return counting_job.run(context, values)
 
     run_job(dataclasses.replace(JOB, run=run), params(), options=RunOptions(workers=1, devices="cpu"))
     assert seen == [str(usable_cores())]
-    assert "NUMBA_NUM_THREADS" not in os.environ
+    assert "OMP_NUM_THREADS" not in os.environ
 
 
 def test_a_job_knows_its_paths_seed_and_executor(project):
