@@ -80,6 +80,15 @@ def test_a_band_that_grew_lately_keeps_a_run_going(row: int) -> None:
     assert not decisions.nothing_changes(_history(changed, likelihood, grown))
 
 
+@pytest.mark.parametrize(("row", "is_done"), [(-1, False), (-3, False), (-4, True)])
+def test_a_class_revived_lately_keeps_a_run_going(row: int, is_done: bool) -> None:
+    settled = _history(*SETTLED)
+    revived = np.zeros(len(settled))
+    revived[row] = 1
+    history = Table(columns={**settled.columns, "revived_classes": revived})
+    assert decisions.nothing_changes(history) == is_done
+
+
 def test_resolution_that_goes_back_and_forth_does_not_keep_a_run_going() -> None:
     changed, likelihood, _ = SETTLED
     assert decisions.nothing_changes(_history(changed, likelihood, [40, 30, 12, 11.5, 12, 11.5, 12, 11.5, 12, 11.5]))

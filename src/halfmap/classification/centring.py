@@ -83,13 +83,21 @@ def centred(
     beyond = pixels.norm(dim=-1, keepdim=True) * grid.pixel_size_angstrom > max_shift_angstrom * (1 + 1e-9)
     pixels = torch.where(beyond, torch.trunc(limited / grid.pixel_size_angstrom), pixels)
     pixels = torch.where(length < least_shift_angstrom, torch.zeros_like(pixels), pixels)
-    moved = [
-        torch.roll(average, (int(y), int(x)), dims=(-2, -1))
-        for average, (x, y) in zip(averages, pixels.tolist(), strict=True)
-    ]
-    return Centring(
-        averages=torch.stack(moved) if moved else averages.clone(), shifts_angstrom=pixels * grid.pixel_size_angstrom
-    )
+    shifts = pixels * grid.pixel_size_angstrom
+    return Centring(averages=moved(averages, grid, shifts), shifts_angstrom=shifts)
+
+
+def moved(averages: Images, grid: ImageGrid, shifts_angstrom: Shifts) -> Images:
+    """Move averages by whole pixels, each by its own; what leaves at one edge enters at the other.
+
+    Parameters
+    ----------
+    averages : shape (C, y, x).
+    shifts_angstrom : (x, y) of each, as of `Centring`, shape (C, 2).
+    """
+    pixels = (shifts_angstrom / grid.pixel_size_angstrom).round().long().tolist()
+    rolled = [torch.roll(one, (y, x), dims=(-2, -1)) for one, (x, y) in zip(averages, pixels, strict=True)]
+    return torch.stack(rolled) if rolled else averages.clone()
 
 
 def vdam_least_shift_angstrom(mask_diameter_angstrom: float, pixel_size_angstrom: float) -> float:

@@ -26,6 +26,7 @@ from halfmap.compute.progress import Progress
 from halfmap.data.class_averages import ClassRun
 from halfmap.data.image_source import ImageSource
 from halfmap.data.particles import ParticleSet
+from halfmap.data.table import Table
 from halfmap.fourier.band import FourierBand
 from halfmap.fourier.resample import phase_factors
 from halfmap.geometry.rotations import matrix_from_euler
@@ -222,7 +223,15 @@ def _iteration(
     groups = problem.data.group if params.norm_correction else None
     assignments = passes.updated_assignments(state.assignments, sums.estimates, groups=groups, kept=kept)
     beliefs = passes.updated_beliefs(problem, params, beliefs, sums, kept=kept)
-    references, moments = _revived(problem, params, state, references, moments, misfit)
+    history = _history(problem, state, assignments, references, sums)
+    revived_before = _grown(state.history, {"revived_classes": 0})
+    outcome = _outcome(
+        params, state.algorithm, iteration, Table(columns={**history, **revived_before}), last_of_vdam=last_of_vdam
+    )
+    n_revived = 0
+    if outcome == "running":
+        # in the end classes stay as they were counted and averaged
+        references, moments, n_revived = _revived(problem, params, state, references, moments, misfit)
     references, moments, assignments = _centred(problem, params, state, references, moments, assignments)
     rotation_accuracy, offset_accuracy = state.rotation_accuracy_degrees, state.offset_accuracy_angstrom
     if state.algorithm == "em" or iteration % 10 == 0 or whole:
@@ -230,8 +239,8 @@ def _iteration(
             references.masked, sums.curvature.sum(0), sums.class_mass.sum(0), problem.grid, search.shell
         )
     psi_step, offset_step = _next_steps(problem, params, rotation_accuracy, offset_accuracy)
-    history = _history(problem, state, assignments, references, sums, time.monotonic() - began)
-    advanced = replace(
+    told = {"revived_classes": n_revived, "seconds": time.monotonic() - began}
+    return replace(
         state,
         iteration=iteration,
         references=references,
@@ -246,9 +255,9 @@ def _iteration(
         rotation_accuracy_degrees=rotation_accuracy,
         offset_accuracy_angstrom=offset_accuracy,
         moments=moments,
-        history=history,
+        history=history | _grown(state.history, told),
+        outcome=outcome,
     )
-    return replace(advanced, outcome=_outcome(params, advanced, last_of_vdam=last_of_vdam))
 
 
 def _stops_vdam(params: ClassificationParams, state: ClassificationState) -> bool:
@@ -262,14 +271,16 @@ def _stops_vdam(params: ClassificationParams, state: ClassificationState) -> boo
     )
 
 
-def _outcome(params: ClassificationParams, state: ClassificationState, *, last_of_vdam: bool) -> str:
-    if state.algorithm == "vdam":
+def _outcome(
+    params: ClassificationParams, algorithm: str, iteration: int, history: Table, *, last_of_vdam: bool
+) -> str:
+    if algorithm == "vdam":
         if not last_of_vdam:
             return "running"
-        return "iteration limit" if state.iteration >= params.minibatches else "converged"
-    if params.stop_early and decisions.nothing_changes(state.history_table):
+        return "iteration limit" if iteration >= params.minibatches else "converged"
+    if params.stop_early and decisions.nothing_changes(history):
         return "converged"
-    return "iteration limit" if state.iteration >= params.iterations else "running"
+    return "iteration limit" if iteration >= params.iterations else "running"
 
 
 def _maximised(
@@ -355,7 +366,12 @@ def _centred(
         matrix_from_euler(zero, zero, assignments.psi_degrees[seen]),
         moved.shifts_angstrom[assignments.class_index[seen]],
     ).numpy()
-    references = replace(references, unmasked=moved.averages, masked=moved.averages * problem.data.mask)
+    references = replace(
+        references,
+        unmasked=moved.averages,
+        masked=moved.averages * problem.data.mask,
+        plain=centring.moved(references.plain, grid, moved.shifts_angstrom),
+    )
     return references, moments, replace(assignments, origin_angstrom=origins)
 
 
@@ -366,18 +382,18 @@ def _revived(
     references: References,
     moments: vdam.Moments | None,
     misfit: torch.Tensor | None,
-) -> tuple[References, vdam.Moments | None]:
-    """Replace a class that has lost its particles by the twin of another."""
+) -> tuple[References, vdam.Moments | None, int]:
+    """Replace a class that has lost its particles by the twin of another, and return how many were."""
     iteration = state.iteration + 1
     if params.class_inactivity == 0 or not revival.is_time(
         state.algorithm, iteration, n_iterations(params, state.algorithm)
     ):
-        return references, moments
+        return references, moments, 0
     chosen = revival.replacement(
         references.fractions, len(problem.particles), misfit=misfit, inactivity=params.class_inactivity
     )
     if chosen is None:
-        return references, moments
+        return references, moments, 0
     grid = problem.grid
     pattern = revival.difference(
         references.unmasked[chosen.donor],
@@ -399,7 +415,7 @@ def _revived(
         fractions=fractions,
         prior_offset_angstrom=offsets,
     )
-    return references, moments
+    return references, moments, 1
 
 
 def _next_steps(
@@ -427,8 +443,8 @@ def _history(
     assignments: Assignments,
     references: References,
     sums: Sums,
-    seconds: float,
-) -> Mapping[str, NDArray[np.float64]]:
+) -> dict[str, NDArray[np.float64]]:
+    """Return the history with a row of this iteration, but for what comes after the M-step."""
     found, before = sums.estimates, state.assignments
     rows = found.row
     known = before.class_index[rows] >= 0
@@ -451,9 +467,13 @@ def _history(
         "occupied_classes": int((counts > 0).sum()),
         "psi_change_degrees": float(np.median(turn)) if len(turn) else np.nan,
         "offset_change_angstrom": float(np.median(move)) if len(move) else np.nan,
-        "seconds": seconds,
     }
-    return {name: np.append(state.history.get(name, np.zeros(0)), np.float64(value)) for name, value in row.items()}
+    return _grown(state.history, row)
+
+
+def _grown(history: Mapping[str, NDArray[np.float64]], row: Mapping[str, float]) -> dict[str, NDArray[np.float64]]:
+    """Return the columns of a row, one longer than in a history."""
+    return {name: np.append(history.get(name, np.zeros(0)), np.float64(value)) for name, value in row.items()}
 
 
 def finish(problem: ClassificationProblem, params: ClassificationParams, state: ClassificationState) -> ClassRun:

@@ -72,8 +72,8 @@ def nothing_changes(
 
     Parameters
     ----------
-    history : one row for each iteration, with the columns changed_share, log_likelihood, n_particles_used and
-        resolution_angstrom.
+    history : one row for each iteration, with the columns changed_share, log_likelihood, n_particles_used,
+        resolution_angstrom, and revived_classes where any were.
     earliest : least number of iterations.
     window : number of last iterations that are compared with those before.
     changed_share : a share of particles that change class which counts as none.
@@ -83,10 +83,11 @@ def nothing_changes(
     -------
     True where over the last ``window`` iterations all of this holds: the best resolution of those before was not
     surpassed, so the band no longer grew; the mean log-likelihood per particle differs from that of the window
-    before by at most ``gain``, or by at most twice the standard error of the difference; and the mean share of
-    particles that changed class is at most ``changed_share``, or no longer falls: it is above 0.97 of the mean of
-    the window before. The last is what particles do that belong to two classes alike; were
-    only a small share accepted, random sampling would keep such a run alive for ever.
+    before by at most ``gain``, or by at most twice the standard error of the difference; no class was revived, because
+    twins take some iterations to part; and the mean share of particles that changed class is at most
+    ``changed_share``, or no longer falls: it is above 0.97 of the mean of the window before. The last is what
+    particles do that belong to two classes alike; were only a small share accepted, random sampling would keep such
+    a run alive for ever.
 
     Notes
     -----
@@ -95,6 +96,8 @@ def nothing_changes(
     """
     n = len(history)
     if n < max(earliest, 2 * window + 1):
+        return False
+    if np.any(np.asarray(history.get("revived_classes", 0.0))[-window:] > 0):
         return False
     resolution = history["resolution_angstrom"]
     if not resolution[-window:].min() >= resolution[:-window].min() * (1 - 1e-6):
