@@ -78,7 +78,6 @@ def test_the_end_is_decided_by_what_was_revived_before(monkeypatch: pytest.Monke
 
 def test_centring_moves_averages_with_and_without_prior_alike() -> None:
     """The averages that a run leaves are those without prior; origins of the particles follow the others."""
-    PARAMS = PARAMS
     with InProcessExecutor() as executor:
         problem = a_problem(executor, PARAMS)
         state = class2d.start(problem, PARAMS, executor)
