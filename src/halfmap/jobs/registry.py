@@ -64,6 +64,14 @@ COMMANDS: tuple[Entry, ...] = (
         "Train the network that scores class averages",
         _PARTICLES,
     ),
+    Entry("mask create", "halfmap.jobs.mask_create:JOB", "Make a soft solvent mask from a map", _MAPS),
+    Entry("postprocess", "halfmap.jobs.postprocess:JOB", "Measure the resolution of half maps and sharpen them", _MAPS),
+    Entry(
+        "volume local-resolution",
+        "halfmap.jobs.local_resolution:JOB",
+        "Measure the resolution from place to place, and filter by it",
+        _MAPS,
+    ),
     Entry("volume resample", "halfmap.jobs.volume:RESAMPLE", "Change a map's pixel size exactly", _MAPS),
     Entry("volume crop", "halfmap.jobs.volume:CROP", "Cut a map, or surround it, about its centre", _MAPS),
     Entry("volume filter", "halfmap.jobs.volume:FILTER", "Low-pass, high-pass, sharpen or dampen a map", _MAPS),
@@ -84,6 +92,7 @@ COMMANDS: tuple[Entry, ...] = (
 
 GROUPS: dict[str, str] = {
     "jobs": "List, show, name, note, repeat and clean jobs",
+    "mask": "Make masks",
     "pick": "Find particles in micrographs",
     "report": "Show a stack or a selection as a page",
     "select": "Split, select from and join particle or micrograph tables, remove duplicates",

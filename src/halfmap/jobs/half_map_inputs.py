@@ -1,0 +1,153 @@
+"""Half maps, masks and MTF curves as jobs are given them: found, read, and checked by name."""
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from halfmap.errors import FormatError, InputError
+
+if TYPE_CHECKING:
+    from halfmap.data.volumes import Volume
+    from halfmap.postprocessing.sharpening import MtfCurve
+
+_HALF = re.compile(r"(half(?:[_-]?map)?[_-]?)([12ab])(?![0-9a-z])", re.IGNORECASE)
+_OTHER = {"1": "2", "2": "1", "a": "b", "b": "a", "A": "B", "B": "A"}
+_NAMED_FILES = 5
+
+
+def find_halves(half1: Path, half2: Path | None) -> tuple[Path, Path]:
+    """Return the files of two half maps.
+
+    Parameters
+    ----------
+    half1 : one half map, or the folder of a job that made them: of its files named ``half1`` the unfiltered one.
+    half2 : the other; None finds it by exchanging 1 and 2, or A and B, after the word ``half`` in the name.
+
+    Raises
+    ------
+    InputError
+        The folder holds no half map or several, the name tells no half, or the other half is not there.
+    """
+    if half1.is_dir():
+        half1 = _half_of_folder(half1)
+    if half2 is not None:
+        return half1, half2
+    found = list(_HALF.finditer(half1.name))
+    if not found:
+        raise InputError(
+            f"The name of a half map must say half1 or half2 where the other is to be found by it; got {half1.name}; "
+            "give the other with --half2."
+        )
+    last = found[-1]
+    name = half1.name[: last.start(2)] + _OTHER[last[2]] + half1.name[last.end(2) :]
+    other = half1.with_name(name)
+    if not other.is_file():
+        raise InputError(
+            f"The other half of {half1} must lie beside it as {name}; got no such file; give it with --half2."
+        )
+    return (half1, other) if last[2] in "1aA" else (other, half1)
+
+
+def read_map(path: Path, pixel_size_angstrom: float | None) -> "Volume":
+    """Read a map with a pixel size, given or its own, and finite values.
+
+    Raises
+    ------
+    InputError
+        There is no pixel size, or a value is NaN or infinite.
+    """
+    from halfmap.io import mrc
+    from halfmap.io.mrc_values import finite_or_reason
+
+    if pixel_size_angstrom is None and mrc.read_header(path).voxel_size_angstrom is None:
+        raise InputError(f"{path} must have a pixel size; got none in its header; give it with --pixel-size.")
+    volume = mrc.read_volume(path, pixel_size_angstrom)
+    reason = finite_or_reason(volume.values.numpy())
+    if reason is not None:
+        raise InputError(f"{path} must hold finite values; got a map in which {reason}; make the map again.")
+    return volume
+
+
+def read_halves(half1: Path, half2: Path, pixel_size_angstrom: float | None) -> tuple["Volume", "Volume"]:
+    """Read two half maps and check that they go together.
+
+    Raises
+    ------
+    InconsistentDataError
+        Sides or pixel sizes differ.
+    InputError
+        As of `read_map`.
+    """
+    from halfmap.postprocessing.half_map_fsc import check_same_grid
+
+    first, second = (read_map(path, pixel_size_angstrom) for path in (half1, half2))
+    check_same_grid(second, first, str(half2), str(half1))
+    return first, second
+
+
+def read_mask(path: Path, like: "Volume", like_path: Path, pixel_size_angstrom: float | None) -> "Volume":
+    """Read a mask for a map; a folder stands for the ``mask.mrc`` in it, a missing pixel size for that of the map.
+
+    Raises
+    ------
+    InconsistentDataError
+        Sides or pixel sizes differ.
+    InputError
+        Values are not from 0 to 1.
+    """
+    from halfmap.io import mrc
+    from halfmap.postprocessing.half_map_fsc import check_same_grid
+    from halfmap.postprocessing.masks import checked_mask
+
+    if path.is_dir():
+        path = path / "mask.mrc"
+    if not path.is_file():
+        raise InputError(f"A mask must be a file or the folder of a job with a mask.mrc; got {path}; name the file.")
+    if pixel_size_angstrom is None and mrc.read_header(path).voxel_size_angstrom is None:
+        pixel_size_angstrom = like.grid.pixel_size_angstrom
+    mask = read_map(path, pixel_size_angstrom)
+    check_same_grid(mask, like, str(path), str(like_path))
+    return checked_mask(mask, str(path))
+
+
+def read_mtf(path: Path) -> "MtfCurve":
+    """Read the MTF of a detector: a STAR file with ``rlnResolutionInversePixel`` and ``rlnMtfValue``.
+
+    Raises
+    ------
+    FormatError
+        No table of the file has both columns.
+    InputError
+        The values are no MTF.
+    """
+    import torch
+
+    from halfmap.io import star
+    from halfmap.postprocessing.sharpening import MtfCurve
+
+    columns = ("rlnResolutionInversePixel", "rlnMtfValue")
+    table = next((table for table in star.read(path) if all(column in table for column in columns)), None)
+    if table is None:
+        raise FormatError(
+            path,
+            expected="a table with the columns _rlnResolutionInversePixel and _rlnMtfValue",
+            found="none",
+            remedy="name the MTF of the detector, as its maker or RELION publishes it",
+        )
+    frequency, value = (torch.from_numpy(table.numbers(column)) for column in columns)
+    return MtfCurve(frequency_per_pixel=frequency, value=value)
+
+
+def _half_of_folder(folder: Path) -> Path:
+    """Return the unfiltered first half map of a job's folder."""
+    names = sorted(path for path in folder.iterdir() if path.suffix in (".mrc", ".map"))
+    firsts = [path for path in names if (found := _HALF.search(path.name)) and found[2] in "1aA"]
+    unfiltered = [path for path in firsts if "unfil" in path.name]
+    final = [path for path in unfiltered or firsts if not re.search(r"_it\d+_", path.name)]
+    if len(final) == 1:
+        return final[0]
+    shown = ", ".join(path.name for path in (final or names)[:_NAMED_FILES]) or "no map"
+    raise InputError(
+        f"{folder} must hold one finished half map 1, best unfiltered, as run_half1_class001_unfil.mrc; got {shown}; "
+        "name the file."
+    )

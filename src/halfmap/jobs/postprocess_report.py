@@ -1,0 +1,294 @@
+"""What pages say about half maps: curves, Guinier plot, maps, directions, and the numbers for a methods section."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from halfmap.data.volumes import Volume
+from halfmap.fourier import shells
+from halfmap.jobs.volume_report import central_slices
+from halfmap.postprocessing import masks
+from halfmap.postprocessing.directional import DirectionalFsc
+from halfmap.postprocessing.half_map_fsc import THRESHOLD, HalfMapFsc, resolution_angstrom
+from halfmap.postprocessing.postprocess import PostprocessResult
+from halfmap.postprocessing.sharpening import GuinierPlot
+from halfmap.report.blocks import (
+    Axis,
+    Block,
+    Cell,
+    Curve,
+    Fact,
+    Facts,
+    Histogram,
+    Level,
+    Line,
+    Mark,
+    Note,
+    Report,
+    Scatter,
+    Section,
+    Table,
+)
+
+
+def postprocess_report(result: PostprocessResult, halves: Sequence[Path], *, is_mask_automatic: bool) -> Report:
+    """Return the page of two half maps.
+
+    Parameters
+    ----------
+    halves : the two files.
+    is_mask_automatic : whether the mask was made from the maps themselves.
+    """
+    levels = [concern.level for concern in result.concerns]
+    return Report(
+        title="Post-processing",
+        summary=f"{halves[0].name} with {halves[1].name}: {_summary(result, is_mask_automatic)}",
+        facts=Facts(facts=postprocess_facts(result)),
+        sections=postprocess_sections(result, is_mask_automatic=is_mask_automatic),
+        level="bad" if "bad" in levels else "warning" if "warning" in levels else "good",
+    )
+
+
+def postprocess_facts(result: PostprocessResult) -> list[Fact]:
+    """Return the tiles: resolution, B-factor, mask, directions."""
+    fsc = result.fsc
+    is_bad = any(concern.level == "bad" for concern in result.concerns)
+    facts = [
+        _resolution_fact("Resolution", fsc.resolution_angstrom, "FSC = 0.143, corrected", "bad" if is_bad else "good"),
+        _resolution_fact("Resolution at 0.5", resolution_angstrom(fsc.corrected, fsc.grid, 0.5), "corrected"),
+        _resolution_fact("Without mask", resolution_angstrom(fsc.unmasked, fsc.grid), "FSC = 0.143"),
+        Fact(label="B-factor", value=round(result.b_factor_angstrom2), unit="Å²"),
+        Fact(label="Nyquist", value=float(f"{2 * fsc.grid.pixel_size_angstrom:.4g}"), unit="Å"),
+    ]
+    if result.directional is not None and bool(torch.isfinite(result.directional.resolution_angstrom).all()):
+        directional = result.directional
+        facts.append(
+            Fact(
+                label="Directions",
+                value=f"{directional.best_angstrom:.3g} to {directional.worst_angstrom:.3g}",
+                unit="Å",
+                note=f"sphericity {directional.sphericity:.2f}",
+            )
+        )
+    if result.mask is not None:
+        facts.append(
+            Fact(
+                label="Mask",
+                value=float(f"{masks.volume_angstrom3(result.mask) / 1e3:.3g}"),
+                unit="nm³",
+                note="above 0.5",
+            )
+        )
+    return facts
+
+
+def postprocess_sections(result: PostprocessResult, *, is_mask_automatic: bool) -> list[Section]:
+    """Return the sections, for this page or that of a refinement that ends with post-processing."""
+    resolution: list[Block] = [
+        Note(text=f"{concern.kind[0].upper()}{concern.kind[1:]}. {concern.text}", level=concern.level)
+        for concern in result.concerns
+    ]
+    if is_mask_automatic:
+        resolution.append(
+            Note(text="The mask was made from the mean of the half maps. Look at it below; --mask takes a better one.")
+        )
+    resolution += [fsc_curve(result.fsc), guinier_curve(result.guinier, result.b_factor_angstrom2)]
+    maps: list[Block] = [central_slices(result.map, "Sharpened map")]
+    if result.mask is not None:
+        maps += [central_slices(result.masked_map, "Sharpened map, masked"), central_slices(result.mask, "Mask")]
+    sections = [Section(title="Resolution and sharpening", blocks=resolution), Section(title="Maps", blocks=maps)]
+    if result.directional is not None and bool(torch.isfinite(result.directional.resolution_angstrom).all()):
+        sections.append(_directions(result.directional, result.fsc))
+    sections.append(
+        Section(
+            title="For the methods section",
+            blocks=[Note(text=methods_text(result, is_mask_automatic=is_mask_automatic)), methods_table(result)],
+        )
+    )
+    return sections
+
+
+def fsc_curve(fsc: HalfMapFsc) -> Curve:
+    """Return the figure of the correlations."""
+    frequencies = shells.shell_frequencies(fsc.grid).numpy()[1:]
+    shown = {"corrected": fsc.corrected, "unmasked": fsc.unmasked}
+    if fsc.masked is not fsc.unmasked:
+        shown |= {"masked": fsc.masked}
+    if fsc.randomise_from_shell is not None:
+        shown |= {"phases randomised": fsc.randomised}
+    styles = {"masked": "dashed", "phases randomised": "dotted"}
+    lines = [
+        Line(label=name, x=frequencies, y=curve[1:].numpy(), style=styles.get(name, "line"))  # type: ignore[arg-type]
+        for name, curve in shown.items()
+    ]
+    marks = [Mark(value=threshold, axis="y", label=f"{threshold:g}") for threshold in (0.5, THRESHOLD)]
+    if math.isfinite(fsc.resolution_angstrom):
+        marks.append(Mark(value=1 / fsc.resolution_angstrom, label=f"{fsc.resolution_angstrom:.2f} Å"))
+    lowest = min(float(curve[1:].min()) for curve in shown.values())
+    caption = ""
+    if fsc.randomise_from_angstrom is not None:
+        caption = f"Phases were randomised beyond {fsc.randomise_from_angstrom:.1f} Å."
+    return Curve(
+        title="Fourier shell correlation",
+        lines=lines,
+        x=Axis(label="resolution", unit="Å", scale="resolution", limits=(0.0, float(frequencies[-1]))),
+        y=Axis(label="FSC", limits=(max(-0.4, min(-0.1, lowest)), 1.03)),
+        marks=marks,
+        caption=caption,
+    )
+
+
+def guinier_curve(guinier: GuinierPlot, b_factor_angstrom2: float) -> Curve:
+    """Return the figure of logarithmic amplitudes against 1/d²."""
+    x = guinier.resolution_squared.numpy()
+    lines = [Line(label="mean of the halves", x=x, y=guinier.original.numpy())]
+    if not bool((guinier.mtf_corrected == guinier.original).all()):
+        lines.append(Line(label="divided by the MTF", x=x, y=guinier.mtf_corrected.numpy()))
+    if not np.array_equal(guinier.weighted.numpy(), guinier.mtf_corrected.numpy(), equal_nan=True):
+        lines.append(Line(label="weighted by the FSC", x=x, y=guinier.weighted.numpy()))
+    lines.append(Line(label="sharpened", x=x, y=guinier.sharpened.numpy()))
+    caption = f"B-factor {b_factor_angstrom2:.0f} Å², given."
+    if math.isfinite(guinier.slope_angstrom2):
+        fitted = x[guinier.is_fitted.numpy()]
+        line = guinier.intercept + guinier.slope_angstrom2 * fitted
+        lines.append(Line(label="fit", x=fitted, y=line, style="dashed"))
+        caption = (
+            f"B-factor {b_factor_angstrom2:.0f} Å²; the fit to {len(fitted)} shells gives "
+            f"{guinier.b_factor_angstrom2:.0f} Å², R² = {guinier.correlation**2:.3f}."
+        )
+    return Curve(
+        title="Guinier plot",
+        lines=lines,
+        x=Axis(label="1 / d²", unit="1/Å²"),
+        y=Axis(label="ln of the mean amplitude"),
+        caption=caption,
+    )
+
+
+def methods_text(result: PostprocessResult, *, is_mask_automatic: bool) -> str:
+    """Return sentences that a methods section can take over."""
+    fsc = result.fsc
+    words = [f"The resolution is {fsc.resolution_angstrom:.2f} Å at FSC = 0.143 between half maps"]
+    if result.mask is not None:
+        kind = "an automatic soft mask" if is_mask_automatic else "a soft mask"
+        words.append(f" within {kind} of {masks.volume_angstrom3(result.mask) / 1e3:.0f} nm³")
+    if fsc.randomise_from_angstrom is not None:
+        words.append(
+            ", corrected for the effect of the mask by randomising phases beyond "
+            f"{fsc.randomise_from_angstrom:.1f} Å (Chen et al. 2013)"
+        )
+    words.append(f". The mean of the half maps was sharpened with a B-factor of {result.b_factor_angstrom2:.0f} Å²")
+    if result.sharpened.low_pass_angstrom is None:
+        words.append(" and weighted by √(2 FSC / (1 + FSC)) (Rosenthal and Henderson 2003).")
+    else:
+        words.append(f" and low-passed at {result.sharpened.low_pass_angstrom:.2f} Å.")
+    return "".join(words)
+
+
+def methods_table(result: PostprocessResult) -> Table:
+    """Return the numbers that a paper or a deposition asks for."""
+    fsc, guinier, grid = result.fsc, result.guinier, result.grid
+    rows: list[list[Cell]] = [
+        ["pixel size", _rounded(grid.pixel_size_angstrom, 5), "Å"],
+        ["box", " × ".join(map(str, grid.shape[::-1])), "px"],
+        ["resolution, FSC = 0.143, corrected", _rounded(fsc.resolution_angstrom), "Å"],
+        ["resolution, FSC = 0.143, masked", _rounded(resolution_angstrom(fsc.masked, grid)), "Å"],
+        ["resolution, FSC = 0.143, unmasked", _rounded(resolution_angstrom(fsc.unmasked, grid)), "Å"],
+        [
+            "resolution, FSC = 0.143, particle's share of the box",
+            _rounded(resolution_angstrom(fsc.particle, grid)),
+            "Å",
+        ],
+        ["resolution, FSC = 0.5, corrected", _rounded(resolution_angstrom(fsc.corrected, grid, 0.5)), "Å"],
+        ["phases randomised beyond", _rounded(fsc.randomise_from_angstrom), "Å"],
+        ["B-factor", _rounded(result.b_factor_angstrom2), "Å²"],
+        ["slope of the Guinier fit", _rounded(guinier.slope_angstrom2), "Å²"],
+        ["low-pass filter", _rounded(result.sharpened.low_pass_angstrom), "Å"],
+    ]
+    if result.mask is not None:
+        rows += [
+            ["mask, volume above 0.5", _rounded(masks.volume_angstrom3(result.mask)), "Å³"],
+            ["mask, share of the box", _rounded(100 * float((result.mask.values > 0.5).double().mean())), "%"],
+        ]
+    if result.directional is not None:
+        directional = result.directional
+        rows += [
+            ["resolution, best direction", _rounded(directional.best_angstrom), "Å"],
+            ["resolution, worst direction", _rounded(directional.worst_angstrom), "Å"],
+            ["sphericity of directional resolution", _rounded(directional.sphericity), ""],
+            ["half angle of the cones", directional.cone_half_angle_degrees, "°"],
+        ]
+    return Table(columns=["", "value", "unit"], rows=rows)
+
+
+def _directions(directional: DirectionalFsc, fsc: HalfMapFsc) -> Section:
+    frequencies = shells.shell_frequencies(fsc.grid).numpy()[1:]
+    lines = [Line(label="", x=frequencies, y=curve[1:].numpy(), style="thin") for curve in directional.curves]
+    lines.append(Line(label="all directions", x=frequencies, y=fsc.corrected[1:].numpy()))
+    curve = Curve(
+        title="FSC in cones",
+        lines=lines,
+        x=Axis(label="resolution", unit="Å", scale="resolution", limits=(0.0, float(frequencies[-1]))),
+        y=Axis(label="FSC", limits=(-0.3, 1.03)),
+        marks=[Mark(value=THRESHOLD, axis="y", label=f"{THRESHOLD:g}")],
+        caption=f"{len(directional.directions)} cones of {directional.cone_half_angle_degrees:g}° around their axes.",
+    )
+    x, y, z = directional.directions.T.numpy()
+    # Lambert's projection of the half sphere: equal areas stay equal
+    stretch = np.sqrt(1 / (1 + z))
+    scatter = Scatter(
+        title="Resolution by direction",
+        points=np.stack([x * stretch, y * stretch], axis=1),
+        x=Axis(label="x"),
+        y=Axis(label="y"),
+        colours=directional.resolution_angstrom.numpy(),
+        colour=Axis(label="resolution", unit="Å"),
+        equal=True,
+        caption="Half sphere seen along z, equal areas; z in the middle, x and y on the rim.",
+    )
+    return Section(
+        title="Directions",
+        blocks=[curve, scatter],
+        intro=f"Best {directional.best_angstrom:.3g} Å, worst {directional.worst_angstrom:.3g} Å; the limiting "
+        f"frequency varies by {100 * directional.anisotropy:.0f} % (standard deviation); sphericity "
+        f"{directional.sphericity:.2f}, where 1 is alike in all directions.",
+    )
+
+
+def _summary(result: PostprocessResult, is_mask_automatic: bool) -> str:
+    where = "no mask" if result.mask is None else "an automatic mask" if is_mask_automatic else "the mask given"
+    return f"{result.resolution_angstrom:.2f} Å with {where}."
+
+
+def _resolution_fact(label: str, value: float, note: str, level: Level = "plain") -> Fact:
+    if not math.isfinite(value):
+        return Fact(label=label, value="none", note=note, level=level)
+    return Fact(label=label, value=_rounded(value) or 0.0, unit="Å", note=note, level=level)
+
+
+def _rounded(value: float | None, digits: int = 3) -> float | None:
+    if value is None or not math.isfinite(value):
+        return None
+    return float(f"{value:.{digits}g}")
+
+
+def mask_report(mask: Volume, source: Volume, *, title: str, summary: str, facts: Sequence[Fact]) -> Report:
+    """Return the page of a mask: the map that it was made from, the map within it, the mask."""
+    within = Volume(values=source.values * mask.values, grid=source.grid)
+    values = mask.values.numpy()
+    edge = values[(values > 0) & (values < 1)]
+    blocks: list[Block] = [
+        central_slices(mask, "Mask"),
+        central_slices(within, "Map within the mask"),
+        central_slices(source, "Map"),
+    ]
+    if len(edge):
+        blocks.append(
+            Histogram.of(edge, title="Values in the soft edge", x=Axis(label="mask", limits=(0.0, 1.0)), bins=20)
+        )
+    return Report(
+        title=title, summary=summary, facts=Facts(facts=facts), sections=[Section(title="Maps", blocks=blocks)]
+    )
