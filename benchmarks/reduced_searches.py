@@ -51,6 +51,7 @@ def in_full(search: Search) -> Search:
 
 def variants(search: Search) -> dict[str, Search]:
     return {
+        "coarse, then fine, by mass alone": replace(in_full(search), cut_nats=0.0, cut_deviations=0.0),
         "coarse, then fine": in_full(search),
         "+ half turns by one product": replace(search, low_share=1.0),
         "+ low shells first, 95 %": search,
@@ -77,7 +78,7 @@ def seconds(problem: SearchProblem, searches: dict[str, Search]) -> dict[str, fl
 
 def same_poses(name: str, found: tuple[torch.Tensor, ...], search: Search) -> tuple[torch.Tensor, ...]:
     """Return found poses with the rows of the usual order."""
-    if name != "coarse, then fine":
+    if not name.startswith("coarse, then fine"):
         return found
     image, row, shift = found
     R, J = len(search.poses.fine_rotations), search.poses.children_rotations

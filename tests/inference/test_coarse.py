@@ -20,6 +20,7 @@ from support.search_problems import (
     exact_posterior,
     found_posterior,
     lost_mass,
+    pruned_mass,
     references_of,
     search_problem,
     weighted,
@@ -54,7 +55,7 @@ def a_pass(*, half_turns: bool, seed: int = 1, strength: float = 1.0, **settings
         priors,
         drawn(seed, "origins", n, T, 2),
         shift_area_angstrom2=1.5,
-        **{"n_low": 0, "kept_mass": 1.0, "max_kept": 0, **settings},
+        **{"n_low": 0, "kept_mass": 1.0, "max_kept": 0, "nats": torch.zeros(n), **settings},
     )
 
 
@@ -117,27 +118,41 @@ def test_images_that_are_not_finite_are_an_error() -> None:
         list(posteriors(images, references_of(problem), problem.model.priors, problem.search))
 
 
+def assert_next_to_nothing(lost: torch.Tensor) -> None:
+    assert float(lost.mean()) < 1e-3
+    assert float(lost.quantile(0.99)) < 1e-2
+
+
 def check_low_shells_first(particle: str, power: float, n: int) -> None:
     problem = a_problem(particle, power, n)
     # fewer shells first than by default, so that more poses are passed over
     found = [found_posterior(problem, replace(problem.search, low_share=share)) for share in (0.8, 1.0)]
     reduced, whole = lost_mass(exact_posterior(problem), n, *found)
-    lost = reduced - whole
-    assert float(lost.mean()) < 1e-3
-    assert float(lost.quantile(0.99)) < 1e-2
+    assert_next_to_nothing(reduced - whole)
+
+
+def check_coarse_then_fine(particle: str, power: float, n: int) -> None:
+    problem = a_problem(particle, power, n)
+    (lost,) = lost_mass(exact_posterior(problem), n, found_posterior(problem, problem.search))
+    assert_next_to_nothing(lost - pruned_mass(exact_posterior(problem), problem.search.kept_mass))
+
+
+CHECKS = {"low shells first": check_low_shells_first, "coarse, then fine": check_coarse_then_fine}
 
 
 @pytest.mark.parametrize("power", POWERS)
 @pytest.mark.parametrize("particle", PARTICLES)
-def test_low_shells_first_lose_next_to_no_posterior(particle: str, power: float) -> None:
-    check_low_shells_first(particle, power, 60)
+@pytest.mark.parametrize("reduction", CHECKS)
+def test_reduced_searches_lose_next_to_no_posterior(reduction: str, particle: str, power: float) -> None:
+    CHECKS[reduction](particle, power, 60)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("power", POWERS)
 @pytest.mark.parametrize("particle", PARTICLES)
-def test_low_shells_first_lose_next_to_no_posterior_of_many_images(particle: str, power: float) -> None:
-    check_low_shells_first(particle, power, 500)
+@pytest.mark.parametrize("reduction", CHECKS)
+def test_reduced_searches_lose_next_to_no_posterior_of_many_images(reduction: str, particle: str, power: float) -> None:
+    CHECKS[reduction](particle, power, 500)
 
 
 def test_low_shells_first_pass_over_most_poses(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -174,3 +174,13 @@ def lost_mass(
             held = posterior[image[mine] - part.start, row[mine], shift[mine]]
             one.index_add_(0, image[mine], -held)
     return tuple(lost)
+
+
+def pruned_mass(exact: Iterator[tuple[slice, Tensor]], kept_mass: float) -> Tensor:
+    """Return the posterior outside the fewest poses that hold a share of it, float64, shape (n,)."""
+    lost = []
+    for _, posterior in exact:
+        held = posterior.flatten(1).sort(dim=1, descending=True).values.cumsum(1)
+        enough = (held < kept_mass).sum(1, keepdim=True).clamp(max=held.shape[1] - 1)
+        lost.append(1 - held.gather(1, enough)[:, 0])
+    return torch.cat(lost)

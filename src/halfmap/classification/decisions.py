@@ -212,9 +212,17 @@ def limits(
     last = current if finest_angstrom is None else min(current, math.floor(field_angstrom / finest_angstrom + 0.5))
     first = 1 if coarsest_angstrom is None else max(1, math.floor(field_angstrom / coarsest_angstrom + 0.5))
     if first > last:
+        asked = [
+            f"{flag} {value:g}"
+            for flag, value in (
+                ("--min-alignment-resolution", coarsest_angstrom),
+                ("--max-alignment-resolution", finest_angstrom),
+            )
+            if value is not None
+        ]
         raise InputError(
-            f"The resolutions compared must span at least one shell; got {field_angstrom / first:.1f} to "
-            f"{field_angstrom / max(last, 1):.1f} Å in images of {field_angstrom:.0f} Å; widen the limits."
+            f"The resolutions compared must span at least one shell, of {field_angstrom:.0f} Å to "
+            f"{field_angstrom / max(current, 1):.1f} Å; got {' and '.join(asked)}; widen the limits."
         )
     return first, last
 
@@ -271,10 +279,10 @@ def most_samples(n_classes: int, *, is_minibatch: bool) -> int:
 
     Returns
     -------
-    5 for each class in a mini-batch, as RELION's VDAM; else 50 for each class, at least 1000, which bounds memory in
+    5 for each class in a mini-batch, as RELION's VDAM; else 50 for each class, at least 4000, which bounds memory in
     the first iterations, when references hardly differ. What is left out is told as lost mass.
     """
-    return 5 * n_classes if is_minibatch else max(1000, 50 * n_classes)
+    return 5 * n_classes if is_minibatch else max(4000, 50 * n_classes)
 
 
 def perturbation(seed: int, iteration: int, previous: float, factor: float = 0.5) -> float:

@@ -18,7 +18,8 @@ SCORES_AT_ONCE = 1 << 20
 
 _DEVIATIONS = 3.0
 _NATS = 10.0
-"""A pose is passed over if, raised by 3 deviations of what it may still gain, it stays 10 nats below the best."""
+"""A pose is passed over if, raised by 3 deviations of what it may still gain, it stays 10 nats below the best, or more
+where more are kept."""
 
 _MOST_HOPEFUL = 1 / 16
 """Share of the poses up to which scoring them one by one is cheaper than a product over all."""
@@ -55,16 +56,23 @@ class CoarsePoses:
     poses : S of them.
     scores : log weights with priors, float32, shape (S,).
     share : float64, shape (n,): of the posterior that the kept poses hold.
+    n_significant : int64, shape (n,): poses that hold the mass that is to be kept.
     """
 
     poses: PoseList
     scores: Tensor
     share: Tensor
+    n_significant: Tensor
 
     def of_images(self, images: slice) -> "CoarsePoses":
         """Return what is kept of consecutive images, which are counted from 0."""
         mine = slice(int(self.poses.first[images.start]), int(self.poses.first[images.stop]))
-        return CoarsePoses(poses=self.poses.of_images(images), scores=self.scores[mine], share=self.share[images])
+        return CoarsePoses(
+            poses=self.poses.of_images(images),
+            scores=self.scores[mine],
+            share=self.share[images],
+            n_significant=self.n_significant[images],
+        )
 
 
 def coarse_pass(
@@ -79,6 +87,7 @@ def coarse_pass(
     n_low: int,
     kept_mass: float,
     max_kept: int,
+    nats: Tensor,
 ) -> CoarsePoses:
     """Find the poses that hold the posterior of each image.
 
@@ -93,7 +102,7 @@ def coarse_pass(
     shift_area_angstrom2 : of the cell of a shift.
     n_low : number of the coefficients that are scored first: the others only at poses that they can still raise to
         near the best; 0: all at once.
-    kept_mass, max_kept : see `halfmap.inference.sparse.keep_mass`.
+    kept_mass, max_kept, nats : see `halfmap.inference.sparse.keep_mass`.
 
     Returns
     -------
@@ -115,18 +124,18 @@ def coarse_pass(
         scores = prior_scores(priors, origins_angstrom[part], shift_area_angstrom2, scorer.n_rows)
         if at_once:
             scorer.add(scores, everyone, part, slice(0, K))
-            found.append(_kept_of_all(scores, everyone, kept_mass, max_kept))
+            found.append(_kept_of_all(scores, everyone, kept_mass, max_kept, nats[part]))
             continue
         scorer.add(scores, everyone, part, slice(0, n_low))
-        marked, count = scorer.mark_hopeful(scores, part)
+        marked, count = scorer.mark_hopeful(scores, part, nats[part].clamp(min=_NATS))
         few = count <= _MOST_HOPEFUL * n_each
         some, rest = torch.nonzero(few).flatten(), torch.nonzero(~few).flatten()
         hopeful = _listed(scores, some, marked[some], count[some])
         scorer.add_to_list(hopeful, part, some)
-        pieces = [_kept_of_list(hopeful, kept_mass, max_kept)] if len(some) else []
+        pieces = [_kept_of_list(hopeful, kept_mass, max_kept, nats[part][some])] if len(some) else []
         if len(rest):
             scorer.add(scores, rest, part, scorer.later)
-            pieces.append(_kept_of_all(scores, rest, kept_mass, max_kept))
+            pieces.append(_kept_of_all(scores, rest, kept_mass, max_kept, nats[part][rest]))
         found.append(pieces[0] if len(pieces) == 1 else _merged(pieces, torch.cat([some, rest])))
     return _joined(found)
 
@@ -209,7 +218,7 @@ class _Scorer:
         product = torch.view_as_complex(weighted.contiguous())[:, None] * self.factors[:, some]
         return torch.stack([product.real, product.imag], dim=2)
 
-    def mark_hopeful(self, scores: Tensor, part: slice) -> tuple[Tensor, Tensor]:
+    def mark_hopeful(self, scores: Tensor, part: slice, nats: Tensor) -> tuple[Tensor, Tensor]:
         """Mark the poses of a part that later coefficients can raise to near the best, and count each image's."""
         some = self.later
         norm = self.power[part, some] @ self.squares[:, some].T
@@ -224,7 +233,7 @@ class _Scorer:
             self.cosine[:, some].numpy(),
             self.sine[:, some].numpy(),
             deviations=_DEVIATIONS,
-            nats=_NATS,
+            nats=nats.float().numpy(),
             n_threads=torch.get_num_threads(),
         )
         return torch.from_numpy(marked), torch.from_numpy(count)
@@ -253,11 +262,11 @@ def _listed(scores: Tensor, which: Tensor, marked: Tensor, count: Tensor) -> tup
     return PoseList(first=first, row=torch.from_numpy(row), shift=torch.from_numpy(shift)), torch.from_numpy(listed)
 
 
-def _kept_of_all(scores: Tensor, which: Tensor, kept_mass: float, max_kept: int) -> CoarsePoses:
+def _kept_of_all(scores: Tensor, which: Tensor, kept_mass: float, max_kept: int, nats: Tensor) -> CoarsePoses:
     mine = scores if len(which) == len(scores) else scores[which]
     n, T, R = mine.shape
     first = torch.arange(n + 1, device=scores.device) * (T * R)
-    kept, facts = sparse.keep_mass(first, mine.reshape(-1), kept_mass, max_kept)
+    kept, facts = sparse.keep_mass(first, mine.reshape(-1), kept_mass, max_kept, nats)
     marked, count = kept.view(mine.shape), facts[:, 4].long()
     if scores.device.type == "cpu":
         poses, listed = _listed(mine, torch.arange(n), marked, count)
@@ -265,18 +274,19 @@ def _kept_of_all(scores: Tensor, which: Tensor, kept_mass: float, max_kept: int)
         image, row, shift = torch.nonzero(marked.transpose(1, 2), as_tuple=True)
         listed = mine[image, shift, row]
         poses = PoseList(first=torch.cat([count.new_zeros(1), count.cumsum(0)]), row=row, shift=shift)
-    return CoarsePoses(poses=poses, scores=listed, share=facts[:, 2])
+    return CoarsePoses(poses=poses, scores=listed, share=facts[:, 2], n_significant=facts[:, 5].long())
 
 
-def _kept_of_list(listed: tuple[PoseList, Tensor], kept_mass: float, max_kept: int) -> CoarsePoses:
+def _kept_of_list(listed: tuple[PoseList, Tensor], kept_mass: float, max_kept: int, nats: Tensor) -> CoarsePoses:
     poses, scores = listed
-    kept, facts = sparse.keep_mass(poses.first, scores, kept_mass, max_kept)
+    kept, facts = sparse.keep_mass(poses.first, scores, kept_mass, max_kept, nats)
     count = facts[:, 4].long()
     first = torch.cat([count.new_zeros(1), count.cumsum(0)])
     return CoarsePoses(
         poses=PoseList(first=first, row=poses.row[kept], shift=poses.shift[kept]),
         scores=scores[kept],
         share=facts[:, 2],
+        n_significant=facts[:, 5].long(),
     )
 
 
@@ -295,6 +305,7 @@ def _merged(pieces: list[CoarsePoses], image_of: Tensor) -> CoarsePoses:
         ),
         scores=joined.scores[order],
         share=joined.share[images],
+        n_significant=joined.n_significant[images],
     )
 
 
@@ -308,4 +319,5 @@ def _joined(pieces: list[CoarsePoses]) -> CoarsePoses:
         ),
         scores=torch.cat([piece.scores for piece in pieces]),
         share=torch.cat([piece.share for piece in pieces]),
+        n_significant=torch.cat([piece.n_significant for piece in pieces]),
     )

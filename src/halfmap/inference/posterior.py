@@ -45,6 +45,8 @@ class Search:
     shell : last shell of the sums, at least that of the fine pass.
     kept_mass : share of the posterior that the coarse pass hands on, and the fine one to the sums.
     max_kept : most samples of an image that the coarse pass hands on; 0: any number.
+    cut_nats, cut_deviations : the coarse pass hands on poses too that are no more than ``cut_nats`` below the best, and
+        ``cut_deviations`` · √E more, where E is the power of an image's signal that coarse poses leave out; up to 25.
     low_share : the coarse pass scores all poses on the low shells that hold this share of the signal's power, and goes
         on only with those that the others can still raise to near the best; 1: all shells at once, as where all mass
         is kept.
@@ -62,7 +64,16 @@ class Search:
     shell: int
     kept_mass: float = 0.999
     max_kept: int = 0
+    cut_nats: float = 8.0
+    cut_deviations: float = 1.7
     low_share: float = 0.9
+
+    @property
+    def has_fine_pass(self) -> bool:
+        """Whether finer poses or shells are left to refine."""
+        grid = self.poses
+        finer = len(grid.fine_rotations) * len(grid.fine_shifts_angstrom) > grid.n_rotations * grid.n_shifts
+        return finer or self.fine_shell > self.coarse_shell
 
     def __post_init__(self) -> None:
         if not 1 <= self.min_shell <= self.coarse_shell <= self.fine_shell <= self.shell:
@@ -140,7 +151,7 @@ class Posterior:
     best_row, best_shift : int64, shape (n,): the most probable fine pose.
     max_probability : float64, shape (n,): of that pose, among all that the fine pass scored.
     log_likelihood : float64, shape (n,): log p(X), over all poses, the pruned ones estimated by the coarse pass.
-    n_significant : int64, shape (n,): coarse poses kept.
+    n_significant : int64, shape (n,): coarse poses that hold the mass to be kept.
     lost_mass : float64, shape (n,): share of the posterior that both prunings left out.
     """
 
@@ -215,29 +226,23 @@ def posteriors(
     Notes
     -----
     The coarse pass scores every class, rotation and shift on the shells up to ``coarse_shell``; the
-    smallest set that holds ``kept_mass`` of the posterior is refined on the shells up to ``fine_shell``. Priors
+    smallest set that holds ``kept_mass`` of the posterior, and what lies within the cut, is refined on the shells up to ``fine_shell``. Priors
     are exact on both grids. Scheres 2012, J. Struct. Biol. 180, 519, equations 4 and 5; RELION inherits the coarse
     prior and leaves weights that sum to the kept mass.
     """
     if search.poses.one_each:
         yield (
             slice(0, len(images.power)),
-            _fine(images, references, priors, search, *_given_rotations(images, references, search)),
+            _fine(images, references, priors, search, _given_rotations(images, references, search)),
         )
         return
     coarse = _coarse(images, references, priors, search)
-    # without finer poses and shells nothing is left to refine
-    known = (
-        len(search.poses.fine_rotations) * len(search.poses.fine_shifts_angstrom)
-        == (search.poses.n_rotations * search.poses.n_shifts)
-        and search.fine_shell == search.coarse_shell
-    )
     for part in _parts(coarse.poses, POSES_AT_ONCE):
         some, mine = coarse.of_images(part), images.take(part)
-        if known:
-            yield part, _normalised(mine, some.poses, some.scores.view(-1, 1, 1), some.share, search)
+        if search.has_fine_pass:
+            yield part, _fine(mine, references, priors, search, some)
         else:
-            yield part, _fine(mine, references, priors, search, some.poses, some.share)
+            yield part, _normalised(mine, some, some.scores.view(-1, 1, 1), search)
 
 
 def _parts(poses: PoseList, most: int) -> list[slice]:
@@ -251,8 +256,9 @@ def _parts(poses: PoseList, most: int) -> list[slice]:
 
 
 def _fine(
-    images: WeightedImages, references: References, priors: Priors, search: Search, poses: PoseList, kept_share: Tensor
+    images: WeightedImages, references: References, priors: Priors, search: Search, coarse: CoarsePoses
 ) -> Posterior:
+    poses = coarse.poses
     scores = torch.zeros((len(poses.row), search.poses.children_rotations, search.poses.children_shifts))
     scores = scores.to(images.power.device)
     factors = phase_factors(references.band.head(search.shell).frequencies, search.poses.fine_shifts_angstrom).to(
@@ -281,7 +287,7 @@ def _fine(
         log_class=priors.log_pose(grid.shift_area_angstrom2, grid.n_fine_rotations_of_image),
         rows_of_class=grid.n_rotations,
     )
-    return _normalised(images, poses, scores, kept_share, search)
+    return _normalised(images, coarse, scores, search)
 
 
 def fine_slices(references: References, search: Search) -> Iterator[tuple[slice, BandValues]]:
@@ -298,18 +304,21 @@ def _first_coefficient(band: FourierBand, search: Search) -> int:
 def _coarse(images: WeightedImages, references: References, priors: Priors, search: Search) -> CoarsePoses:
     """Find the coarse poses that matter."""
     grid, band = search.poses, references.band.head(search.coarse_shell)
-    used = slice(_first_coefficient(references.band, search), len(band))
-    rotations = grid.rotations[: grid.n_rotations // 2] if grid.half_turns else grid.rotations
-    every = slice(0, references.n_classes)
-    values = references.take(every, rotations, search.coarse_shell)[:, used]
+    first = _first_coefficient(references.band, search)
+    used = slice(first, len(band))
+    values, left_out = _cells(references, search)
+    values = values[..., used]
+    told = slice(first, len(left_out))
+    missed = (images.power[:, told] @ left_out[told]).clamp(min=0)
+    nats = search.cut_nats + search.cut_deviations * missed.sqrt()
     n_low = 0
     if references.transfer_power is not None and search.kept_mass < 1:
-        power = references.transfer_power[used] * values.abs().square().mean(0)
+        power = references.transfer_power[used] * values.abs().square().mean((0, 1))
         n_low = _n_low(power, band.shell_of[used], search.low_share)
     found = coarse_pass(
         images.masked[:, used],
         images.power[:, used],
-        CoarseReferences(values=values.view(references.n_classes, len(rotations), -1), half_turns=grid.half_turns),
+        CoarseReferences(values=values, half_turns=grid.half_turns),
         phase_factors(band.frequencies[used], grid.shifts_angstrom).to(torch.complex64),
         priors,
         images.centre_angstrom[:, None] + grid.shifts_angstrom,
@@ -317,10 +326,46 @@ def _coarse(images: WeightedImages, references: References, priors: Priors, sear
         n_low=n_low,
         kept_mass=search.kept_mass,
         max_kept=search.max_kept,
+        nats=nats if search.has_fine_pass else torch.zeros_like(nats),
     )
     if not bool(torch.isfinite(found.scores).all()):
         raise ComputeError(_NOT_FINITE)
     return found
+
+
+def _cells(references: References, search: Search) -> tuple[BandValues, Tensor]:
+    """Return what a coarse pose stands for: the mean of the references at the finer poses within it.
+
+    Returns
+    -------
+    values : complex64, shape (C, R, K) up to the coarse shell, R half of the rotations with half turns.
+    left_out : float32, shape (K,) up to the fine shell: mean |P|² of the finer poses less that of their mean.
+
+    Notes
+    -----
+    A reference at the centre of its cell promises details that the finer poses hold elsewhere, and so scores cells with
+    the true pose too low. The mean is also what the likelihood of a cell is to first order.
+    """
+    grid = search.poses
+    n_fine = len(grid.fine_rotations) // (2 if grid.half_turns else 1)
+    K = len(references.band.head(search.coarse_shell))
+    damping = _damping(references.band.head(search.coarse_shell), grid)
+    parts, whole, mean = [], [], []
+    for block in class_blocks(references.n_classes, n_fine, len(references.band.head(search.fine_shell))):
+        fine = references.take(block, grid.fine_rotations[:n_fine], search.fine_shell)
+        cells = fine[:, :K].view(block.stop - block.start, -1, grid.children_rotations, K).mean(2) * damping
+        parts.append(cells)
+        whole.append(fine.abs().square().sum(0) / n_fine)
+        mean.append(cells.abs().square().sum((0, 1)) * (grid.children_rotations / n_fine))
+    left_out = torch.stack(whole).sum(0)
+    left_out[:K] -= torch.stack(mean).sum(0)
+    return torch.cat(parts), left_out / references.n_classes
+
+
+def _damping(band: FourierBand, grid: PoseGrid) -> Tensor:
+    """Return what is left of coefficients in the mean over the finer shifts of a coarse one, float32, shape (K,)."""
+    children = grid.fine_shifts_angstrom[: grid.children_shifts] - grid.shifts_angstrom[0]
+    return phase_factors(band.frequencies, children.to(band.frequencies.device)).mean(0).real.float()
 
 
 def _n_low(power: Tensor, shell_of: Tensor, share: float) -> int:
@@ -332,25 +377,26 @@ def _n_low(power: Tensor, shell_of: Tensor, share: float) -> int:
     return n_low if n_low < _MOST_LOW * len(shell_of) else 0
 
 
-def _given_rotations(images: WeightedImages, references: References, search: Search) -> tuple[PoseList, Tensor]:
+def _given_rotations(images: WeightedImages, references: References, search: Search) -> CoarsePoses:
     """Return all classes and shifts of each image at the rotation of its own: so few need no first pass."""
     n, device = len(images.power), images.power.device
     C, T = references.n_classes, search.poses.n_shifts
     image = torch.arange(n, device=device)
     rows = torch.arange(C, device=device) * n + image[:, None]
-    return (
-        PoseList(
+    return CoarsePoses(
+        poses=PoseList(
             first=torch.arange(n + 1, device=device) * (C * T),
             row=rows.repeat_interleave(T, dim=1).flatten(),
             shift=torch.arange(T, device=device).repeat(n * C),
         ),
-        torch.ones(n, dtype=torch.float64, device=device),
+        scores=torch.zeros(n * C * T, device=device),
+        share=torch.ones(n, dtype=torch.float64, device=device),
+        n_significant=torch.full((n,), C * T, dtype=torch.int64, device=device),
     )
 
 
-def _normalised(
-    images: WeightedImages, poses: PoseList, scores: Tensor, kept_share: Tensor, search: Search
-) -> Posterior:
+def _normalised(images: WeightedImages, coarse: CoarsePoses, scores: Tensor, search: Search) -> Posterior:
+    poses = coarse.poses
     J, M = scores.shape[1:]
     first = poses.first * (J * M)
     kept, facts = sparse.keep_mass(first, scores.reshape(-1), search.kept_mass)
@@ -362,9 +408,9 @@ def _normalised(
         best_row=best_rows,
         best_shift=best_shifts,
         max_probability=(facts[:, 0] - facts[:, 1]).exp(),
-        log_likelihood=images.constant + facts[:, 1] - kept_share.log(),
-        n_significant=poses.first[1:] - poses.first[:-1],
-        lost_mass=1 - kept_share * facts[:, 2],
+        log_likelihood=images.constant + facts[:, 1] - coarse.share.log(),
+        n_significant=coarse.n_significant,
+        lost_mass=1 - coarse.share * facts[:, 2],
     )
 
 

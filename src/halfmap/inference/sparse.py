@@ -96,7 +96,9 @@ def score_children(
         scores[some] = cross - 0.5 * norm[:, :, None]
 
 
-def keep_mass(first: Tensor, log_weights: Tensor, kept_mass: float, most: int = 0) -> tuple[Tensor, Tensor]:
+def keep_mass(
+    first: Tensor, log_weights: Tensor, kept_mass: float, most: int = 0, nats: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Find for each image the few samples that hold a share of its weight.
 
     Parameters
@@ -105,19 +107,23 @@ def keep_mass(first: Tensor, log_weights: Tensor, kept_mass: float, most: int = 
     log_weights : float32, shape (S,).
     kept_mass : the share, up to 1.
     most : keep about so many for an image at most; 0: any number.
+    nats : shape (n,): samples within so much of the best are kept too, up to 25; None: the share alone decides.
 
     Returns
     -------
     kept : bool, shape (S,): those above a threshold; at least one of each image.
-    facts : float64, shape (n, 5)
+    facts : float64, shape (n, 6)
         Largest log weight, logarithm of the sum of all weights, share of the sum that the kept ones hold,
-        position of the largest within the image's samples, number of kept ones.
+        position of the largest within the image's samples, number of kept ones, and of those that the share alone
+        would keep.
     """
     # small beside the scores, whatever the device
+    within = torch.zeros(len(first) - 1) if nats is None else nats
     kept, facts = sparse_poses.keep_mass(
         first.cpu().numpy(),
         log_weights.float().cpu().numpy(),
         float(kept_mass),
+        within.float().cpu().numpy(),
         int(most),
         n_threads=torch.get_num_threads(),
     )

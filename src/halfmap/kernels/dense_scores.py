@@ -157,7 +157,7 @@ def mark_hopeful(
     sine: Float32,
     *,
     deviations: float,
-    nats: float,
+    nats: Float32,
     n_threads: int = 1,
 ) -> tuple[Bools, Int64]:
     """Mark the poses that coefficients not yet scored can raise to within some nats of the best.
@@ -168,7 +168,7 @@ def mark_hopeful(
     norm : float32, shape (n, C · R): E = Σ power |P|² over the coefficients not yet scored.
     weighted, power, references, cosine, sine : on those coefficients; references float32, shape (C · R, K, 2).
     deviations : what is left adds at most ½ E + ``deviations`` · √E.
-    nats : how far below the best a pose may end.
+    nats : shape (n,): how far below the best a pose may end.
 
     Returns
     -------
@@ -194,7 +194,7 @@ def mark_hopeful(
             cosine,
             sine,
             np.float32(deviations),
-            np.float32(nats),
+            nats[share],
             hopeful[share],
             count[share],
         )
@@ -213,7 +213,7 @@ def _mark_hopeful(
     cosine: Float32,
     sine: Float32,
     deviations: np.float32,
-    nats: np.float32,
+    nats: Float32,
     hopeful: Bools,
     count: Int64,
 ) -> None:
@@ -241,7 +241,7 @@ def _mark_hopeful(
             p, q = references[row, k, 0], references[row, k, 1]
             left += (a * p + b * q) * cosine[at, k] - (b * p - a * q) * sine[at, k]
             left -= np.float32(0.5) * power[n, k] * (p * p + q * q)
-        limit = scores[n, at, row] + left - nats
+        limit = scores[n, at, row] + left - nats[n]
         for r in range(R):
             slack[r] = half[r] + deviations * np.sqrt(norm[n, r]) - limit
         total = 0

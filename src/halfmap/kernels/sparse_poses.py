@@ -131,7 +131,7 @@ def _score(
 
 
 def keep_mass(
-    first: Int64, log_weights: Float32, kept_mass: float, most: int, *, n_threads: int = 1
+    first: Int64, log_weights: Float32, kept_mass: float, nats: Float32, most: int, *, n_threads: int = 1
 ) -> tuple[npt.NDArray[np.bool_], Float64]:
     """Find for each image the few samples that hold a share of its weight.
 
@@ -140,6 +140,7 @@ def keep_mass(
     first : the samples of image i are those from first[i] to first[i + 1].
     log_weights : shape (S,).
     kept_mass : the share, up to 1.
+    nats : shape (n,): samples within so much of the best are kept too, up to 25.
     most : keep about so many for an image at most; 0: any number.
     n_threads : threads to share the images among; the result is the same for any number.
 
@@ -148,15 +149,16 @@ def keep_mass(
     kept : bool, shape (S,)
         All samples above a threshold, which is a whole multiple of 1/32 nat below the largest: so a few per cent more
         than the smallest set, without sorting. At least one of each image.
-    facts : float64, shape (n, 5): largest log weight, logarithm of the sum of all weights, share of the sum that
-        the kept ones hold, position of the largest within the image's samples, number of kept ones.
+    facts : float64, shape (n, 6): largest log weight, logarithm of the sum of all weights, share of the sum that
+        the kept ones hold, position of the largest within the image's samples, number of kept ones, and of those that
+        the share alone would keep.
     """
     kept = np.zeros(len(log_weights), dtype=np.bool_)
-    facts = np.empty((len(first) - 1, 5), dtype=np.float64)
+    facts = np.empty((len(first) - 1, 6), dtype=np.float64)
 
     def task(part: int, n_parts: int) -> None:
         share = part_of(len(facts), part, n_parts)
-        _keep_mass(share.start, share.stop, first, log_weights, kept_mass, most, kept, facts)
+        _keep_mass(share.start, share.stop, first, log_weights, kept_mass, nats, most, kept, facts)
 
     run_in_parts(task, min(n_threads, len(facts)))
     return kept, facts
@@ -169,6 +171,7 @@ def _keep_mass(
     first: Int64,
     log_weights: Float32,
     kept_mass: float,
+    nats: Float32,
     most: int,
     kept: npt.NDArray[np.bool_],
     facts: Float64,
@@ -201,6 +204,12 @@ def _keep_mass(
             mass += mass_of[last]
             count += count_of[last]
             last += 1
+        facts[n, 5] = count
+        within = min(_BINS, int(np.ceil(nats[n] * _BINS_PER_NAT)))
+        while last < within and not (most > 0 and count + count_of[last] > most):
+            mass += mass_of[last]
+            count += count_of[last]
+            last += 1
         limit = np.float32(last) / _BINS_PER_NAT
         everything = kept_mass >= 1 and most == 0
         number = 0
@@ -213,6 +222,8 @@ def _keep_mass(
         facts[n, 2] = 1.0 if everything else mass / total
         facts[n, 3] = where - low
         facts[n, 4] = number
+        if everything:
+            facts[n, 5] = number
 
 
 def sum_into_rows(
