@@ -45,6 +45,19 @@ def test_halves_are_even_and_do_not_depend_on_the_order_of_particles() -> None:
     assert (closing.halves_of(2, uids) != half).any()
 
 
+def test_copies_of_a_particle_or_of_its_image_share_a_half() -> None:
+    uids = np.arange(1, 201)
+    twice = np.concatenate([uids, uids])
+    half = closing.halves_of(1, twice)
+    np.testing.assert_array_equal(half[:200], half[200:])
+    assert int(half[:200].sum()) == 100
+    # the same images under uids of their own
+    image = np.concatenate([np.arange(200), np.arange(200)[::-1]])
+    owner = closing.owners(np.arange(1, 401), image)
+    np.testing.assert_array_equal(owner, np.concatenate([uids, uids[::-1]]))
+    np.testing.assert_array_equal(closing.owners(uids[::-1], np.arange(200)), uids[::-1])
+
+
 def test_what_halves_share_below_the_join_does_not_appear_beyond_it() -> None:
     """Averages with the same strong low frequencies, and noise of their own, as from one low-passed reference."""
     n = 200
@@ -74,7 +87,8 @@ def test_classes_without_particles_and_shells_that_were_not_compared_have_no_frc
     curves = closing.agreement(first, second, GRID, MASK, JOIN, 12)
     assert bool(curves[1].isnan().all())
     assert bool(curves[[0, 2], 13:].isnan().all())
-    assert not bool(curves[[0, 2], 1:13].isnan().any())
+    assert not bool(curves[[0, 2], :13].isnan().any())
+    assert curves[[0, 2], 0].tolist() == [1, 1]
 
 
 def classified_noise(seed: int, *, coloured: bool, n: int = 300) -> ClassificationState:

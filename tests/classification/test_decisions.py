@@ -206,7 +206,9 @@ def test_limits_narrow_the_band(finest: float | None, coarsest: float | None, sh
 
 
 def test_limits_that_leave_nothing_are_refused() -> None:
-    with pytest.raises(InputError, match="at least one shell"):
+    with pytest.raises(
+        InputError, match=r"one shell, of 240 Å to 12\.0 Å; got --max-alignment-resolution 500; widen the limits"
+    ):
         decisions.limits(20, 240.0, finest_angstrom=500.0)
     with pytest.raises(InputError, match="at least one shell"):
         decisions.limits(20, 240.0, coarsest_angstrom=8.0)

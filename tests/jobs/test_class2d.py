@@ -3,6 +3,7 @@
 import re
 from html import unescape
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -198,6 +199,37 @@ def test_missing_stacks_are_refused(project):
 
 def test_one_or_two_closing_passes_are_refused(project):
     assert "at least 3" in refused(InputError, closing_passes=2)
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"offset_range": "-3"}, "--offset-range must not be negative; got -3"),
+        ({"offset_step": "0px"}, "--offset-step must be positive; got 0px"),
+        ({"max_alignment_resolution_angstrom": 500}, "got --max-alignment-resolution 500; widen the limits"),
+        ({"mask_diameter_angstrom": 9}, "at least 8 px; got 9 Å where a pixel is 4 Å"),
+    ],
+)
+def test_values_that_leave_nothing_to_do_are_refused(project, given, told):
+    assert told in refused(InputError, **given)
+
+
+@pytest.mark.usefixtures("pages")
+def test_copies_of_images_are_told(project):
+    table = project / "particles.star"
+    particles = relion.read_particles(table)
+    relion.write_particles(table, particles.take(np.r_[0:50, 0:10]).with_columns(uid=np.arange(1, 61)))
+    assert "got 10 of 60 that name one which an earlier row names" in text_of(classified().folder)
+
+
+def test_why_a_run_ended_is_told():
+    def reason(outcome, changed):
+        state = SimpleNamespace(outcome=outcome, algorithm="em", history={"changed_share": np.array([0.5, changed])})
+        return class2d_run.stop_reason(SimpleNamespace(iterations=25), state)
+
+    assert reason("converged", 0.01) == "nothing changes any more"
+    assert reason("converged", 0.312).endswith("31 % of particles fit several alike")
+    assert reason("iteration limit", 0.3) == "the 25 iterations asked for are done"
 
 
 @pytest.mark.usefixtures("pages")

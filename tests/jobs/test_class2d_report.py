@@ -103,6 +103,13 @@ def test_every_number_of_a_class_is_in_the_data_by_which_it_can_be_ordered():
     np.testing.assert_allclose([entry["values"][1] for entry in block["entries"]], [50, 40, 10, 0])
 
 
+def test_as_long_as_there_is_no_frc_classes_can_be_ordered_by_their_model_ssnr():
+    gallery = gallery_of(a_report(uneven_run(frc_resolution_angstrom=[np.nan] * 4)))
+    ranks = [quantity.label for quantity in gallery.quantities if quantity.is_rank]
+    assert "model SSNR" in ranks
+    assert "FRC resolution" not in ranks
+
+
 def test_a_model_ssnr_is_never_called_a_resolution():
     report = a_report()
     labels = [quantity.label for quantity in gallery_of(report).quantities]

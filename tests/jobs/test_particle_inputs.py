@@ -93,6 +93,10 @@ def test_rows_in_any_order_and_images_named_twice_keep_their_images(tmp_path, mo
         with a_context(tmp_path) as context, read(context, table) as inputs:
             np.testing.assert_array_equal(inputs.particles.uid, np.arange(1, 46))
             np.testing.assert_array_equal(images_of(inputs), images[order])
+            n_copies = len(order) - len(np.unique(order))
+            assert any(
+                f"got {n_copies} of 45 that name one which an earlier row names" in one for one in inputs.warnings
+            )
             if most == 0:
                 assert len(inputs.images[0]) == len(np.unique(order))  # each image is kept once
 
@@ -246,17 +250,17 @@ def test_a_job_that_goes_on_reads_nothing_twice(tmp_path, monkeypatch):
     assert not list(tmp_path.rglob("halfmap-images-*"))
 
 
-def test_another_mask_or_changed_stacks_are_read_again(tmp_path, monkeypatch):
+def test_another_mask_or_moved_stacks_are_read_again_and_changed_ones_refused(tmp_path):
     project = a_stack_project(tmp_path)
 
-    def interrupted(**options):
+    def interrupted(error=KeyboardInterrupt, **options):
         with (
             a_context(tmp_path) as context,
-            pytest.raises(KeyboardInterrupt),
+            pytest.raises(error) as caught,
             read(context, project.table, **options) as made,
         ):
             raise KeyboardInterrupt
-        return made, context.progress.labels
+        return made if error is KeyboardInterrupt else str(caught.value), context.progress.labels
 
     first, labels = interrupted()
     assert labels == ["Checking images"]
@@ -264,10 +268,18 @@ def test_another_mask_or_changed_stacks_are_read_again(tmp_path, monkeypatch):
     other, labels = interrupted(mask_diameter_angstrom=30)
     assert labels == ["Checking images"]
     assert not np.allclose(other.background_mean, first.background_mean)
-    write_stacks(tmp_path, project.images * 2, n_stacks=3)
-    changed, labels = interrupted(mask_diameter_angstrom=30)
+    write_stacks(tmp_path, project.images, n_stacks=3)
+    again, labels = interrupted(mask_diameter_angstrom=30)
     assert labels == ["Checking images"]
-    np.testing.assert_allclose(changed.background_deviation, 2 * other.background_deviation, rtol=1e-5)
+    np.testing.assert_array_equal(again.background_mean, other.background_mean)
+    changed = project.images.copy()
+    changed[[5, 8]] *= 1.01
+    write_stacks(tmp_path, changed, n_stacks=3)
+    for _ in range(2):  # asking again does not help
+        said, _ = interrupted(InconsistentDataError, mask_diameter_angstrom=30)
+        assert "those that the job began with; got 2 others among 60" in said
+    write_stacks(tmp_path, project.images, n_stacks=3)
+    interrupted(mask_diameter_angstrom=30)
 
 
 def test_what_was_cached_goes_when_the_job_fails(tmp_path, monkeypatch):
@@ -445,6 +457,13 @@ def test_a_mask_wider_than_the_box_is_refused_with_the_widest(tmp_path):
     assert "choose at most 48 Å, or extract larger images" in said
     with a_context(tmp_path) as context, read(context, project.table, mask_diameter_angstrom=48):
         pass
+
+
+def test_a_mask_of_a_few_pixels_is_refused(tmp_path):
+    project = a_stack_project(tmp_path)
+    said = refused(tmp_path, project.table, InputError, mask_diameter_angstrom=11.9)
+    assert "--mask-diameter must span at least 8 px; got 11.9 Å where a pixel is 1.5 Å" in said
+    assert "not in nm" in said
 
 
 @pytest.mark.parametrize("lost", ["defocus_u_angstrom", "defocus_v_angstrom"])

@@ -37,11 +37,26 @@ def join_resolution_angstrom(mask_diameter_angstrom: float) -> float:
 
 
 def halves_of(seed: int, uids: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return 0 or 1 for each particle: its half, for good; equal in size to one particle."""
-    order = np.lexsort((uids, keyed_random.uniform(seed, "closing halves", uids)))
-    half = np.empty(len(uids), dtype=np.int64)
-    half[order] = np.arange(len(uids)) % 2
-    return half
+    """Return 0 or 1 for each particle: its half, for good; rows of the same uid share one.
+
+    As many uids are in one half as in the other, or one more.
+    """
+    found, inverse = np.unique(uids, return_inverse=True)
+    order = np.lexsort((found, keyed_random.uniform(seed, "closing halves", found)))
+    half = np.empty(len(found), dtype=np.int64)
+    half[order] = np.arange(len(found)) % 2
+    return half[inverse]
+
+
+def owners(uids: NDArray[np.int64], image: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the least uid of all particles that have the same image, shape (n,).
+
+    Copies of an image that were in different halves would agree in their noise.
+    """
+    found, inverse = np.unique(image, return_inverse=True)
+    least = np.full(len(found), np.iinfo(np.int64).max)
+    np.minimum.at(least, inverse, uids)
+    return least[inverse]
 
 
 def begin_closing(
@@ -83,7 +98,7 @@ def advance_closing(
         reference_shell=closing.join_shell if number == 1 else state.shell,
     )
     beliefs = Beliefs(noise_variance=state.noise_variance, scale=state.scale)
-    half = halves_of(params.seed, problem.particles.uid)
+    half = halves_of(params.seed, owners(problem.particles.uid, problem.data.index))
     if progress is not None:
         progress.start(f"Closing pass {number} of {params.closing_passes}", len(half))
     assignments = closing.assignments
@@ -150,6 +165,7 @@ def agreement(
     seen = (first.abs().amax((-2, -1)) > 0) & (second.abs().amax((-2, -1)) > 0)
     curve = torch.where(seen[:, None], curve, torch.nan)
     curve[:, shell + 1 :] = torch.nan
+    curve[seen, 0] = 1.0  # a single number, of which a correlation is but a sign
     return curve
 
 

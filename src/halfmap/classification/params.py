@@ -120,6 +120,13 @@ class ClassificationParams:
                 f"--closing-passes must be at least 3, so that the halves forget what they had in common, or 0 for no "
                 f"closing stage; got {self.closing_passes}; choose 3."
             )
+        if not self.offset_range.value >= 0:
+            raise InputError(
+                f"--offset-range must not be negative; got {self.offset_range}; give 0 to keep offsets as they are, or "
+                "5px."
+            )
+        if not self.offset_step.value > 0:
+            raise InputError(f"--offset-step must be positive; got {self.offset_step}; give 1px.")
         low, high = self.min_alignment_resolution_angstrom, self.max_alignment_resolution_angstrom
         if low is not None and high is not None and low <= high:
             raise InputError(

@@ -7,6 +7,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from halfmap.classification import decisions
 from halfmap.classification.params import ClassificationParams
 from halfmap.compute.broadcast import Broadcast
 from halfmap.compute.executor import Executor
@@ -83,8 +84,8 @@ class ClassificationProblem:
         Raises
         ------
         InputError
-            Numbers of particles and images differ, the mask is larger than the box, or there are more classes than
-            particles.
+            Numbers of particles and images differ, the mask is larger than the box, there are more classes than
+            particles, or the limits of resolution leave no shell.
         """
         n = len(particles)
         chosen = np.arange(n) if index is None else np.asarray(index, dtype=np.int64)
@@ -95,6 +96,12 @@ class ClassificationProblem:
                 f"Classes must be no more than particles; got {params.classes} classes of {n}; ask for fewer."
             )
         check_mask(params.mask_diameter_angstrom, images.grid)
+        decisions.limits(
+            images.grid.side // 2 - 1,
+            images.grid.side * images.grid.pixel_size_angstrom,
+            finest_angstrom=params.max_alignment_resolution_angstrom,
+            coarsest_angstrom=params.min_alignment_resolution_angstrom,
+        )
         numbers, group = np.unique(particles["optics_group"], return_inverse=True)
         names = particles["group_name"] if "group_name" in particles else particles.get("micrograph_name", "all")
         group_names, micrograph = np.unique(np.asarray(names).astype(str), return_inverse=True)

@@ -57,6 +57,7 @@ def class_run(problem: ClassificationProblem, params: ClassificationParams, stat
             "rlnAdaptiveOversampleFraction": f"{params.kept_mass:g}",
             "rlnWidthMaskEdge": f"{params.mask_edge_pixel:g}",
             "rlnHighresLimitExpectation": f"{params.max_alignment_resolution_angstrom or -1:g}",
+            "rlnLowresLimitExpectation": f"{params.min_alignment_resolution_angstrom or -1:g}",
             "rlnIncrementImageSize": str(params.resolution_increment_shells),
         },
     )

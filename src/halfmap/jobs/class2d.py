@@ -64,6 +64,7 @@ def parameters_of_run(project: Path, path: Path) -> dict[str, Any]:
         "offset_range": earlier.offset_range_angstrom,
         "offset_step": earlier.offset_step_angstrom,
         "max_alignment_resolution_angstrom": float(settings.get("rlnHighresLimitExpectation", "nan")),
+        "min_alignment_resolution_angstrom": float(settings.get("rlnLowresLimitExpectation", "nan")),
         "mask": "zeros" if settings.get("rlnDoZeroMask", "1") == "1" else "noise",
     }
     for name, label in _SWITCHES.items():

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -244,8 +245,11 @@ def _gallery(run: ClassRun, members: Mapping[int, NDArray[np.float32]], joined_u
             )
         )
     nyquist = float(frequency[-1]) if len(frequency) > 1 else None
+    quantities = [_QUANTITIES[i] for i in kept]
+    if "FRC resolution" not in [quantity.label for quantity in quantities]:  # as long as there is none
+        quantities = [replace(one, is_rank=True) if one.label == "model SSNR" else one for one in quantities]
     return RankedGallery(
-        quantities=tuple(_QUANTITIES[i] for i in kept),
+        quantities=tuple(quantities),
         entries=tuple(entries),
         noun="class",
         caption=_GALLERY_CAPTION,

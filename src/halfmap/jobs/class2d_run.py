@@ -34,6 +34,8 @@ WRITTEN_EVERY = {"em": 5, "vdam": 10}
 PAGE_SHARE = 0.1
 """Share of a running job's time that drawing its page may take."""
 
+_FEW_CHANGED = 0.02  # share of particles that change class which goes without saying
+
 _FIRST_PAGE_SECONDS = 3.0  # that drawing one takes, as long as none has been drawn
 
 
@@ -201,6 +203,9 @@ def one_source(inputs: ParticleInputs) -> tuple[ImageSource, NDArray[np.int64]]:
 def stop_reason(params: Class2DJobParams, state: ClassificationState) -> str:
     """Return why the main iterations have ended."""
     if state.outcome == "converged":
+        changed = float(state.history["changed_share"][-1])
+        if changed > _FEW_CHANGED:
+            return f"neither likelihood nor classes gain any more; {100 * changed:.0f} % of particles fit several alike"
         return "nothing changes any more"
     asked = params.iterations if state.algorithm == "em" else params.minibatches
     return f"the {asked} {_noun(state, asked)} asked for are done"

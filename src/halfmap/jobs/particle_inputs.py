@@ -17,7 +17,7 @@ from halfmap.data.particles import ParticleSet
 from halfmap.grid import ImageGrid
 from halfmap.io import relion
 from halfmap.jobs.particle_stacks import ParticleStacks, find_stacks, grids_of_groups
-from halfmap.jobs.particle_table_checks import check_classes, check_ctf, check_has_images, check_mask
+from halfmap.jobs.particle_table_checks import check_classes, check_ctf, check_has_images, check_mask, copies
 from halfmap.jobs.per_micrograph import Rejected, check_rejections
 from halfmap.project.job import JobContext
 
@@ -242,7 +242,7 @@ def _wanted(
 
 def _statements(particles: ParticleSet, grids: dict[int, ImageGrid], *, needs_ctf: bool) -> list[str]:
     """Return what is special about the data, a sentence each."""
-    said = []
+    said = copies(particles)
     kinds = list(dict.fromkeys(grids.values()))
     if len(kinds) > 1:
         listed = ", ".join(f"{grid.side} px of {grid.pixel_size_angstrom:.5g} Å" for grid in kinds)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from halfmap.compute.memory import available_memory_bytes, format_memory
 from halfmap.data.image_source import Float32Array, ImageSource
-from halfmap.errors import FormatError
+from halfmap.errors import FormatError, InconsistentDataError
 from halfmap.grid import ImageGrid
 from halfmap.io import states
 from halfmap.io.image_cache import (
@@ -94,6 +94,7 @@ class ReadImages:
 class _KeptChecks:
     checks: ImageChecks
     key: str
+    mask_radius_pixel: float
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -122,6 +123,11 @@ def read_images(context: JobContext, wanted: WantedImages, number: int) -> ReadI
     A few stacks of plain values are mapped where they lie. Images of many are copied into one file, in ``--scratch``
     if given, else in the job's folder; with ``--scratch`` also those that lie on a disc of the network. Where the disc
     has no room, they are read from their stacks.
+
+    Raises
+    ------
+    InconsistentDataError
+        The job goes on, and the images are not those that it began with.
     """
     key = key_of_images(wanted.headers, wanted.file, wanted.section)
     cache, said = _storage(context, wanted, key)
@@ -130,15 +136,17 @@ def read_images(context: JobContext, wanted: WantedImages, number: int) -> ReadI
         copy = None
         if cache is not None and not cache.is_complete:
             copy = cache.begin(len(wanted), wanted.grid, float16=wanted.float16)
-        kept = checks_path(context.folder, number)
-        checks_key = f"{key} {wanted.mask_radius_pixel!r}"
-        checks = _kept_checks(kept, checks_key)
+        path = checks_path(context.folder, number)
+        kept = _kept_checks(path, wanted)
+        checks = kept.checks if kept is not None and kept.key == key else None
         if checks is None or copy is not None:
             read_from = wanted if cache is None or copy is not None else _in_one_file(wanted, cache.path)
             checks = _pass(context, read_from, copy)
+            if kept is not None:
+                _check_unchanged(kept.checks, checks)
             if cache is not None and copy is not None:
                 cache.finish()
-            states.save(kept, _KeptChecks(checks=checks, key=checks_key))
+            states.save(path, _KeptChecks(checks=checks, key=key, mask_radius_pixel=wanted.mask_radius_pixel))
         return _source(wanted, cache, checks)
     except BaseException:
         if cache is not None:
@@ -195,14 +203,30 @@ def _count(n: int, noun: str) -> str:
     return f"{n} {noun}" + ("" if n == 1 else "s")
 
 
-def _kept_checks(path: Path, key: str) -> ImageChecks | None:
+def _kept_checks(path: Path, wanted: WantedImages) -> _KeptChecks | None:
+    """Return what was found in as many images with the same mask when the job began."""
     if not path.exists():
         return None
     try:
         kept = states.load(path, _KeptChecks)
     except FormatError:  # a machine that lost its power leaves such files
         return None
-    return kept.checks if kept.key == key else None
+    is_same = len(kept.checks) == len(wanted) and kept.mask_radius_pixel == wanted.mask_radius_pixel
+    return kept if is_same else None
+
+
+def _check_unchanged(before: ImageChecks, now: ImageChecks) -> None:
+    """Refuse images that are not those that a job began with; stacks may have been moved or copied."""
+    is_other = before.problem != now.problem
+    for name in ("mean", "deviation", "background_mean", "background_deviation"):
+        # sums of float32 in another order differ by 1e-7 of the deviation
+        close = np.abs(getattr(now, name) - getattr(before, name)) <= 1e-5 * before.deviation
+        is_other |= ~close & (before.problem == "")
+    if is_other.any():
+        raise InconsistentDataError(
+            f"The images must be those that the job began with; got {int(is_other.sum())} others among "
+            f"{len(is_other)}; bring the stacks back as they were, or begin a new job."
+        )
 
 
 def _in_one_file(wanted: WantedImages, path: Path) -> WantedImages:

@@ -10,6 +10,9 @@ from halfmap.data.particles import ParticleSet
 from halfmap.errors import InconsistentDataError, InputError
 from halfmap.grid import ImageGrid
 
+LEAST_MASK_PIXEL = 8
+"""Narrowest mask: less shows no particle."""
+
 _IN_MICROMETRES_BELOW = 10.0
 _LARGEST_DEFOCUS_ANGSTROM = 1e6
 _LEAST_VOLTAGE_KV, _LARGEST_VOLTAGE_KV = 10.0, 5000.0
@@ -34,6 +37,18 @@ def check_has_images(path: Path, particles: ParticleSet) -> None:
         )
 
 
+def copies(particles: ParticleSet) -> list[str]:
+    """Return whether some images are named by several rows, in a sentence."""
+    names = particles["image_name"].astype(str)
+    n = len(names) - len(np.unique(names))
+    if not n:
+        return []
+    return [
+        f"Each row should name an image of its own; got {n} of {len(names)} that name one which an earlier row names: "
+        "it counts as often as it is named; remove the copies with `halfmap select duplicates` unless they are meant."
+    ]
+
+
 def check_classes(n_classes: int | None, n_particles: int) -> None:
     """Refuse more classes than particles.
 
@@ -50,7 +65,7 @@ def check_classes(n_classes: int | None, n_particles: int) -> None:
 
 
 def check_mask(mask_diameter_angstrom: float, grids: Mapping[int, ImageGrid]) -> None:
-    """Refuse a mask that does not fit into the images.
+    """Refuse a mask that does not fit into the images, or holds next to none of them.
 
     Parameters
     ----------
@@ -60,7 +75,7 @@ def check_mask(mask_diameter_angstrom: float, grids: Mapping[int, ImageGrid]) ->
     Raises
     ------
     InputError
-        The mask is wider than the box of a group.
+        The mask is wider than the box of a group, or narrower than 8 pixels.
     """
     group, grid = min(grids.items(), key=lambda item: _width(item[1]))
     if mask_diameter_angstrom > _width(grid):
@@ -68,6 +83,12 @@ def check_mask(mask_diameter_angstrom: float, grids: Mapping[int, ImageGrid]) ->
             f"--mask-diameter must not exceed the box; got {mask_diameter_angstrom:g} Å for images of {grid.side} px "
             f"of {grid.pixel_size_angstrom:.5g} Å in optics group {group}; choose at most {_floor(_width(grid))} Å, "
             "or extract larger images."
+        )
+    pixel = max(grid.pixel_size_angstrom for grid in grids.values())
+    if mask_diameter_angstrom < LEAST_MASK_PIXEL * pixel:
+        raise InputError(
+            f"--mask-diameter must span at least {LEAST_MASK_PIXEL} px; got {mask_diameter_angstrom:g} Å where a pixel "
+            f"is {pixel:.5g} Å; give the particle's diameter in Å, not in nm."
         )
 
 
