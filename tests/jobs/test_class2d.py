@@ -19,6 +19,7 @@ from halfmap.io.relion_classes import read_class_run
 from halfmap.jobs import class2d_run
 from halfmap.jobs.class2d import JOB
 from halfmap.project.job import JobContext
+from halfmap.project.record import read_record
 from halfmap.project.runner import continue_from_values
 from support.class_runs import PIXEL_SIZE, a_class_run, some_classifiable_particles, written
 
@@ -417,7 +418,7 @@ def test_a_run_starts_from_the_averages_and_poses_of_another(project):
 
 @pytest.mark.usefixtures("pages")
 def test_continue_with_a_file_of_an_iteration_begins_a_new_job_with_its_parameters(project):
-    first = classified(iterations=5, stop_early=False, psi_step_degrees=12, regularisation=3)
+    first = classified(iterations=5, stop_early=False, psi_step_degrees=12, regularisation=3, center=False, seed=7)
     result = continue_from_values(
         JOB,
         first.folder / "run_it005_optimiser.star",
@@ -428,6 +429,10 @@ def test_continue_with_a_file_of_an_iteration_begins_a_new_job_with_its_paramete
     made = read_class_run(result.folder, project=project)
     assert (made.psi_step_degrees, made.regularisation, len(made.averages)) == (12, 3, 2)
     assert made.mask_diameter_angstrom == 90
+    # and what RELION's files have no place for
+    asked = read_record(result.folder)["parameters"]
+    assert (asked["center"], asked["seed"], asked["stop_early"]) == (False, 7, False)
+    assert asked["start_from"].endswith("run_it005_optimiser.star")
 
 
 def test_another_number_of_classes_is_refused(project):

@@ -45,6 +45,11 @@ def parameters_of_run(project: Path, path: Path) -> dict[str, Any]:
     project : the project's folder.
     path : of the classification, as `halfmap.io.relion_classes.read_class_run` takes it.
 
+    Returns
+    -------
+    What the files of the iteration say; of a job of halfmap all that its ``job.json`` does, which RELION's files have
+    no place for.
+
     Raises
     ------
     FormatError
@@ -71,7 +76,21 @@ def parameters_of_run(project: Path, path: Path) -> dict[str, Any]:
         if label in settings:
             values[name] = settings[label] == "1"
     # what a file does not know, as iteration 0 of RELION the sampling, stays at its default
-    return {name: value for name, value in values.items() if not isinstance(value, float) or value > 0}
+    known = {name: value for name, value in values.items() if not isinstance(value, float) or value > 0}
+    return known | _own_parameters(path)
+
+
+def _own_parameters(path: Path) -> dict[str, Any]:
+    """Return the parameters of the job of halfmap that left a file, but for its inputs; none where it was no such."""
+    from halfmap.project.record import NAME, read_record
+
+    folder = path if path.is_dir() else path.parent
+    if not (folder / NAME).is_file():
+        return {}
+    record = read_record(folder)
+    if record.get("command") != JOB.command:
+        return {}
+    return {name: value for name, value in record["parameters"].items() if name not in JOB.inputs}
 
 
 JOB = JobType(
