@@ -142,3 +142,16 @@ assert "torch" not in sys.modules
 def test_tables_are_selected_without_waiting_for_torch(table):
     answer = subprocess.run([sys.executable, "-c", LIGHT], capture_output=True, text=True, timeout=60)
     assert answer.returncode == 0, answer.stderr
+
+
+def test_particles_are_expanded_by_symmetry_and_joined_again_without_losing_copies(table):
+    result = halfmap.select_expand(particles="particles.star", symmetry="D2")
+    expanded = relion.read_particles(result.main_output)
+    assert len(expanded) == 100
+    np.testing.assert_array_equal(expanded["symmetry_copy"], np.tile(np.arange(4), 25))
+    np.testing.assert_array_equal(expanded.uid, np.repeat(table.uid, 4))
+    assert "25 particles became 100" in (result.folder / "run.log").read_text()
+    joined = halfmap.select_join(tables=(result.main_output, result.main_output))
+    assert len(relion.read_particles(joined.main_output)) == 100
+    with pytest.raises(InputError, match="several rotations"):
+        halfmap.select_expand(particles="particles.star", symmetry="C1")

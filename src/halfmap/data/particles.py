@@ -23,7 +23,8 @@ class ParticleSet(TableWithOptics):
     micrograph; rotation (n, 3, 3): A of the conventions; origin_angstrom (n, 2): the shift that centres
     the image; defocus_u_angstrom, defocus_v_angstrom, defocus_angle_degrees, phase_shift_degrees,
     ctf_b_factor_angstrom2, ctf_scale, ctf_max_resolution_angstrom, ctf_figure_of_merit; optics_group,
-    class_number, random_subset, tilt_index, group_number (whole numbers); figure_of_merit (of the picker);
+    class_number, random_subset, tilt_index, group_number (whole numbers); symmetry_copy (whole, from 0: which
+    rotation of a point group the pose was multiplied by; copies share the uid); figure_of_merit (of the picker);
     norm_correction; max_probability (of the best pose, 0 to 1), log_likelihood, n_significant (poses that a
     first pass kept), of the last classification or refinement; group_name. Any other column is the file's,
     as text.
@@ -52,6 +53,7 @@ class ParticleSet(TableWithOptics):
         "class_number": WHOLE,
         "random_subset": WHOLE,
         "tilt_index": WHOLE,
+        "symmetry_copy": WHOLE,
         "figure_of_merit": NUMBER,
         "norm_correction": NUMBER,
         "max_probability": NUMBER,

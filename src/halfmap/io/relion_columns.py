@@ -69,6 +69,7 @@ PARTICLE_FIELDS: tuple[Field, ...] = (
     Field(column="n_significant", labels=("rlnNrOfSignificantSamples",), kind="whole"),
     Field(column="random_subset", labels=("rlnRandomSubset",), kind="whole"),
     Field(column="tilt_index", labels=("halfmapTiltIndex",), kind="whole"),
+    Field(column="symmetry_copy", labels=("halfmapSymmetryCopy",), kind="whole"),
     _UID,
 )
 MICROGRAPH_FIELDS: tuple[Field, ...] = (

@@ -8,11 +8,14 @@ from numpy.typing import NDArray
 
 from halfmap.data.picks import Picks
 from halfmap.errors import FormatError, InconsistentDataError, InputError
-from halfmap.io import star
+from halfmap.io import eman, star
 from halfmap.io.relion_columns import PICK_FIELDS, decode, encode, number_texts
 from halfmap.io.relion_paths import path_in_job, resolve_paths
+from halfmap.io.text_rows import read_rows
 
-_STEM_ENDINGS = ("_autopick", "_manualpick", "_topaz", "_extract", "_extractpick", "_pick")
+STEM_ENDINGS = ("_autopick", "_manualpick", "_topaz", "_extract", "_extractpick", "_pick")
+"""What the names of coordinate files have after the micrograph's stem."""
+
 _SUFFIXES = (".star", ".box", ".txt", ".coords", ".xy")
 
 
@@ -42,15 +45,13 @@ def read_coordinates(path: str | Path, micrograph_name: str | None = None) -> Pi
         return _read_star_coordinates(path, micrograph_name)
     if micrograph_name is None:
         raise InputError(f"The micrograph of {path} must be known; got a file that does not name it; give its name.")
-    is_box = path.suffix.lower() == ".box"
-    rows = _text_rows(path, at_least=4 if is_box else 2)
+    if path.suffix.lower() == ".box":
+        return eman.read_boxes(path, micrograph_name)
+    rows = read_rows(path, at_least=2)
     columns: dict[str, NDArray] = {}
-    if is_box:
-        positions = np.array([(x + width / 2, y + height / 2) for x, y, width, height, *_ in rows])
-    else:
-        positions = np.array([row[:2] for row in rows])
-        if rows and all(len(row) == 3 for row in rows):
-            columns["rlnCoordinateZ"] = np.array(number_texts("z", np.array([row[2] for row in rows])), dtype=object)
+    positions = np.array([row[:2] for row in rows])
+    if rows and all(len(row) == 3 for row in rows):
+        columns["rlnCoordinateZ"] = np.array(number_texts("z", np.array([row[2] for row in rows])), dtype=object)
     return Picks.of_micrograph(micrograph_name, positions, source=path.name, **columns)
 
 
@@ -193,7 +194,7 @@ def read_picks(path: str | Path, micrograph_names: Sequence[str], *, project_roo
     parts = []
     file_of: dict[str, Path] = {}
     for file in files:
-        stems = [file.stem, *(file.stem.removesuffix(end) for end in _STEM_ENDINGS if file.stem.endswith(end))]
+        stems = [file.stem, *(file.stem.removesuffix(end) for end in STEM_ENDINGS if file.stem.endswith(end))]
         stem = next((stem for stem in stems if stem in of_stem), stems[-1])
         fitting = of_stem.get(stem, [stem])
         if len(fitting) > 1:
@@ -246,34 +247,6 @@ def _read_star_coordinates(path: Path, micrograph_name: str | None) -> Picks:
         source=path.name,
         micrographs=() if micrograph_name is None else (micrograph_name,),
     )
-
-
-def _text_rows(path: Path, at_least: int) -> list[list[float]]:
-    try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError as error:
-        raise FormatError(path, expected="a readable coordinate file", found=f"'{error.strerror}'") from error
-    rows: list[list[float]] = []
-    for number, line in enumerate(lines, start=1):
-        text = line.split("#")[0].replace(",", " ").split()
-        if not text:
-            continue
-        try:
-            row = [float(value) for value in text]
-        except ValueError:
-            row = []
-        if len(row) < at_least:
-            if not rows and number == 1:
-                continue  # a heading
-            raise FormatError(
-                path,
-                line=number,
-                expected=f"at least {at_least} numbers",
-                found=repr(line.strip()),
-                remedy="mend the line",
-            )
-        rows.append(row)
-    return rows
 
 
 def _no_picks(source: str, micrographs: tuple[str, ...]) -> Picks:

@@ -58,6 +58,9 @@ COMMANDS: tuple[Entry, ...] = (
     Entry("select statistics", "halfmap.jobs.select:STATISTICS", "Select particles with ordinary images", _PARTICLES),
     Entry("select duplicates", "halfmap.jobs.select:DUPLICATES", "Keep the best of repeated picks", _PARTICLES),
     Entry("select join", "halfmap.jobs.select:JOIN", "Join tables, taking each particle once", _PARTICLES),
+    Entry("select expand", "halfmap.jobs.select:EXPAND", "Copy particles by the rotations of a group", _PARTICLES),
+    Entry("import", "halfmap.jobs.import_files:JOB", "Take files of other programs into the project", _PARTICLES),
+    Entry("export", "halfmap.jobs.export:JOB", "Write particles for cryoSPARC, RELION or cisTEM", _PARTICLES),
     Entry(
         "train class-ranker",
         "halfmap.jobs.train_class_ranker:JOB",
@@ -95,7 +98,7 @@ GROUPS: dict[str, str] = {
     "mask": "Make masks",
     "pick": "Find particles in micrographs",
     "report": "Show a stack or a selection as a page",
-    "select": "Split, select from and join particle or micrograph tables, remove duplicates",
+    "select": "Split, select from, join and expand particle or micrograph tables, remove duplicates",
     "simulate": "Make particles and micrographs whose truth is known",
     "train": "Make the networks that halfmap ships, or others on your own structures",
     "volume": "Resample, crop, filter, compare, symmetrise and describe maps",

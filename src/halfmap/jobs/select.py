@@ -1,4 +1,4 @@
-"""``halfmap select``: split, select by value or image statistics, remove duplicates, join."""
+"""``halfmap select``: split, select by value or image statistics, remove duplicates, join, expand."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from annotated_types import Gt
 
 from halfmap.errors import FormatError, InconsistentDataError, InputError
 from halfmap.project.job import JobContext, JobType
-from halfmap.selection.params import DuplicatesParams, SplitParams, StatisticsParams, ValuesParams
+from halfmap.selection.params import DuplicatesParams, ExpansionParams, SplitParams, StatisticsParams, ValuesParams
 
 if TYPE_CHECKING:
     import numpy as np
@@ -67,6 +67,14 @@ class SelectJoinParams:
     """STAR files of particles, or of micrographs. What stands in several is taken once, from the first."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class SelectExpandParams(ExpansionParams):
+    """Inputs and settings of ``halfmap select expand``."""
+
+    particles: Path
+    """STAR file of particles with poses."""
+
+
 def _read(context: JobContext, path: Path) -> "tuple[ParticleSet | MicrographSet, str]":
     """Return a table and what it holds, ``particles`` or ``micrographs``."""
     from halfmap.io import relion, star
@@ -94,7 +102,7 @@ def in_project(context: JobContext, path: Path, table: "Rows") -> "Rows":
             root = resolve_paths(path, context.project, names)
         except FormatError:
             continue
-        if root == context.project:
+        if root == context.project and not any(path_of_image(name).startswith("/") for name in names):
             continue
         files = {file: context.relative(root / file) for file in {path_of_image(name) for name in names}}
         moved = [name.removesuffix(file) + files[file] for name in names for file in (path_of_image(name),)]
@@ -252,7 +260,9 @@ def _join(context: JobContext, params: SelectJoinParams) -> Path:
     what = kinds.pop()
     tables = [table for table, _ in read]
     joined = type(tables[0]).concatenate(tables)  # type: ignore[arg-type]
-    first = np.sort(np.unique(joined.uid, return_index=True)[1])
+    # Tilt images and copies by symmetry share the uid of their particle.
+    keys = [joined.uid, *(joined[name] for name in ("tilt_index", "symmetry_copy") if name in joined)]
+    first = np.sort(np.unique(np.stack(keys, axis=-1), axis=0, return_index=True)[1])
     again = len(joined) - len(first)
     joined = joined.take(first)
     context.progress.message(
@@ -266,6 +276,26 @@ def _join(context: JobContext, params: SelectJoinParams) -> Path:
         Table(title="Tables", columns=("file", what), rows=rows),
     )
     return _write(context.folder / f"join_{what}.star", joined)
+
+
+def _expand(context: JobContext, params: SelectExpandParams) -> Path:
+    from halfmap.geometry.symmetry import canonical_name, order
+    from halfmap.io import relion
+    from halfmap.report.blocks import Note
+    from halfmap.selection.expansion import expand
+
+    particles = in_project(context, params.particles, relion.read_particles(params.particles))
+    expanded = expand(particles, params.symmetry)
+    n_copies, name = order(params.symmetry), canonical_name(params.symmetry)
+    context.progress.message(f"{len(particles)} particles became {len(expanded)}: {n_copies} copies each, by {name}.")
+    note = Note(
+        text=f"Every particle stands here once for each of the {n_copies} rotations of {name}, with its pose A turned "
+        "into A S. Copies share uid, image, offset and half-set; halfmapSymmetryCopy counts them from 0, the particle "
+        "as it was. Do not refine them with symmetry, and keep their poses where they are or nearly so."
+    )
+    facts = (("particles", len(particles)), ("copies of each", n_copies), ("rows", len(expanded)))
+    _page(context, f"Expansion by {name}", facts, note)
+    return _write(context.folder / "particles.star", expanded)
 
 
 def _numbers(table: "ParticleSet | MicrographSet", label: str) -> "np.ndarray":
@@ -334,3 +364,6 @@ DUPLICATES = _job(
     ("particles",),
 )
 JOIN = _job("join", SelectJoinParams, _join, "Join tables, taking each particle once", ("tables",))
+EXPAND = _job(
+    "expand", SelectExpandParams, _expand, "Copy every particle by the rotations of its point group", ("particles",)
+)

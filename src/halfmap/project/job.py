@@ -36,6 +36,7 @@ makes no folder is an `ImmediateCommand`; its ``run`` takes the parameters and y
 import dataclasses
 import importlib.metadata
 import inspect
+import keyword
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -298,8 +299,11 @@ def as_function(job_type: JobType | ImmediateCommand) -> Callable[..., Any]:
 
 
 def function_name(command: str) -> str:
-    """Return the name of a command's function: ``pick log`` → ``pick_log``."""
-    return command.replace(" ", "_").replace("-", "_")
+    """Return the name of a command's function: ``pick log`` → ``pick_log``; ``import``, a word of Python's own →
+    ``import_files``.
+    """
+    name = command.replace(" ", "_").replace("-", "_")
+    return f"{name}_files" if keyword.iskeyword(name) else name
 
 
 def _signature(

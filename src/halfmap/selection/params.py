@@ -117,3 +117,11 @@ class ClassesParams:
     def threshold(self) -> float:
         """Lowest score kept, where scores decide."""
         return 0.5 if self.min_score is None else self.min_score
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExpansionParams:
+    """By which symmetry particles are copied."""
+
+    symmetry: str
+    """Point group: C2, C3, …, D2, …, T, O, I1 to I4, axes as in RELION."""

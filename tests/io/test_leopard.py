@@ -1,0 +1,78 @@
+"""Leopard-EM's tables against the truth from which its own files were made."""
+
+import csv
+
+import numpy as np
+import pytest
+import torch
+
+from halfmap.errors import FormatError
+from halfmap.geometry.rotations import angular_distance_degrees, matrix_from_euler
+from halfmap.io import leopard
+from support.shared_data import shared_data
+
+HEADER = ",".join(leopard.NEEDED)
+ROW = "m.mrc,866,253,10,20,30,-100,9200,8800,30,2.0,300,2.7,0.07"
+
+
+def truth_columns():
+    with open(shared_data("oracles/leopard12/ground_truth.csv")) as stream:
+        rows = list(csv.DictReader(stream))
+    return {name: np.array([float(row[name]) for row in rows]) for name in rows[0]}
+
+
+def apart(table, truth):
+    given = matrix_from_euler(truth["phi"], truth["theta"], truth["psi"])
+    return angular_distance_degrees(given, torch.from_numpy(table.particles["rotation"].copy())).numpy()
+
+
+def test_true_poses_positions_and_defoci_are_read():
+    table, truth = leopard.read(shared_data("oracles/leopard12/stack_truth.csv")), truth_columns()
+    assert apart(table, truth).max() < 1e-6
+    offset = table.particles["position_pixel"] - np.stack([truth["cx"], truth["cy"]], axis=-1)
+    assert np.abs(offset).max() <= 0.5  # px: the table holds the nearest pixel
+    np.testing.assert_allclose(table.particles["defocus_u_angstrom"], 9200 + truth["ddf"])
+    np.testing.assert_allclose(table.particles["defocus_v_angstrom"], 8800 + truth["ddf"])
+    assert set(table.particles["defocus_angle_degrees"]) == {30.0}
+    assert table.micrographs["micrograph_name"].tolist() == ["micrograph.mrc"]
+    assert table.micrographs["defocus_u_angstrom"].tolist() == [9200.0]
+    assert table.particles.optics["micrograph_pixel_size_angstrom"].tolist() == [2.0]
+    assert table.particles.optics["amplitude_contrast"].tolist() == [0.07]
+    assert table.unconverted == ()
+
+
+def test_refined_values_are_preferred_and_nearer_to_the_truth_than_those_before():
+    truth = truth_columns()
+    before = leopard.read(shared_data("oracles/leopard12/stack_perturbed.csv"))
+    after = leopard.read(shared_data("oracles/leopard12/refined_leopard.csv"))
+    assert np.median(apart(after, truth)) < 0.8 * np.median(apart(before, truth))
+    errors = [np.abs(table.particles["defocus_u_angstrom"] - 9200 - truth["ddf"]) for table in (before, after)]
+    assert np.median(errors[1]) < np.median(errors[0])
+    assert after.particles["figure_of_merit"].min() > 5
+    offset = after.particles["position_pixel"] - np.stack([truth["cx"], truth["cy"]], axis=-1)
+    assert np.abs(offset).max() < 1.5
+
+
+def test_columns_with_holes_fall_back_to_the_values_before_refinement(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text(f"{HEADER},refined_relative_defocus,even_zernikes\n{ROW},,\"{{'Z22c': 0.1}}\"\n{ROW},50,\n")
+    table = leopard.read(path)
+    assert table.particles["defocus_u_angstrom"].tolist() == [9100, 9100]
+    assert table.unconverted == ("even_zernikes",)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "found an empty file"),
+        ("a,b\n1,2\n", "line 1: expected the columns of Leopard-EM"),
+        (f"{HEADER}\n{ROW},7\n", "line 2: expected 14 values; found 15"),
+        (f"{HEADER}\n{ROW}\n{ROW.replace('866', 'x')}\n", "line 3: expected a number in column pos_x_img"),
+        (f"{HEADER}\n{ROW.replace('866', '')}\n", "line 2: expected a finite number in column pos_x_img"),
+    ],
+)
+def test_what_is_no_table_of_leopard_is_refused_with_the_line(tmp_path, text, message):
+    path = tmp_path / "bad.csv"
+    path.write_text(text)
+    with pytest.raises(FormatError, match=message):
+        leopard.read(path)
