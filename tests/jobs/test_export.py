@@ -31,8 +31,9 @@ def shared_columns_agree(before, after, *names, tolerance=1e-3):
         np.testing.assert_allclose(after[name], before[name], atol=tolerance, err_msg=name)
 
 
-def test_cryosparc_and_back_loses_nothing(made):
-    exported = halfmap.export(particles="posed.star", to="cryosparc")
+@pytest.mark.parametrize("y_origin", ["last-row", "first-row"])
+def test_cryosparc_and_back_loses_nothing_and_images_tell_where_positions_count_from(made, y_origin):
+    exported = halfmap.export(particles="posed.star", to="cryosparc", y_origin=y_origin)
     assert exported.folder.parent.name == "Export"
     raw = np.load(exported.main_output)
     assert set(raw["blob/sign"]) == {1.0}
@@ -40,6 +41,7 @@ def test_cryosparc_and_back_loses_nothing(made):
     assert {tuple(shape) for shape in raw["location/micrograph_shape"]} == {SHAPE}
     assert (exported.folder / "particles.csg").is_file()
     back = halfmap.import_files(files=(exported.main_output,), workers=1)
+    assert f"from the {y_origin.removesuffix('-row')} stored row" in (back.folder / "run.log").read_text()
     after = relion.read_particles(back.main_output)
     np.testing.assert_array_equal(after.uid, made.uid)
     assert after["image_name"].tolist() == made["image_name"].tolist()

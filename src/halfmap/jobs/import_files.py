@@ -15,7 +15,14 @@ if TYPE_CHECKING:
     from halfmap.data.optics_groups import OpticsGroups
     from halfmap.data.particles import ParticleSet
     from halfmap.data.picks import Picks
+    from halfmap.io.cryosparc import YOrigin
     from halfmap.io.file_kinds import FileKind
+
+_UNTOLD: "YOrigin" = "last-row"
+_UNTOLD_NOTE = (
+    "Positions were taken as counted from the last stored row of the micrographs; look at some, and use --y-origin "
+    "first-row if they are mirrored."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,8 +42,12 @@ class ImportParams:
     scale: Annotated[float, Gt(0)] = 1.0
     """Multiply coordinates of Topaz, EMAN and text files by this: the factor by which micrographs were reduced."""
 
-    y_origin: Literal["last-row", "first-row"] = "last-row"
-    """Row of the stored micrograph from which cryoSPARC counted positions. First-row where they come out mirrored."""
+    stack: Path | None = None
+    """The stack of a cisTEM table that does not name it."""
+
+    y_origin: Literal["auto", "last-row", "first-row"] = "auto"
+    """Row of the stored micrograph from which cryoSPARC counted positions. Auto: told by comparing particle images with
+    their micrographs where both are there, else the last row."""
 
     invert_contrast: bool = True
     """Write inverted copies of stacks in which particles are dark, as they are in cryoSPARC's."""
@@ -134,8 +145,11 @@ def _one_table(context: JobContext, params: ImportParams, kind: "FileKind") -> I
             particles=in_project(context, path, warp.read_species_particles(path, params.pixel_size_angstrom)),
             notes=("Of each particle's path through the exposure the first sample is its position and pose.",),
         )
-    read = cistem.read_particles if kind is FileKind.CISTEM_PARTICLES else relion.read_particles
-    particles = read(path)
+    if kind is FileKind.CISTEM_PARTICLES:
+        stack = None if params.stack is None else context.relative(params.stack)
+        particles = cistem.read_particles(path, stack_name=stack)
+    else:
+        particles = relion.read_particles(path)
     return Imported(particles=in_project(context, path, particles), notes=_missing_images(context, path, particles))
 
 
@@ -152,7 +166,9 @@ def _cryosparc(context: JobContext, params: ImportParams) -> Imported:
     if dataset.holds == "micrographs":
         return Imported(micrographs=in_project(context, path, cryosparc.micrographs_of(dataset)), notes=tuple(notes))
     if dataset.holds == "picks":
-        picks = cryosparc.picks_of(dataset, y_origin=params.y_origin)
+        picks = cryosparc.picks_of(dataset, y_origin=_UNTOLD if params.y_origin == "auto" else params.y_origin)
+        if params.y_origin == "auto":
+            notes.append(_UNTOLD_NOTE)
         return Imported(picks=_of_micrographs(context, params, picks), notes=tuple(notes))
     if dataset.holds is None:
         raise FormatError(
@@ -161,18 +177,50 @@ def _cryosparc(context: JobContext, params: ImportParams) -> Imported:
             found=", ".join(sorted(dataset.fields)),
             remedy="choose the .cs file of particles or micrographs, with its passthrough file",
         )
-    particles = cryosparc.particles_of(dataset, y_origin=params.y_origin)
-    notes += _missing_images(context, path, particles)
-    is_missing = bool(notes and notes[-1].startswith("Images"))
+    y_origin = _UNTOLD if params.y_origin == "auto" else params.y_origin
+    particles = cryosparc.particles_of(dataset, y_origin=y_origin)
+    missing = _missing_images(context, path, particles)
+    notes += missing
     particles = in_project(context, path, particles)
+    if params.y_origin == "auto" and "position_pixel" in particles:
+        y_origin, said = _told_y_origin(context, particles, params.pixel_size_angstrom)
+        notes.append(said)
+        if y_origin != _UNTOLD:
+            position = cryosparc.particles_of(dataset, y_origin=y_origin)["position_pixel"]
+            particles = particles.with_columns(position_pixel=position)
     sign = dataset.fields.get("blob/sign")
     if sign is not None and (sign < 0).any():
-        if is_missing or not params.invert_contrast:
+        if missing or not params.invert_contrast:
             notes.append("Particles are dark in these stacks (blob/sign is -1); halfmap takes them bright.")
         else:
             particles = _inverted(context, particles, (sign < 0).tolist())
             notes.append("Inverted copies of the stacks were written: particles were dark in them (blob/sign is -1).")
     return Imported(particles=particles, notes=tuple(notes))
+
+
+def _told_y_origin(
+    context: JobContext, particles: "ParticleSet", pixel_size_angstrom: float | None
+) -> "tuple[YOrigin, str]":
+    """Return from which row positions count, told by the images where they can, and a sentence about it."""
+    from halfmap.jobs.cryosparc_rows import told_by_images
+
+    if pixel_size_angstrom is not None:
+        optics = particles.optics.with_columns(micrograph_pixel_size_angstrom=pixel_size_angstrom)
+        particles = replace(particles, optics=optics)
+    told = told_by_images(particles, context.project)
+    if told is None:
+        return _UNTOLD, _UNTOLD_NOTE
+    row = "last" if told.from_last_row else "first"
+    said = (
+        f"cryoSPARC counted positions from the {row} stored row: there, particle images correlate with their "
+        f"micrographs by {told.correlation:.2f}."
+    )
+    if told.is_mirrored:
+        said += (
+            " The images are upside down against the stored micrographs: particles extracted anew need new poses, and "
+            "the angle of the astigmatism changes its sign."
+        )
+    return "last-row" if told.from_last_row else "first-row", said
 
 
 def _missing_images(context: JobContext, path: Path, particles: "ParticleSet") -> tuple[str, ...]:
@@ -398,5 +446,5 @@ JOB = JobType(
     parameters=ImportParams,
     run=run,
     summary="Take files of cryoSPARC, Warp, Leopard-EM, EMAN, Topaz and others into the project",
-    inputs=("files", "micrographs"),
+    inputs=("files", "micrographs", "stack"),
 )
