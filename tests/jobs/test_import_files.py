@@ -7,7 +7,8 @@ import halfmap
 from halfmap.errors import FormatError, InconsistentDataError, InputError
 from halfmap.grid import ImageGrid
 from halfmap.io import mrc, relion
-from support import commands
+from halfmap.jobs import registry
+from halfmap.jobs.import_files import JOB
 from support.particle_sets import a_particle_set
 from support.projects import a_small_project
 from support.shared_data import shared_data
@@ -227,9 +228,6 @@ def test_what_does_not_go_together_is_refused(small):
         halfmap.import_files(files=(masks,))
 
 
-def test_the_command_is_called_import(small):
-    path = small.root / "mic1.box"
-    path.write_text("10 20 64 64\n")
-    done = commands.halfmap(small.root, "import", str(path), "--micrographs", str(small.micrographs))
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.strip().endswith("Import/job001/autopick.star")
+def test_the_command_import_is_the_function_import_files():
+    assert "import_files" in halfmap.__all__
+    assert registry.find("import").load() is JOB
