@@ -233,23 +233,3 @@ def test_steps_grow_with_the_errors_of_poses(rotation: float, offset: float, ste
         offset_range_angstrom=10.0,
     )
     assert found == pytest.approx(steps)
-
-
-@pytest.mark.parametrize("factor", [0.25, 0.5, 1.0])
-def test_perturbations_stay_in_range_and_never_stand_still(factor: float) -> None:
-    values = [0.0]
-    for iteration in range(1, 400):
-        values.append(decisions.perturbation(5, iteration, values[-1], factor))
-    steps = np.mod(np.diff(values), 2 * factor)
-    assert min(values) >= -factor
-    assert max(values) < factor
-    assert (steps >= factor / 2 - 1e-12).all()
-    assert (steps <= factor + 1e-12).all()
-    assert abs(np.mean(values)) < 0.1 * factor
-    assert np.std(values) == pytest.approx(factor / math.sqrt(3), rel=0.1)  # of a uniform distribution
-
-
-def test_perturbation_can_be_switched_off_and_follows_the_seed() -> None:
-    assert decisions.perturbation(5, 1, 0.3, 0.0) == 0.0
-    assert decisions.perturbation(5, 1, 0.0) == decisions.perturbation(5, 1, 0.0)
-    assert decisions.perturbation(5, 1, 0.0) != decisions.perturbation(6, 1, 0.0)

@@ -12,7 +12,6 @@ import torch
 from numpy.typing import NDArray
 
 from halfmap.classification import centring, decisions, earlier, passes, revival, starting
-from halfmap.classification.accuracy import pose_accuracy
 from halfmap.classification.closing import advance_closing, begin_closing
 from halfmap.classification.params import ClassificationParams
 from halfmap.classification.passes import Beliefs
@@ -30,7 +29,8 @@ from halfmap.data.table import Table
 from halfmap.fourier.band import FourierBand
 from halfmap.fourier.resample import phase_factors
 from halfmap.geometry.rotations import matrix_from_euler
-from halfmap.inference import vdam
+from halfmap.inference import sampling, vdam
+from halfmap.inference.accuracy import pose_accuracy
 from halfmap.inference.expectation import Sums
 from halfmap.inference.iterate import iterate
 
@@ -198,7 +198,7 @@ def _iteration(
     if state.algorithm == "vdam" and not last_of_vdam:
         rows = vdam.minibatch(params.seed, iteration, uids, params.minibatches)
     whole = len(rows) == len(uids)
-    perturbation = decisions.perturbation(params.seed, iteration, state.perturbation, params.perturbation)
+    perturbation = sampling.perturbation(params.seed, iteration, state.perturbation, params.perturbation)
     is_minibatch = state.algorithm == "vdam" and not last_of_vdam
     most = decisions.most_samples(params.classes, is_minibatch=is_minibatch)
     search = search_of(problem, params, state, perturbation=perturbation, most=most)

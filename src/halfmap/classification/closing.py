@@ -24,7 +24,7 @@ from halfmap.fourier import shells
 from halfmap.fourier.band import FourierBand
 from halfmap.fourier.filters import apply_filter
 from halfmap.grid import ImageGrid
-from halfmap.inference import maximisation
+from halfmap.inference import maximisation, sampling
 from halfmap.tensors import Images
 
 COARSEST_JOIN_ANGSTROM = 30.0
@@ -88,7 +88,7 @@ def advance_closing(
     number = closing.n_done + 1
     # a mark beyond the main iterations, for what is drawn at random
     iteration = state.iteration + number
-    perturbation = decisions.perturbation(params.seed, iteration, 0.0, params.perturbation)
+    perturbation = sampling.perturbation(params.seed, iteration, 0.0, params.perturbation)
     search = search_of(
         problem,
         params,

@@ -8,10 +8,10 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from halfmap import keyed_random
 from halfmap.data.table import Table
 from halfmap.errors import InputError
 from halfmap.inference import vdam
+from halfmap.inference.sampling import shell_of_arc
 
 _FEW_PARTICLES = 20_000
 _COARSENING = 0.8
@@ -182,11 +182,9 @@ def coarse_shell(
 
     Notes
     -----
-    Details finer than that move by more than their own size between two angles, so they tell nothing about
-    which angle to look at more closely. The factor is RELION's in 2D.
+    The factor is RELION's in 2D; see `halfmap.inference.sampling.shell_of_arc`.
     """
-    resolution = math.radians(psi_coarse_step_degrees) * mask_diameter_angstrom / 2 / 1.5
-    return max(1, min(math.ceil(field_angstrom / resolution - 1e-9), current))
+    return shell_of_arc(psi_coarse_step_degrees, mask_diameter_angstrom, field_angstrom, current, divisor=1.5)
 
 
 def limits(
@@ -283,27 +281,3 @@ def most_samples(n_classes: int, *, is_minibatch: bool) -> int:
     the first iterations, when references hardly differ. What is left out is told as lost mass.
     """
     return 5 * n_classes if is_minibatch else max(4000, 50 * n_classes)
-
-
-def perturbation(seed: int, iteration: int, previous: float, factor: float = 0.5) -> float:
-    """Return by which part of a coarse step the sampling of an iteration is moved.
-
-    Parameters
-    ----------
-    previous : that of the iteration before; 0 before the first.
-    factor : from 0, never moved, to 1.
-
-    Returns
-    -------
-    ``previous`` plus a random share between half of ``factor`` and all of it, wrapped into [−factor, factor).
-
-    Notes
-    -----
-    Every iteration so differs from the one before by at least a quarter of the range. The same number moves all angles
-    (times their coarse step) and all offsets, in x and y (times theirs), as in RELION.
-    """
-    if factor == 0:
-        return 0.0
-    share = float(keyed_random.uniform(seed, "perturbation of sampling", 0, iteration=iteration))
-    moved = previous + factor * (0.5 + 0.5 * share)
-    return (moved + factor) % (2 * factor) - factor

@@ -1,4 +1,7 @@
-"""Which poses an image is compared at: a coarse grid of rotations and shifts, and the finer one inside it."""
+"""Which poses an image is compared at: a coarse grid of rotations and shifts, and the finer one inside it.
+
+Also what every search decides alike: how the grid moves between iterations, and how far in frequency coarse steps tell.
+"""
 
 import math
 from dataclasses import dataclass
@@ -7,6 +10,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from halfmap import keyed_random
 from halfmap.errors import InputError, ShapeError
 from halfmap.geometry import translations
 from halfmap.geometry.rotations import matrix_from_euler
@@ -139,3 +143,54 @@ def in_plane_grid(
 def _in_plane(angles_degrees: Tensor) -> Rotations:
     zero = torch.zeros_like(angles_degrees)
     return matrix_from_euler(zero, zero, angles_degrees)
+
+
+def perturbation(seed: int, iteration: int, previous: float, factor: float = 0.5) -> float:
+    """Return by which part of a coarse step the sampling of an iteration is moved.
+
+    Parameters
+    ----------
+    previous : that of the iteration before; 0 before the first.
+    factor : from 0, never moved, to 1.
+
+    Returns
+    -------
+    ``previous`` plus a random share between half of ``factor`` and all of it, wrapped into [−factor, factor).
+
+    Notes
+    -----
+    Every iteration so differs from the one before by at least a quarter of the range. The same number moves all angles
+    (times their coarse step) and all offsets, in x and y (times theirs), as in RELION.
+    """
+    if factor == 0:
+        return 0.0
+    share = float(keyed_random.uniform(seed, "perturbation of sampling", 0, iteration=iteration))
+    moved = previous + factor * (0.5 + 0.5 * share)
+    return (moved + factor) % (2 * factor) - factor
+
+
+def shell_of_arc(
+    step_degrees: float, mask_diameter_angstrom: float, field_angstrom: float, most: int, *, divisor: float
+) -> int:
+    """Return the last shell that a pass with some step of angles compares.
+
+    Parameters
+    ----------
+    step_degrees : of the angles.
+    mask_diameter_angstrom : of the mask around the particle.
+    field_angstrom : side of the images.
+    most : the largest shell to return.
+    divisor : by how much finer details may be than the arc; RELION's is 1.5 in 2D and 1.2 in 3D.
+
+    Returns
+    -------
+    The shell that reaches, as a resolution, the arc that the mask's edge moves in one step, divided by ``divisor``;
+    from 1 to ``most``.
+
+    Notes
+    -----
+    Details finer than that move by more than their own size between two angles, so they tell nothing about
+    which angle to look at more closely.
+    """
+    resolution = math.radians(step_degrees) * mask_diameter_angstrom / 2 / divisor
+    return max(1, min(math.ceil(field_angstrom / resolution - 1e-9), most))
