@@ -223,6 +223,9 @@ def test_what_does_not_go_together_is_refused(small):
         halfmap.import_files(files=("p.star", "q.star"))
     with pytest.raises(InputError, match="must be of one kind"):
         halfmap.import_files(files=("p.star", small.micrographs))
+    relion.write_particles("empty.star", a_particle_set(n=2).take([]))
+    with pytest.raises(InputError, match="must have rows"):
+        halfmap.import_files(files=("empty.star",))
     masks = write_cs(small.root / "mask.cs", uid=np.array([1], dtype="u8"), map__path=np.array([b"m.mrc"]))
     with pytest.raises(FormatError, match=r"choose the \.cs file of particles"):
         halfmap.import_files(files=(masks,))

@@ -78,6 +78,9 @@ def run(context: JobContext, params: ImportParams) -> Path:
     for path, kind in kinds.items():
         context.progress.message(f"{path.name}: {kind.value}.")
     found = _read(context, params, kinds)
+    tables = [table for table in (found.particles, found.picks, found.micrographs) if table is not None]
+    if not len(tables[0]):
+        raise InputError(f"{params.files[0]} must have rows to import; got none; choose another file.")
     if params.pixel_size_angstrom is not None:
         found = _with_pixel_size(found, params.pixel_size_angstrom)
     outputs = []
