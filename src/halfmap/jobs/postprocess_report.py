@@ -2,10 +2,13 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from scipy import ndimage
 
 from halfmap.data.volumes import Volume
 from halfmap.fourier import shells
@@ -22,7 +25,7 @@ from halfmap.report.blocks import (
     Curve,
     Fact,
     Facts,
-    Histogram,
+    Gallery,
     Level,
     Line,
     Mark,
@@ -32,6 +35,11 @@ from halfmap.report.blocks import (
     Section,
     Table,
 )
+from halfmap.report.pictures import Picture, enlarge, shrink, to_grey
+
+_MAX_SIDE, _MIN_SIDE = 360, 260  # of a slice in its picture
+_TILE_PIXEL = 138  # six stand side by side beside the page's list of sections
+_OUTLINE = (255, 122, 66)
 
 
 def postprocess_report(result: PostprocessResult, halves: Sequence[Path], *, is_mask_automatic: bool) -> Report:
@@ -96,9 +104,13 @@ def postprocess_sections(result: PostprocessResult, *, is_mask_automatic: bool) 
             Note(text="The mask was made from the mean of the half maps. Look at it below; --mask takes a better one.")
         )
     resolution += [fsc_curve(result.fsc), guinier_curve(result.guinier, result.b_factor_angstrom2)]
-    maps: list[Block] = [central_slices(result.map, "Sharpened map")]
+    maps: list[Block] = []
     if result.mask is not None:
-        maps += [central_slices(result.masked_map, "Sharpened map, masked"), central_slices(result.mask, "Mask")]
+        maps.append(outlined_slices(result.map, result.mask, "Sharpened map, with the outline of the mask"))
+    shown = {"Sharpened map": result.map}
+    if result.mask is not None:
+        shown |= {"Sharpened map, masked": result.masked_map, "Mask": result.mask}
+    maps += [replace(central_slices(volume, title), tile_pixel=_TILE_PIXEL) for title, volume in shown.items()]
     sections = [Section(title="Resolution and sharpening", blocks=resolution), Section(title="Maps", blocks=maps)]
     if result.directional is not None and bool(torch.isfinite(result.directional.resolution_angstrom).all()):
         sections.append(_directions(result.directional, result.fsc))
@@ -276,19 +288,37 @@ def _rounded(value: float | None, digits: int = 3) -> float | None:
 
 
 def mask_report(mask: Volume, source: Volume, *, title: str, summary: str, facts: Sequence[Fact]) -> Report:
-    """Return the page of a mask: the map that it was made from, the map within it, the mask."""
-    within = Volume(values=source.values * mask.values, grid=source.grid)
-    values = mask.values.numpy()
-    edge = values[(values > 0) & (values < 1)]
+    """Return the page of a mask: its outline on the map that it was made from, the mask, the map."""
     blocks: list[Block] = [
+        outlined_slices(source, mask, "Map, with the outline of the mask"),
         central_slices(mask, "Mask"),
-        central_slices(within, "Map within the mask"),
         central_slices(source, "Map"),
     ]
-    if len(edge):
-        blocks.append(
-            Histogram.of(edge, title="Values in the soft edge", x=Axis(label="mask", limits=(0.0, 1.0)), bins=20)
-        )
     return Report(
         title=title, summary=summary, facts=Facts(facts=facts), sections=[Section(title="Maps", blocks=blocks)]
     )
+
+
+def outlined_slices(volume: Volume, mask: Volume, title: str) -> Gallery:
+    """Return the central slices of a map with a line where the mask is one half."""
+    z, y, x = volume.grid.centre
+    values, weights = volume.values.numpy(), mask.values.numpy()
+    pictures = []
+    for cut in (np.s_[z], np.s_[:, y], np.s_[:, :, x]):
+        grey = to_grey(_to_size(values[cut]), percentiles=(0.5, 99.9))
+        inside = _to_size(weights[cut]) > 0.5
+        edge = inside & ~ndimage.binary_erosion(inside, border_value=1, iterations=2)
+        picture = np.repeat(grey[..., None], 3, axis=-1)
+        picture[edge] = _OUTLINE
+        pictures.append(Picture.png(picture))
+    return Gallery(
+        pictures=pictures,
+        captions=["slice x, y", "slice x, z", "slice y, z"],
+        title=title,
+        caption="The line is where the mask is 0.5.",
+        tile_pixel=260,
+    )
+
+
+def _to_size(plane: NDArray[np.float32]) -> NDArray[np.float32]:
+    return enlarge(shrink(plane, _MAX_SIDE), _MIN_SIDE)

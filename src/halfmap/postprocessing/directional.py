@@ -18,6 +18,7 @@ from halfmap.tensors import VolumesRfft
 
 _CONE_ORDER = 2  # 192 directions about 15° apart, 96 of them on the half sphere
 _CELL_ORDER = 4  # cells of 3.7°: far narrower than any cone
+_FEWEST_COEFFICIENTS = 20  # of the whole transform, mates included
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -106,7 +107,8 @@ def directional_fsc(
     -----
     Coefficients are summed once into HEALPix cells of 3.7° on a half sphere and shells; a cone is a sum of cells. Sums
     are averaged over three neighbouring shells with weights 1, 2, 1: a cone of 20° holds 6 % of a shell, too few for a
-    curve that crosses a threshold but once. In low shells a cone may hold none; it then takes the FSC of the shell.
+    curve that crosses a threshold but once. In low shells, where a cone holds fewer than 20 of these, it takes the FSC
+    of the whole shell.
 
     References
     ----------
@@ -118,14 +120,15 @@ def directional_fsc(
         )
     directions = _half_sphere(OrientationGrid(_CONE_ORDER).directions())
     n_shells = shells.n_shells(grid)
-    sums = _smoothed(_cell_sums(first, second, grid))  # (3, cells, shells): cross, first, second
+    sums = _smoothed(_cell_sums(first, second, grid))  # (4, cells, shells): cross, first, second, number
     cells = OrientationGrid(_CELL_ORDER).directions()
     in_cone = (directions @ cells.T).abs() >= math.cos(math.radians(cone_half_angle_degrees))
-    cross, one, other = in_cone.double() @ sums
+    cross, one, other, number = in_cone.double() @ sums
     norm = torch.sqrt(one * other)
     whole = sums.sum(1)
-    whole_curve = whole[0] / torch.sqrt(whole[1] * whole[2]).clamp_min(torch.finfo(torch.float64).tiny)
-    curves = torch.where(norm > 0, cross / norm.clamp_min(torch.finfo(torch.float64).tiny), whole_curve)
+    tiny = torch.finfo(torch.float64).tiny
+    whole_curve = whole[0] / torch.sqrt(whole[1] * whole[2]).clamp_min(tiny)
+    curves = torch.where(number >= _FEWEST_COEFFICIENTS, cross / norm.clamp_min(tiny), whole_curve)
     curves[:, 0] = 1.0
     if randomised is not None and randomise_from_shell is not None:
         curves = corrected_fsc(curves, randomised, randomise_from_shell)
@@ -140,12 +143,12 @@ def directional_fsc(
 
 
 def _cell_sums(first: VolumesRfft, second: VolumesRfft, grid: ImageGrid) -> Tensor:
-    """Return Σ Re(a b*), Σ|a|², Σ|b|² in each cell and shell, float64, shape (3, cells, shells)."""
+    """Return Σ Re(a b*), Σ|a|², Σ|b|² and Σ 1 in each cell and shell, float64, shape (4, cells, shells)."""
     n_shells, n_cells = shells.n_shells(grid), OrientationGrid(_CELL_ORDER).n_directions
     index = shells.shell_index(grid)
     weight = shells.multiplicity(grid).expand(grid.rfft_shape)
     frequencies = grid.frequencies()
-    sums = torch.zeros(3, n_cells * n_shells, dtype=torch.float64)
+    sums = torch.zeros(4, n_cells * n_shells, dtype=torch.float64)
     for z in range(grid.shape[0]):  # plane by plane, so that directions need no memory to speak of
         inside = (index[z] > 0) & (index[z] < n_shells)
         vectors = frequencies[z][inside]
@@ -153,17 +156,17 @@ def _cell_sums(first: VolumesRfft, second: VolumesRfft, grid: ImageGrid) -> Tens
         cell = torch.from_numpy(np.asarray(vec2pix(2**_CELL_ORDER, *upward.T, nest=True))).long()
         place = cell * n_shells + index[z][inside]
         a, b, count = (values[z][inside] for values in (first, second, weight))
-        products = (a.real * b.real + a.imag * b.imag, a.real**2 + a.imag**2, b.real**2 + b.imag**2)
+        products = (a.real * b.real + a.imag * b.imag, a.abs().square(), b.abs().square(), torch.ones_like(count))
         for row, product in zip(sums, products, strict=True):
             row.index_add_(0, place, product.double() * count)
-    return sums.reshape(3, n_cells, n_shells)
+    return sums.reshape(4, n_cells, n_shells)
 
 
 def _smoothed(sums: Tensor) -> Tensor:
     """Average over three neighbouring shells with weights 1, 2, 1; the first and the last but over two."""
-    smoothed = 2 * sums
-    smoothed[..., 1:] += sums[..., :-1]
-    smoothed[..., :-1] += sums[..., 1:]
+    smoothed = sums / 2
+    smoothed[..., 1:] += sums[..., :-1] / 4
+    smoothed[..., :-1] += sums[..., 1:] / 4
     return smoothed
 
 

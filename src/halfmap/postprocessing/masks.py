@@ -10,8 +10,8 @@ from halfmap.fourier import filters
 from halfmap.geometry.shapes import raised_cosine_edge
 from halfmap.postprocessing.params import MaskParams
 
-_DEVIATIONS = 4.0
-_SHARE_OF_PEAK = 0.15
+_DEVIATIONS = 3.0
+_LEAST_SHARE, _MOST_SHARE = 0.15, 0.5  # of the particle's height
 _RANGE_TOLERANCE = 0.01  # half-precision files and interpolation leave masks a little outside 0 to 1
 
 
@@ -31,7 +31,7 @@ def automatic_threshold(volume: Volume) -> float:
 
     Returns
     -------
-    The solvent's level plus the larger of four times its deviation and 15 % of the particle's height above it.
+    The solvent's level plus three times its deviation, but at least 15 and at most 50 % of the particle's height.
 
     Raises
     ------
@@ -43,7 +43,7 @@ def automatic_threshold(volume: Volume) -> float:
     Inside the inscribed sphere, the solvent's level is the median of the values, and its deviation the distance from
     there to the quantile that a normal distribution has one deviation below its median. Both look at the dark
     side of the values, which a bright particle does not touch. The particle's height is the 99.9th percentile. The
-    second term decides in maps of flat solvent, where noise would let the ripple of the low-pass filter in.
+    lower bound decides in maps of flat solvent, where noise alone would let the ripple of the low-pass filter in.
     """
     radii = volume.grid.radii(device=volume.values.device)
     inside = volume.values[radii <= min(volume.grid.shape) / 2 * volume.grid.pixel_size_angstrom].double()
@@ -51,7 +51,8 @@ def automatic_threshold(volume: Volume) -> float:
     below, level, height = (float(values[int(share * (len(values) - 1))]) for share in (0.15866, 0.5, 0.999))
     if not float(values[-1]) > float(values[0]):
         raise InputError(f"A map must hold different values to be masked; got {level:g} everywhere; use another map.")
-    return level + max(_DEVIATIONS * (level - below), _SHARE_OF_PEAK * (height - level))
+    wanted = max(_DEVIATIONS * (level - below), _LEAST_SHARE * (height - level))
+    return level + min(wanted, _MOST_SHARE * (height - level))
 
 
 def mask_from_map(volume: Volume, params: MaskParams) -> tuple[Volume, float]:

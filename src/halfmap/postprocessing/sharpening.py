@@ -217,7 +217,9 @@ def sharpen(
         weight = weight * fsc_weight(curve)
     weighted = _log(amplitude * weight)
 
-    start = params.fit_from_angstrom or max(_FIT_FROM_ANGSTROM, _FIT_FROM_RESOLUTIONS * resolution_angstrom)
+    start = params.fit_from_angstrom or _FIT_FROM_ANGSTROM
+    if params.fit_from_angstrom is None and math.isfinite(resolution_angstrom):
+        start = max(start, _FIT_FROM_RESOLUTIONS * resolution_angstrom)
     end = params.fit_to_angstrom or 2 * grid.pixel_size_angstrom
     is_fitted, slope, intercept, correlation = guinier_fit(
         resolution_squared, weighted, from_angstrom=start, to_angstrom=end

@@ -208,7 +208,8 @@ def _finish(axes: Axes, x: Axis, y: Axis, marks: object) -> None:
     for name, axis in (("x", x), ("y", y)):
         if axis.scale == "log":
             getattr(axes, f"set_{name}scale")("log")
-        getattr(axes, f"set_{name}lim")(*axis.limits)
+        if axis.limits != (None, None):  # else matplotlib would hold the limits of now for the wanted ones
+            getattr(axes, f"set_{name}lim")(*axis.limits)
         ticks = axes.xaxis if name == "x" else axes.yaxis
         if axis.scale == "resolution":
             ticks.set_major_locator(FixedLocator(resolution_ticks(*getattr(axes, f"get_{name}lim")())))
