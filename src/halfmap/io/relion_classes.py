@@ -16,13 +16,13 @@ from halfmap.io import relion, star
 from halfmap.io.mrc import StackSource, read_header
 from halfmap.io.relion_classes_writer import (
     NO_SCORE,
-    NOT_KNOWN,
     SPECTRA,
     class_table,
     write_class_averages,
     write_class_run,
 )
 from halfmap.io.relion_columns import CLASS_FIELDS, decode
+from halfmap.io.relion_models import NOT_KNOWN
 from halfmap.io.relion_paths import path_of_image, resolve_paths
 
 __all__ = [
