@@ -10,6 +10,7 @@ from halfmap.classification.problem import ClassificationProblem
 from halfmap.classification.state import ClassificationState
 from halfmap.compute.in_process import InProcessExecutor
 from halfmap.data.image_source import ArraySource
+from halfmap.data.particles import ParticleSet
 from halfmap.fourier import shells
 from halfmap.geometry.shapes import soft_disc
 from halfmap.grid import ImageGrid
@@ -45,17 +46,12 @@ def test_halves_are_even_and_do_not_depend_on_the_order_of_particles() -> None:
     assert (closing.halves_of(2, uids) != half).any()
 
 
-def test_copies_of_a_particle_or_of_its_image_share_a_half() -> None:
+def test_rows_of_one_uid_share_a_half() -> None:
     uids = np.arange(1, 201)
     twice = np.concatenate([uids, uids])
     half = closing.halves_of(1, twice)
     np.testing.assert_array_equal(half[:200], half[200:])
     assert int(half[:200].sum()) == 100
-    # the same images under uids of their own
-    image = np.concatenate([np.arange(200), np.arange(200)[::-1]])
-    owner = closing.owners(np.arange(1, 401), image)
-    np.testing.assert_array_equal(owner, np.concatenate([uids, uids[::-1]]))
-    np.testing.assert_array_equal(closing.owners(uids[::-1], np.arange(200)), uids[::-1])
 
 
 def test_what_halves_share_below_the_join_does_not_appear_beyond_it() -> None:
@@ -89,6 +85,37 @@ def test_classes_without_particles_and_shells_that_were_not_compared_have_no_frc
     assert bool(curves[[0, 2], 13:].isnan().all())
     assert not bool(curves[[0, 2], :13].isnan().any())
     assert curves[[0, 2], 0].tolist() == [1, 1]
+
+
+def test_picks_that_are_found_at_one_place_share_a_half(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two rows for each particle, 8 Å apart as picked and at one place as found."""
+    n = 20
+    origin = np.tile([[0.0, 0.0], [8.0, 0.0]], (n // 2, 1))
+    given = particles_of(n, GRID)
+    particles = ParticleSet(
+        columns={
+            **given.columns,
+            "position_pixel": np.repeat(np.arange(n // 2) * 100.0, 2)[:, None] + origin / 2,
+            "micrograph_name": np.full(n, "mic.mrc", dtype=object),
+            "origin_angstrom": origin,
+        },
+        optics=given.optics.with_columns(micrograph_pixel_size_angstrom=np.array([2.0])),
+    )
+    params = ClassificationParams(classes=1, mask_diameter_angstrom=110.0)
+    asked = []
+
+    def halves_of(_: int, uids: np.ndarray) -> np.ndarray:
+        asked.append(uids)
+        return np.arange(n) % 2
+
+    monkeypatch.setattr(closing, "halves_of", halves_of)
+    with InProcessExecutor() as executor:
+        images = ArraySource(images=white(n, "images").numpy(), grid=GRID)
+        problem = ClassificationProblem.of(particles, images, params, executor)
+        state = class2d.start(problem, params, executor)
+        begun = closing.begin_closing(problem, params, state)
+        closing.advance_closing(problem, params, state, begun, executor, None)
+    np.testing.assert_array_equal(asked[0], np.repeat(np.arange(1, n + 1, 2), 2))
 
 
 def classified_noise(seed: int, *, coloured: bool, n: int = 300) -> ClassificationState:

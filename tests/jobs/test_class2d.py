@@ -22,6 +22,7 @@ from halfmap.project.job import JobContext
 from halfmap.project.record import read_record
 from halfmap.project.runner import continue_from_values
 from support.class_runs import PIXEL_SIZE, a_class_run, some_classifiable_particles, written
+from support.model_images import particles_of
 
 SMALL = {"classes": 2, "mask_diameter_angstrom": 90.0, "iterations": 2, "closing_passes": 0, "workers": 1, "threads": 1}
 
@@ -221,6 +222,31 @@ def test_copies_of_images_are_told(project):
     particles = relion.read_particles(table)
     relion.write_particles(table, particles.take(np.r_[0:50, 0:10]).with_columns(uid=np.arange(1, 61)))
     assert "got 10 of 60 that name one which an earlier row names" in text_of(classified().folder)
+
+
+def test_particles_that_are_found_more_than_once_are_told():
+    """A micrograph with particles 300 Å apart, of which some rows are found at the place of another."""
+    n = 50
+    given = particles_of(n, halfmap.ImageGrid.square(32, 4.0))
+    particles = ParticleSet(
+        columns={
+            **given.columns,
+            "position_pixel": np.stack([75.0 * np.arange(n), np.zeros(n)], axis=1),
+            "micrograph_name": np.full(n, "mic.mrc", dtype=object),
+        },
+        optics=given.optics.with_columns(micrograph_pixel_size_angstrom=np.array([4.0])),
+    )
+    problem = SimpleNamespace(particles=particles, data=SimpleNamespace(index=np.arange(n)))
+    params = SimpleNamespace(mask_diameter_angstrom=200.0)
+
+    def told(rows):
+        origin = np.zeros((n, 2))
+        origin[rows, 0] = 300.0  # to the particle before
+        state = SimpleNamespace(assignments=SimpleNamespace(origin_angstrom=origin))
+        return class2d_run.repeats_told(problem, params, state)
+
+    assert told([]) == ()
+    assert told([20, 41, 45])[0].startswith("Each particle should be found once; got 3 of 50 within 50 Å of one before")
 
 
 def test_why_a_run_ended_is_told():

@@ -16,6 +16,7 @@ from halfmap.classification import decisions, passes
 from halfmap.classification.params import ClassificationParams
 from halfmap.classification.passes import Beliefs
 from halfmap.classification.problem import ClassificationProblem
+from halfmap.classification.repeats import NEAR_DIAMETERS, owners, repeats
 from halfmap.classification.search import search_of
 from halfmap.classification.state import ClassificationState, ClosingStage, References
 from halfmap.compute.executor import Executor
@@ -48,15 +49,16 @@ def halves_of(seed: int, uids: NDArray[np.int64]) -> NDArray[np.int64]:
     return half[inverse]
 
 
-def owners(uids: NDArray[np.int64], image: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the least uid of all particles that have the same image, shape (n,).
-
-    Copies of an image that were in different halves would agree in their noise.
-    """
-    found, inverse = np.unique(image, return_inverse=True)
-    least = np.full(len(found), np.iinfo(np.int64).max)
-    np.minimum.at(least, inverse, uids)
-    return least[inverse]
+def repeated(
+    problem: ClassificationProblem, params: ClassificationParams, state: ClassificationState
+) -> NDArray[np.int64]:
+    """Return the number of the particle that each row shows after the main iterations, see `repeats`, shape (N,)."""
+    return repeats(
+        problem.particles,
+        state.assignments.origin_angstrom,
+        problem.data.index,
+        distance_angstrom=NEAR_DIAMETERS * params.mask_diameter_angstrom,
+    )
 
 
 def begin_closing(
@@ -98,7 +100,7 @@ def advance_closing(
         reference_shell=closing.join_shell if number == 1 else state.shell,
     )
     beliefs = Beliefs(noise_variance=state.noise_variance, scale=state.scale)
-    half = halves_of(params.seed, owners(problem.particles.uid, problem.data.index))
+    half = halves_of(params.seed, owners(problem.particles.uid, repeated(problem, params, state)))
     if progress is not None:
         progress.start(f"Closing pass {number} of {params.closing_passes}", len(half))
     assignments = closing.assignments

@@ -9,11 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from halfmap.classification import class2d
-from halfmap.classification.closing import join_resolution_angstrom
+from halfmap.classification.closing import join_resolution_angstrom, repeated
 from halfmap.classification.earlier import check_earlier
 from halfmap.classification.memory import bytes_in_main_process, bytes_of_task, n_tasks
 from halfmap.classification.problem import ClassificationProblem
 from halfmap.classification.ranking.scores import score
+from halfmap.classification.repeats import NEAR_DIAMETERS
 from halfmap.classification.state import ClassificationState
 from halfmap.data.class_averages import ClassRun
 from halfmap.data.image_source import ImageSource
@@ -34,6 +35,7 @@ WRITTEN_EVERY = {"em": 5, "vdam": 10}
 PAGE_SHARE = 0.1
 """Share of a running job's time that drawing its page may take."""
 
+_FEW_REPEATED = 0.01  # share of particles found twice which goes without saying
 _FEW_CHANGED = 0.02  # share of particles that change class which goes without saying
 
 _FIRST_PAGE_SECONDS = 3.0  # that drawing one takes, as long as none has been drawn
@@ -88,6 +90,7 @@ class _Course:
         self.page_drawn_at = time.monotonic()
         self.page_seconds = _FIRST_PAGE_SECONDS
         self.scores: NDArray[np.float64] | None = None
+        self.warnings = inputs.warnings
         images, index = one_source(inputs)
         if len(inputs.images) > 1:
             context.progress.message(
@@ -138,6 +141,10 @@ class _Course:
 
     def finish(self, state: ClassificationState) -> Path:
         """Score the classes, write their files and the page as they stay; return the table of particles."""
+        found = repeats_told(self.problem, self.params, state)
+        for warning in found:
+            self.context.progress.message(f"Warning: {warning}")
+        self.warnings = (*self.warnings, *found)
         averages = self._run(state).averages
         self.scores = score(averages, mask_diameter_angstrom=self.params.mask_diameter_angstrom)
         optimiser = self._write(state)
@@ -169,7 +176,7 @@ class _Course:
                 background_mean=data.background,
                 background_deviation=data.deviation,
             ),
-            warnings=self.inputs.warnings,
+            warnings=self.warnings,
             algorithm_reason=state.reason,
             stop_reason=stop_reason(params, state) if is_done else "",
             joined_up_to_angstrom=join_resolution_angstrom(params.mask_diameter_angstrom) if state.closing else None,
@@ -198,6 +205,22 @@ def one_source(inputs: ParticleInputs) -> tuple[ImageSource, NDArray[np.int64]]:
         sources.append(source)
     joined = JoinedImages(sources=tuple(sources), source_of=inputs.source_of, index_in_source=inputs.index_in_source)
     return joined, np.arange(len(inputs.particles))
+
+
+def repeats_told(
+    problem: ClassificationProblem, params: Class2DJobParams, state: ClassificationState
+) -> tuple[str, ...]:
+    """Return whether particles were found more than once, in a sentence."""
+    n = len(problem.particles)
+    n_repeated = n - len(np.unique(repeated(problem, params, state)))
+    if n_repeated <= _FEW_REPEATED * n:
+        return ()
+    distance = NEAR_DIAMETERS * params.mask_diameter_angstrom
+    return (
+        f"Each particle should be found once; got {n_repeated} of {n} within {distance:.0f} Å of one before: picks "
+        "beside a particle have moved to it. In the closing stage they are in one half; `halfmap select duplicates "
+        f"--min-distance {distance:.0f}` keeps one of each.",
+    )
 
 
 def stop_reason(params: Class2DJobParams, state: ClassificationState) -> str:
