@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from halfmap.data.class_averages import ClassAverages, ClassRun, NoiseModel
+from halfmap.data.class_averages import ClassAverages, ClassRun
 from halfmap.data.particles import ParticleSet
 from halfmap.errors import FormatError, InconsistentDataError
 from halfmap.grid import ImageGrid
@@ -24,6 +24,7 @@ from halfmap.io.relion_classes_writer import (
 from halfmap.io.relion_columns import CLASS_FIELDS, decode
 from halfmap.io.relion_models import NOT_KNOWN
 from halfmap.io.relion_paths import path_of_image, resolve_paths
+from halfmap.io.relion_runs import OPTIMISER, PARTS, first_number, noise_model, part_of_run, spectrum, with_groups
 
 __all__ = [
     "class_table",
@@ -34,9 +35,7 @@ __all__ = [
     "write_class_run",
 ]
 
-_OPTIMISER = "_optimiser.star"
 _ITERATION = re.compile(r"_it(\d+)_optimiser\.star$")
-_PARTS = ("_optimiser.star", "_model.star", "_data.star", "_sampling.star")
 
 
 def newest_optimiser(folder: str | Path) -> Path:
@@ -49,7 +48,7 @@ def newest_optimiser(folder: str | Path) -> Path:
     """
     found = [
         (int(match[1]), path.stat().st_mtime_ns, path)
-        for path in Path(folder).glob(f"*{_OPTIMISER}")
+        for path in Path(folder).glob(f"*{OPTIMISER}")
         if (match := _ITERATION.search(path.name))
     ]
     if not found:
@@ -100,12 +99,12 @@ def read_class_run(path: str | Path, *, project: str | Path = ".") -> ClassRun:
         raise _other_kind(model_path, file)
     model = {table.name: table for table in file}
     general = file["model_general"]
-    if _number(general, "rlnReferenceDimensionality") != 2:
+    if first_number(general, "rlnReferenceDimensionality") != 2:
         raise FormatError(model_path, expected="a 2D classification", found="a 3D classification or refinement")
     is_before_31 = "rlnSigmaOffsetsAngst" not in general
-    pixel_size = _number(general, "rlnPixelSize")
+    pixel_size = first_number(general, "rlnPixelSize")
     in_pixels = pixel_size if is_before_31 else 1.0
-    particles = _with_groups(relion.read_particles(data_path), model, data_path)
+    particles = with_groups(relion.read_particles(data_path), model, data_path)
     averages = _averages(file, optimiser_path, project, pixel_size, is_before_31)
     averages = averages.with_columns(n_particles=_counted(particles, len(averages), data_path))
     psi_step, offset_range, offset_step = _steps(files.sampling, settings, in_pixels)
@@ -113,22 +112,22 @@ def read_class_run(path: str | Path, *, project: str | Path = ".") -> ClassRun:
     return ClassRun(
         averages=averages,
         particles=particles,
-        noise=_noise(model, particles, averages.grid.side // 2 + 1),
-        mask_diameter_angstrom=_number(state, "rlnParticleDiameter"),
-        iteration=int(_number(state, "rlnCurrentIteration")),
-        n_iterations=int(_number(state, "rlnNumberOfIterations")),
+        noise=noise_model(model, particles, averages.grid.side // 2 + 1),
+        mask_diameter_angstrom=first_number(state, "rlnParticleDiameter"),
+        iteration=int(first_number(state, "rlnCurrentIteration")),
+        n_iterations=int(first_number(state, "rlnNumberOfIterations")),
         algorithm=settings.get("halfmapAlgorithm", "vdam" if is_vdam else "em"),
-        regularisation=_number(general, "rlnTau2FudgeFactor"),
+        regularisation=first_number(general, "rlnTau2FudgeFactor"),
         psi_step_degrees=psi_step,
         offset_range_angstrom=offset_range,
         offset_step_angstrom=offset_step,
-        offset_sigma_angstrom=_number(general, "rlnSigmaOffsets" if is_before_31 else "rlnSigmaOffsetsAngst")
+        offset_sigma_angstrom=first_number(general, "rlnSigmaOffsets" if is_before_31 else "rlnSigmaOffsetsAngst")
         * in_pixels,
-        current_size_pixel=int(_number(general, "rlnCurrentImageSize")),
-        mean_norm=_number(general, "rlnNormCorrectionAverage"),
-        log_likelihood=_number(general, "rlnLogLikelihood"),
-        mean_max_probability=_number(general, "rlnAveragePmax"),
-        seed=int(_number(state, "rlnRandomSeed")),
+        current_size_pixel=int(first_number(general, "rlnCurrentImageSize")),
+        mean_norm=first_number(general, "rlnNormCorrectionAverage"),
+        log_likelihood=first_number(general, "rlnLogLikelihood"),
+        mean_max_probability=first_number(general, "rlnAveragePmax"),
+        seed=int(first_number(state, "rlnRandomSeed")),
         settings=settings,
     )
 
@@ -169,8 +168,8 @@ def _files(path: Path, project: Path) -> _Files:
     settings = {label: str(state.text(label)[0]) for label in state.labels}
     if settings.get("rlnDoAutoRefine", "0") != "0":
         raise FormatError(optimiser_path, expected="a 2D classification", found="a 3D refinement of RELION")
-    model_path = _part(optimiser_path, settings, "rlnModelStarFile", "_model.star", project)
-    data_path = _part(optimiser_path, settings, "rlnExperimentalDataStarFile", "_data.star", project)
+    model_path = part_of_run(optimiser_path, settings, "rlnModelStarFile", "_model.star", project)
+    data_path = part_of_run(optimiser_path, settings, "rlnExperimentalDataStarFile", "_data.star", project)
     if model_path is None or data_path is None:
         label, ending = (
             ("rlnModelStarFile", "_model.star") if model_path is None else ("rlnExperimentalDataStarFile", "_data.star")
@@ -185,7 +184,7 @@ def _files(path: Path, project: Path) -> _Files:
         optimiser=optimiser_path,
         model=model_path,
         data=data_path,
-        sampling=_part(optimiser_path, settings, "rlnOrientSamplingStarFile", "_sampling.star", project),
+        sampling=part_of_run(optimiser_path, settings, "rlnOrientSamplingStarFile", "_sampling.star", project),
         state=state,
         settings=settings,
     )
@@ -193,9 +192,9 @@ def _files(path: Path, project: Path) -> _Files:
 
 def _optimiser_of(path: Path) -> Path:
     """Return the optimiser file of the iteration to which a file belongs."""
-    for ending in _PARTS:
+    for ending in PARTS:
         if path.name.endswith(ending):
-            beside = path.with_name(path.name.removesuffix(ending) + _OPTIMISER)
+            beside = path.with_name(path.name.removesuffix(ending) + OPTIMISER)
             if beside.is_file():
                 return beside
             raise FormatError(
@@ -234,24 +233,6 @@ def _other_kind(path: Path, file: star.StarFile) -> FormatError:
         found=found,
         remedy="name the folder Class2D/jobNNN",
     )
-
-
-def _number(table: star.StarTable, label: str) -> float:
-    return float(table.numbers(label)[0])
-
-
-def _part(optimiser: Path, settings: Mapping[str, str], label: str, ending: str, project: Path) -> Path | None:
-    """Return a file that the optimiser names, from where paths hold, else of the same name beside it."""
-    name = settings.get(label, "")
-    if name:
-        try:
-            return resolve_paths(optimiser, project, [name]) / name
-        except FormatError:
-            beside = optimiser.with_name(Path(name).name)
-            if beside.is_file():
-                return beside
-    beside = optimiser.with_name(optimiser.name.removesuffix(_OPTIMISER) + ending)
-    return beside if beside.is_file() else None
 
 
 def _averages(
@@ -300,7 +281,7 @@ def _unmasked(optimiser_path: Path, grid: ImageGrid, n_classes: int) -> NDArray[
     """Return the averages without mask, which are of the last iteration, where it is the last that is read."""
     prefix = _ITERATION.sub("", optimiser_path.name)
     path = optimiser_path.with_name(f"{prefix}_unmasked_classes.mrcs")
-    others = [_ITERATION.search(other.name) for other in optimiser_path.parent.glob(f"{prefix}_it*{_OPTIMISER}")]
+    others = [_ITERATION.search(other.name) for other in optimiser_path.parent.glob(f"{prefix}_it*{OPTIMISER}")]
     last = max((int(match[1]) for match in others if match), default=-1)
     mine = _ITERATION.search(optimiser_path.name)
     if mine is None or int(mine[1]) != last or not path.is_file():
@@ -323,41 +304,12 @@ def _spectra(model: star.StarFile, n_classes: int, grid: ImageGrid) -> dict[str,
             )
         for name, label in SPECTRA.items():
             if label in table:
-                spectra[name][row] = _spectrum(table, label, grid.side // 2 + 1)
+                spectra[name][row] = spectrum(table, label, grid.side // 2 + 1)
             else:
                 has_all.discard(name)
     frc = spectra["frc"]
     frc[~frc.any(axis=1)] = np.nan
     return {name: spectra[name] for name in SPECTRA if name in has_all}
-
-
-def _spectrum(table: star.StarTable, label: str, n_shells: int) -> NDArray[np.float64]:
-    """Return a spectrum by its shells: RELION leaves out those that were never used."""
-    values = np.zeros(n_shells)
-    shells = table.integers("rlnSpectralIndex")
-    is_inside = (shells >= 0) & (shells < n_shells)
-    values[shells[is_inside]] = table.numbers(label)[is_inside]
-    return values
-
-
-def _with_groups(particles: ParticleSet, model: Mapping[str, star.StarTable], data_path: Path) -> ParticleSet:
-    """Return particles with ``group_name``, from the model's table where the file has only numbers."""
-    if "group_name" in particles:
-        return particles
-    if "group_number" in particles and "model_groups" in model:
-        table = model["model_groups"]
-        name_of = dict(zip(table.integers("rlnGroupNumber").tolist(), table.text("rlnGroupName"), strict=True))
-        numbers = particles["group_number"].tolist()
-        unknown = [number for number in numbers if number not in name_of]
-        if unknown:
-            raise FormatError(
-                data_path,
-                expected=f"groups of the model (1 to {len(name_of)})",
-                found=f"number {unknown[0]}",
-                remedy="read data and model of the same iteration",
-            )
-        return particles.with_columns(group_name=np.array([name_of[number] for number in numbers], dtype=object))
-    return particles.with_columns(group_name=particles.get("micrograph_name", "group"))
 
 
 def _counted(particles: ParticleSet, n_classes: int, data_path: Path) -> NDArray[np.int64]:
@@ -370,37 +322,6 @@ def _counted(particles: ParticleSet, n_classes: int, data_path: Path) -> NDArray
     return np.bincount(numbers, minlength=n_classes + 1)[1:]
 
 
-def _noise(model: Mapping[str, star.StarTable], particles: ParticleSet, n_shells: int) -> NoiseModel:
-    optics = particles.optics.numbers
-    groups = model.get("model_groups")
-    if groups is None:
-        names, scale, number_of = np.unique(particles["group_name"].astype(str)).astype(object), None, {}
-    else:
-        names, scale = groups.text("rlnGroupName"), groups.numbers("rlnGroupScaleCorrection")
-        number_of = dict(zip(names, groups.integers("rlnGroupNumber").tolist(), strict=True))
-    spectra = np.zeros((len(optics), n_shells))
-    rows = particles.optics.rows_of(particles["optics_group"])
-    of_particle = np.array([number_of.get(str(name), 0) for name in particles["group_name"]], dtype=np.int64)
-    for row in range(len(optics)):
-        table = model.get(f"model_optics_group_{row + 1}")
-        if table is not None:
-            spectra[row] = _spectrum(table, "rlnSigma2Noise", n_shells)
-            continue
-        numbers, weights = np.unique(of_particle[rows == row], return_counts=True)
-        found = [
-            (model[f"model_group_{k}"], w) for k, w in zip(numbers, weights, strict=True) if f"model_group_{k}" in model
-        ]
-        if found:
-            each = [_spectrum(one, "rlnSigma2Noise", n_shells) for one, _ in found]
-            spectra[row] = np.average(each, axis=0, weights=[weight for _, weight in found])
-    return NoiseModel(
-        optics_group=optics,
-        noise_variance=spectra,
-        group_name=names,
-        group_scale=np.ones(len(names)) if scale is None else scale,
-    )
-
-
 def _steps(path: Path | None, settings: Mapping[str, str], in_pixels: float) -> tuple[float, float, float]:
     """Return fine angular step in degrees, search range and fine step of offsets in Å."""
     if path is None:
@@ -408,7 +329,7 @@ def _steps(path: Path | None, settings: Mapping[str, str], in_pixels: float) -> 
     general = star.read(path)["sampling_general"]
     finer = 0.5 ** int(settings.get("rlnAdaptiveOversampleOrder", "1"))
     return (
-        _number(general, "rlnPsiStep") * finer,
-        _number(general, "rlnOffsetRange") * in_pixels,
-        _number(general, "rlnOffsetStep") * in_pixels * finer,
+        first_number(general, "rlnPsiStep") * finer,
+        first_number(general, "rlnOffsetRange") * in_pixels,
+        first_number(general, "rlnOffsetStep") * in_pixels * finer,
     )
