@@ -5,11 +5,12 @@ import math
 import torch
 from torch import Tensor
 
+from halfmap.errors import ShapeError
 from halfmap.fourier import slices
 from halfmap.fourier.band import FourierBand
-from halfmap.geometry.rotations import matrix_from_euler
+from halfmap.geometry.rotations import matrix_from_euler, matrix_from_rotation_vector
 from halfmap.grid import ImageGrid
-from halfmap.tensors import Images
+from halfmap.tensors import Images, Rotations
 
 TELLING_NATS = -math.log(0.01)
 """A change of pose is told apart where the expected log-likelihood falls by this much."""
@@ -17,6 +18,8 @@ TELLING_NATS = -math.log(0.01)
 LARGEST_ROTATION_DEGREES = 30.0
 LARGEST_OFFSET_PIXEL = 10.0
 _STEPS = 48
+_STEPS_IN_SPACE = 24
+_COEFFICIENTS_AT_ONCE = 4_000_000
 
 
 def pose_accuracy(
@@ -49,17 +52,81 @@ def pose_accuracy(
     turned = slices.extract(padded, matrix_from_euler(zero, zero, torch.cat([zero[:1], angles])), band)
     difference = turned[:, 1:] - turned[:, :1]
     by_angle = 0.5 * torch.einsum("crk,ck->cr", difference.abs().square().double(), mean)
-    pixels = torch.logspace(-2, math.log10(LARGEST_OFFSET_PIXEL), _STEPS, dtype=torch.float64)
-    moves = pixels * grid.pixel_size_angstrom
-    # |1 − e^{iφ}|² = 2 − 2 cos φ, averaged over moves along x and y
-    turns = 2 * math.pi * moves[:, None, None] * band.frequencies.cpu()
-    told = (2 - 2 * torch.cos(turns)).mean(-1).to(references.device)
     power = turned[:, 0].abs().square().double() * mean
-    by_offset = 0.5 * power @ told.T
+    moves, by_offset = _told_by_offsets(power, band)
     empty = ~(mass > 0)
     rotation, offset = _reached(by_angle, angles), _reached(by_offset, moves)
     rotation[empty], offset[empty] = torch.nan, torch.nan
     return rotation, offset
+
+
+def volume_pose_accuracy(
+    transform: slices.PaddedTransform, band: FourierBand, information: Tensor, rotations: Rotations
+) -> tuple[float, float]:
+    """Return the expected error of rotations and offsets of particles of a map.
+
+    Parameters
+    ----------
+    transform : of the map, as images are compared with it.
+    band : that is compared.
+    information : s² C²/σ² of some particles, shape (n, K).
+    rotations : of these, float64, shape (n, 3, 3).
+
+    Returns
+    -------
+    degrees, angstrom : at most 30° and 10 px; nan without particles.
+
+    Raises
+    ------
+    ShapeError
+        There are not as many rows of information as rotations, each of one value for each coefficient.
+
+    Notes
+    -----
+    The error ε at which ½ Σ s² C²/σ² |P − P_ε|² reaches −ln 0.01, found on a logarithmic scale and interpolated, and
+    its mean over particles. Rotations: ε of turns about each of the three axes of the image, one in its plane and two
+    out of it, and their mean; offsets: ε at which moves along x and y tell as much in the mean. RELION draws for each
+    of 100 particles one Euler angle to change, and one axis to move along (calculateExpectedAngularErrors), which
+    comes to much the same, but for the chance.
+    """
+    n = len(rotations)
+    if tuple(information.shape) != (n, len(band)):
+        raise ShapeError(
+            f"Information must have shape {(n, len(band))}, particles and coefficients; got {tuple(information.shape)}."
+        )
+    if n == 0:
+        return math.nan, math.nan
+    device = transform.values.device
+    band = band.to(device)
+    angles = torch.logspace(
+        math.log10(0.02), math.log10(LARGEST_ROTATION_DEGREES), _STEPS_IN_SPACE, dtype=torch.float64
+    )
+    axes = torch.eye(3, dtype=torch.float64)
+    turns = matrix_from_rotation_vector(torch.deg2rad(angles)[:, None] * axes[:, None])
+    turns = torch.cat([axes[None], turns.flatten(0, 1)])
+    at_once = max(1, _COEFFICIENTS_AT_ONCE // (len(turns) * len(band)))
+    by_angle, power = [], []
+    for start in range(0, n, at_once):
+        weight = information[start : start + at_once].to(device, torch.float32)
+        turned = slices.extract(transform, turns @ rotations[start : start + at_once, None].cpu(), band)
+        difference = (turned[:, 1:] - turned[:, :1]).abs().square()
+        by_angle.append(0.5 * (difference @ weight[..., None])[..., 0].double().cpu())
+        power.append((turned[:, 0].abs().square() * weight).double())
+    moves, by_offset = _told_by_offsets(torch.cat(power), band)
+    degrees = _reached(torch.cat(by_angle).view(3 * n, _STEPS_IN_SPACE), angles)
+    return float(degrees.mean()), float(_reached(by_offset, moves).mean())
+
+
+def _told_by_offsets(power: Tensor, band: FourierBand) -> tuple[Tensor, Tensor]:
+    """Return moves in Å, shape (S,), and by how many nats each tells, mean of those along x and y, shape (..., S).
+
+    ``power`` is s² C²/σ² |P|², float64, shape (..., K): |1 − e^{iφ}|² = 2 − 2 cos φ of it changes.
+    """
+    pixels = torch.logspace(-2, math.log10(LARGEST_OFFSET_PIXEL), _STEPS, dtype=torch.float64)
+    moves = pixels * band.grid.pixel_size_angstrom
+    turns = 2 * math.pi * moves[:, None, None] * band.frequencies.cpu()
+    told = (2 - 2 * torch.cos(turns)).mean(-1).to(power.device)
+    return moves, 0.5 * power @ told.T
 
 
 def _reached(told: Tensor, errors: Tensor) -> Tensor:
