@@ -206,8 +206,8 @@ def test_one_or_two_closing_passes_are_refused(project):
 @pytest.mark.parametrize(
     ("given", "told"),
     [
-        ({"offset_range": "-3"}, "--offset-range must not be negative; got -3"),
-        ({"offset_step": "0px"}, "--offset-step must be positive; got 0px"),
+        ({"offset_range": "-3"}, "`--offset-range` must be a length in Å, or in pixels as 5px, ≥ 0; got -3"),
+        ({"offset_step": "0px"}, "`--offset-step` must be a length in Å, or in pixels as 5px, > 0; got 0px"),
         ({"max_alignment_resolution_angstrom": 500}, "got --max-alignment-resolution 500; widen the limits"),
         ({"mask_diameter_angstrom": 9}, "at least 8 px; got 9 Å where a pixel is 4 Å"),
     ],

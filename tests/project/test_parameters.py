@@ -124,6 +124,16 @@ def test_many_numbers_may_share_a_flag_or_repeat_it(given_values):
     assert build(Sizes, {"pixel_sizes_angstrom": given_values}).pixel_sizes_angstrom == (1.5, 2.0)
 
 
+def test_a_list_that_is_empty_by_default_may_be_left_out():
+    @dataclass(frozen=True, kw_only=True)
+    class Chosen:
+        classes: tuple[Annotated[int, Ge(1)], ...] = ()
+        """Numbers."""
+
+    with pytest.raises(InputError, match=r"`--classes` must be .*; got 0; give such a value or leave it out\.$"):
+        build(Chosen, {"classes": "0"})
+
+
 def test_a_path_with_a_comma_is_one_path():
     assert build(CountingJobParams, {"numbers": "a,b.txt", "extra": "c,d.txt"}).extra == (Path("c,d.txt"),)
 

@@ -51,10 +51,10 @@ class ClassificationParams:
     psi_step_degrees: Annotated[float, Gt(0), Le(90)] = 6.0
     """Fine step of in-plane angles; a first pass takes twice this step."""
 
-    offset_range: Length = _FIVE_PIXELS
+    offset_range: Annotated[Length, Ge(0)] = _FIVE_PIXELS
     """Radius of the offset search around each particle's last offset, in Å, or in pixels as 5px."""
 
-    offset_step: Length = _ONE_PIXEL
+    offset_step: Annotated[Length, Gt(0)] = _ONE_PIXEL
     """Fine step of offsets, in Å, or in pixels as 1px; a first pass takes twice this step."""
 
     allow_coarser_sampling: bool = False
@@ -120,13 +120,6 @@ class ClassificationParams:
                 f"--closing-passes must be at least 3, so that the halves forget what they had in common, or 0 for no "
                 f"closing stage; got {self.closing_passes}; choose 3."
             )
-        if not self.offset_range.value >= 0:
-            raise InputError(
-                f"--offset-range must not be negative; got {self.offset_range}; give 0 to keep offsets as they are, or "
-                "5px."
-            )
-        if not self.offset_step.value > 0:
-            raise InputError(f"--offset-step must be positive; got {self.offset_step}; give 1px.")
         low, high = self.min_alignment_resolution_angstrom, self.max_alignment_resolution_angstrom
         if low is not None and high is not None and low <= high:
             raise InputError(

@@ -379,7 +379,7 @@ def _remedy(parameter: Parameter, value: Any) -> str:
         return f"give for example {near:g}{unit}"
     if parameter.required:
         return "give such a value"
-    if parameter.default is None:
+    if parameter.default is None or parameter.default == ():
         return "give such a value or leave it out"
     return f"give such a value, or leave it out for {parameter.shown(parameter.default)}{unit}"
 
