@@ -39,15 +39,15 @@ def test_averages_keep_their_shells_whatever_the_sign_of_dc(side):
     curve = falling(grid)
     opposite = curve.clone()
     opposite[:, 0] = -1.0
-    kept = weighted_by_frc(references(grid), opposite, grid)
+    kept = weighted_by_frc(references(grid), opposite, grid, 0)
     assert kept.std() > 0.1
-    torch.testing.assert_close(kept, weighted_by_frc(references(grid), curve, grid))
+    torch.testing.assert_close(kept, weighted_by_frc(references(grid), curve, grid, 0))
 
 
 def test_an_average_whose_halves_agree_is_left_as_it_is():
     grid = ImageGrid(shape=(32, 32), pixel_size_angstrom=2.0)
     band, made = FourierBand(grid), references(grid)
-    kept = weighted_by_frc(made, torch.ones_like(falling(grid)), grid)
+    kept = weighted_by_frc(made, torch.ones_like(falling(grid)), grid, 0)
     # rounding of a transform and back, of values of 0.03
     torch.testing.assert_close(band.gather(grid.rfft(kept)), band.gather(grid.rfft(made.plain)), atol=1e-6, rtol=1e-5)
 
@@ -57,6 +57,30 @@ def test_a_class_without_frc_keeps_its_regularised_average():
     made = references(grid)
     curve = falling(grid)
     curve[1] = torch.nan
-    found = weighted_by_frc(made, curve, grid)
+    found = weighted_by_frc(made, curve, grid, 0)
     torch.testing.assert_close(found[1], made.unmasked[1])
     assert not torch.allclose(found[0], made.unmasked[0])
+
+
+def test_a_first_shell_that_is_negative_by_chance_ends_nothing():
+    grid = ImageGrid(shape=(32, 32), pixel_size_angstrom=2.0)
+    made, curve = references(grid), falling(grid)
+    curve[1, 1:3] = -0.2
+    found = weighted_by_frc(made, curve, grid, 5)
+    band = FourierBand(grid)
+    whole, part = (band.gather(grid.rfft(one)).abs() for one in found)
+    beyond = (band.shell_of > 3) & (band.shell_of < 12)
+    assert bool((part[beyond] > 0).all())
+    # beyond the join it ends there
+    curve[1] = falling(grid)[1]
+    curve[1, 6:9] = -0.2
+    ended = band.gather(grid.rfft(weighted_by_frc(made, curve, grid, 5)))[1]
+    assert float(ended[band.shell_of > 8].abs().max()) < 1e-6
+    assert float(whole[band.shell_of == 9].min()) > 1e-4
+
+
+def test_a_class_whose_halves_agree_nowhere_keeps_its_regularised_average():
+    grid = ImageGrid(shape=(32, 32), pixel_size_angstrom=2.0)
+    made, curve = references(grid), falling(grid)
+    curve[1] = -0.1
+    torch.testing.assert_close(weighted_by_frc(made, curve, grid, 5)[1], made.unmasked[1])

@@ -69,7 +69,7 @@ def _averages(problem: ClassificationProblem, state: ClassificationState) -> Cla
     index = state.assignments.class_index
     closing = state.closing
     frc = closing.frc if closing is not None else torch.full_like(references.ssnr, torch.nan)
-    unmasked = references.unmasked if closing is None else weighted_by_frc(references, frc, grid)
+    unmasked = references.unmasked if closing is None else weighted_by_frc(references, frc, grid, closing.join_shell)
     columns = {
         "average": (unmasked * problem.data.mask).numpy(),
         "unmasked_average": unmasked.numpy(),
@@ -91,23 +91,25 @@ def _averages(problem: ClassificationProblem, state: ClassificationState) -> Cla
     return ClassAverages(columns=columns, grid=grid)
 
 
-def weighted_by_frc(references: References, frc: Tensor, grid: ImageGrid) -> Tensor:
+def weighted_by_frc(references: References, frc: Tensor, grid: ImageGrid, join_shell: int) -> Tensor:
     """Return the averages of all particles, each shell weighted by what the halves' FRC says is signal.
 
     Parameters
     ----------
     frc : of the closing stage, shape (C, n_shells); nan beyond the shells that were compared.
+    join_shell : the last in which the halves were joined.
 
     Returns
     -------
-    float32, shape (C, side, side). Classes without FRC keep their regularised averages.
+    float32, shape (C, side, side). Classes without FRC, or with none above 0, keep their regularised averages.
 
     Notes
     -----
     With F the FRC of halves, 2F/(1+F) is the share of signal in the power of both together, and so the weight of the
-    Wiener filter. F is the mean over three shells, and 0 from where it first is not positive. The regularised
-    average is no substitute: its prior is its own power, which loses shells where signal is weaker than noise, and
-    particles that were aligned to one reference keep shells that hold noise only.
+    Wiener filter. F is the mean over three shells, and 0 from where it first is not positive beyond the join: of a few
+    particles the first shells, of a handful of coefficients, may be negative by chance, and would end all. The
+    regularised average is no substitute: its prior is its own power, which loses shells where signal is weaker than
+    noise, and particles that were aligned to one reference keep shells that hold noise only.
     """
     known = torch.nan_to_num(frc, nan=0.0)
     # of DC, a single number, the FRC is a sign alone
@@ -115,10 +117,11 @@ def weighted_by_frc(references: References, frc: Tensor, grid: ImageGrid) -> Ten
     smooth = torch.nn.functional.avg_pool1d(
         torch.nn.functional.pad(known[:, None], (1, 1), mode="replicate"), kernel_size=3, stride=1
     )[:, 0]
-    positive = torch.cumprod((smooth > 0).double(), dim=1) * smooth.clamp(0, 1)
+    goes_on = (smooth > 0) | (torch.arange(smooth.shape[1]) <= join_shell)
+    positive = torch.cumprod(goes_on.double(), dim=1) * smooth.clamp(0, 1)
     weight = shells.spread(2 * positive / (1 + positive), grid).float()
     filtered = grid.irfft(grid.rfft(references.plain) * weight)
-    has_frc = ~torch.isnan(frc).all(1)
+    has_frc = (positive > 0).any(1)
     return torch.where(has_frc[:, None, None], filtered, references.unmasked)
 
 
