@@ -12,7 +12,8 @@ from halfmap.grid import ImageGrid
 from halfmap.imaging import noise
 from halfmap.imaging.image_model import contrast_transfer
 from halfmap.inference.images import to_band, weighted_images
-from halfmap.inference.posterior import Priors, References, WeightedImages, posteriors
+from halfmap.inference.posterior import Priors, WeightedImages, posteriors
+from halfmap.inference.references import References
 from support.model_images import (
     PADDING,
     a_search,
@@ -74,7 +75,7 @@ def calibration(
         constant=torch.zeros(n, dtype=torch.float64),
         centre_angstrom=torch.zeros((n, 2), dtype=torch.float64),
     )
-    references = References(transform=slices.prepare(true, GRID, padding=PADDING), band=band)
+    references = References(transforms=(slices.prepare(true, GRID, padding=PADDING),), band=band)
     contains = {q: np.zeros(n, dtype=bool) for q in (0.5, 0.9)}
     holds = {q: np.zeros(n) for q in (0.5, 0.9)}
     at_truth, squares, largest = np.zeros(n), np.zeros(n), np.zeros(n)

@@ -10,7 +10,7 @@ import torch
 from halfmap import keyed_random
 from halfmap.errors import ComputeError
 from halfmap.inference import coarse
-from halfmap.inference.coarse import CoarsePoses, CoarseReferences, coarse_pass
+from halfmap.inference.coarse import CoarsePoses, CoarseReferences, Pruning, coarse_pass
 from halfmap.inference.posterior import posteriors
 from halfmap.inference.priors import Priors
 from halfmap.inference.sampling import in_plane_grid
@@ -33,7 +33,9 @@ def drawn(seed: int, purpose: str, n: int, *size: int) -> torch.Tensor:
     return torch.from_numpy(keyed_random.normal(seed, purpose, np.arange(n), size=size))
 
 
-def a_pass(*, half_turns: bool, seed: int = 1, strength: float = 1.0, **settings) -> CoarsePoses:
+def a_pass(
+    *, half_turns: bool, seed: int = 1, strength: float = 1.0, n_low: int = 0, kept_mass: float = 1.0
+) -> CoarsePoses:
     """A coarse pass over random images, references and shifts; with ``half_turns`` False all rotations in full."""
     n, C, half, T, K = 7, 3, 5, 4, 40
     references = torch.view_as_complex(drawn(seed, "references", C, half, K, 2).float())
@@ -50,12 +52,14 @@ def a_pass(*, half_turns: bool, seed: int = 1, strength: float = 1.0, **settings
     return coarse_pass(
         weighted_images,
         power,
-        CoarseReferences(values=references, half_turns=half_turns),
+        CoarseReferences(
+            values=references, half_turns=half_turns, damping=torch.ones(K), left_out=torch.zeros(K), n_low=n_low
+        ),
         factors,
         priors,
         drawn(seed, "origins", n, T, 2),
         shift_area_angstrom2=1.5,
-        **{"n_low": 0, "kept_mass": 1.0, "max_kept": 0, "nats": torch.zeros(n), **settings},
+        pruning=Pruning(kept_mass=kept_mass, max_kept=0, nats=torch.zeros(n)),
     )
 
 

@@ -9,13 +9,16 @@ from halfmap.compute.in_process import InProcessExecutor
 from halfmap.compute.processes import ProcessExecutor
 from halfmap.fourier.band import FourierBand
 from halfmap.fourier.shells import n_shells
+from halfmap.geometry.euler import array_from_euler, in_plane_degrees
 from halfmap.geometry.rotations import matrix_from_euler
 from halfmap.grid import ImageGrid
 from halfmap.imaging import noise
 from halfmap.imaging.image_model import contrast_transfer
-from halfmap.inference import expectation, maximisation, posterior
-from halfmap.inference.expectation import ImageData, Model, Sums
+from halfmap.inference import expectation, maximisation, references
+from halfmap.inference.expectation import ImageData, Model
 from halfmap.inference.posterior import Priors
+from halfmap.inference.sampling import own_rotations
+from halfmap.inference.sums import Sums, add
 from support.model_images import (
     Poses,
     a_model,
@@ -103,7 +106,7 @@ def test_best_pose_is_that_of_brute_force(case: dict) -> None:
     turns = model.search.poses.fine_rotations[(best // T) % R]
     psi = torch.rad2deg(torch.atan2(turns[:, 0, 1], turns[:, 0, 0])).numpy()
     np.testing.assert_array_equal(found.class_index, (best // (R * T)).numpy())
-    np.testing.assert_allclose(found.psi_degrees, psi, atol=1e-9)
+    np.testing.assert_allclose(in_plane_degrees(found.rotation), psi, atol=1e-9)
     shifts = model.search.poses.fine_shifts_angstrom[best % T].numpy()
     np.testing.assert_allclose(found.origin_angstrom, ORIGINS + shifts, atol=1e-9)
 
@@ -210,7 +213,7 @@ def _same(first: Sums, second: Sums, *, relative: float) -> None:
     for name in ("gradient", "curvature", "class_mass", "offset", "residual_power", "scale_cross", "scale_square"):
         a, b = getattr(first, name), getattr(second, name)
         assert float((a - b).abs().max()) <= relative * float(a.abs().max()), name
-    for name in ("row", "class_index", "psi_degrees", "origin_angstrom", "n_significant"):
+    for name in ("row", "class_index", "rotation", "origin_angstrom", "n_significant"):
         np.testing.assert_array_equal(getattr(first.estimates, name), getattr(second.estimates, name), err_msg=name)
 
 
@@ -226,7 +229,7 @@ def test_sums_do_not_depend_on_how_images_are_divided(case: dict, monkeypatch: p
 def test_sums_do_not_depend_on_how_classes_and_scores_are_divided(monkeypatch: pytest.MonkeyPatch) -> None:
     data, model = a_case(kept_mass=0.999)
     whole = e_step(data, model)
-    monkeypatch.setattr(posterior, "_SLICE_BYTES", 1)
+    monkeypatch.setattr(references, "SLICE_BYTES", 1)
     _same(whole, e_step(data, model), relative=1e-5)
 
 
@@ -245,10 +248,10 @@ def test_two_processes_give_the_sums_of_one_to_the_last_bit(monkeypatch: pytest.
     rows = [np.arange(0, 3), np.arange(3, 6)]
     with InProcessExecutor(n_threads=1) as executor:
         task = partial(expectation.expect_chunk, executor.broadcast(data), executor.broadcast(model))
-        one = executor.reduce(task, rows, expectation.add)
+        one = executor.reduce(task, rows, add)
     with ProcessExecutor(n_workers=2, n_threads=1) as workers:
         task = partial(expectation.expect_chunk, workers.broadcast(data), workers.broadcast(model))
-        two = workers.reduce(task, rows, expectation.add)
+        two = workers.reduce(task, rows, add)
     for name in ("gradient", "curvature", "class_mass", "residual_power"):
         assert torch.equal(getattr(one, name), getattr(two, name)), name
 
@@ -261,7 +264,7 @@ def test_premultiplied_images_give_the_posterior_and_the_averages_of_plain_ones(
         a, b = getattr(one, name), getattr(two, name)
         assert float((a - b).abs().max()) <= 1e-4 * float(a.abs().max()), name
     np.testing.assert_allclose(one.estimates.max_probability, two.estimates.max_probability, atol=1e-4)
-    np.testing.assert_array_equal(one.estimates.psi_degrees, two.estimates.psi_degrees)
+    np.testing.assert_array_equal(in_plane_degrees(one.estimates.rotation), in_plane_degrees(two.estimates.rotation))
 
 
 @pytest.mark.parametrize("premultiplied", [False, True])
@@ -292,9 +295,10 @@ def test_residuals_at_the_truth_tell_the_noise(premultiplied: bool, mask: float 
 def test_angles_that_are_given_stay_and_offsets_are_searched() -> None:
     data, model = a_case()
     psi = np.array([10.0, -100.0, 33.3, 170.0, 0.0, -45.0])
-    kept = replace(model, psi_degrees=psi)
+    own = replace(model.search, poses=own_rotations(model.search.poses, keep_origin=False))
+    kept = replace(model, rotation=array_from_euler(0.0, 0.0, psi), search=own)
     found = e_step(data, kept)
-    np.testing.assert_allclose(found.estimates.psi_degrees, psi, atol=1e-9)
+    np.testing.assert_allclose(in_plane_degrees(found.estimates.rotation), psi, atol=1e-9)
     zero = np.zeros(1)
     for i in range(6):
         turn = matrix_from_euler(zero, zero, psi[i : i + 1])
@@ -319,8 +323,8 @@ def test_offsets_that_are_kept_are_applied_to_parts_of_a_pixel() -> None:
         true,
         data,
         noise.white_spectrum(grid, 0.1),
-        search,
-        psi_degrees=poses.psi_degrees,
+        replace(search, poses=own_rotations(search.poses, keep_origin=True)),
+        rotation=array_from_euler(0.0, 0.0, poses.psi_degrees),
         origin_angstrom=poses.origin_angstrom,
         keep_origin=True,
     )
@@ -343,7 +347,7 @@ def test_class_angle_and_origin_of_clean_images_are_found(side: int) -> None:
     data = image_data(images, particles, grid)
     found = e_step(data, a_model(true, data, noise.white_spectrum(grid, 0.01), search)).estimates
     np.testing.assert_array_equal(found.class_index, poses.class_index)
-    np.testing.assert_allclose(found.psi_degrees, poses.psi_degrees, atol=1e-9)
+    np.testing.assert_allclose(in_plane_degrees(found.rotation), poses.psi_degrees, atol=1e-9)
     np.testing.assert_allclose(found.origin_angstrom, poses.origin_angstrom, atol=1e-9)
     assert found.max_probability.min() > 0.99
 

@@ -8,12 +8,12 @@ from halfmap.classification.params import ClassificationParams
 from halfmap.classification.problem import ClassificationProblem
 from halfmap.compute.in_process import InProcessExecutor
 from halfmap.data.image_source import ArraySource
-from halfmap.geometry.euler import array_from_euler
+from halfmap.geometry.euler import array_from_euler, in_plane_degrees
 from halfmap.grid import ImageGrid
 from halfmap.inference import expectation
 from halfmap.inference.expectation import Model
 from halfmap.inference.posterior import Priors, Search
-from halfmap.inference.sampling import in_plane_grid
+from halfmap.inference.sampling import in_plane_grid, own_rotations
 from support.particle_sets import a_particle_set
 
 SIDE, PIXEL, N, C = 24, 4.0, 20, 3
@@ -51,8 +51,14 @@ def expected(rows, psi, *, keep_origin, one_angle=False):
             scale=np.ones(problem.data.n_micrographs),
             norm=np.ones(N),
             origin_angstrom=np.zeros((N, 2)) if one_angle else particles["origin_angstrom"],
-            search=Search(poses=poses, coarse_shell=9, fine_shell=9, shell=9, kept_mass=1.0),
-            psi_degrees=None if one_angle else psi,
+            search=Search(
+                poses=poses if one_angle else own_rotations(poses, keep_origin=keep_origin),
+                coarse_shell=9,
+                fine_shell=9,
+                shell=9,
+                kept_mass=1.0,
+            ),
+            rotation=None if one_angle else array_from_euler(0.0, 0.0, psi),
             keep_origin=keep_origin,
         )
         return expectation.expect(problem.sent, model, problem.data, np.asarray(rows), executor)
@@ -71,10 +77,10 @@ def test_many_images_find_what_each_finds_alone(psi, keep_origin):
         parts = torch.stack([getattr(one, name) for one in alone]).double().sum(0)
         found = getattr(together, name).double()
         assert float((found - parts).abs().max()) <= 1e-5 * float(parts.abs().max()), name  # float32 sums
-    for name in ("class_index", "psi_degrees", "origin_angstrom", "log_likelihood", "max_probability"):
+    for name in ("class_index", "rotation", "origin_angstrom", "log_likelihood", "max_probability"):
         values = np.concatenate([getattr(one.estimates, name) for one in alone])
         np.testing.assert_allclose(getattr(together.estimates, name), values, rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(together.estimates.psi_degrees, psi, atol=1e-9)
+    np.testing.assert_allclose(in_plane_degrees(together.estimates.rotation), psi, atol=1e-9)
 
 
 def test_a_given_angle_is_a_search_over_that_angle_alone(psi, monkeypatch):

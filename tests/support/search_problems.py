@@ -20,8 +20,9 @@ from halfmap.grid import ImageGrid
 from halfmap.imaging.image_model import contrast_transfer
 from halfmap.inference.expectation import ImageData, Model
 from halfmap.inference.images import to_band, weighted_images
-from halfmap.inference.posterior import References, Search, WeightedImages, posteriors
+from halfmap.inference.posterior import Search, WeightedImages, posteriors
 from halfmap.inference.priors import Priors
+from halfmap.inference.references import References
 from halfmap.inference.sampling import in_plane_grid
 from halfmap.io.mrc import read_volume
 from halfmap.simulation.references import Reference, reference_of_atoms, reference_of_map
@@ -130,7 +131,7 @@ def references_of(problem: SearchProblem) -> References:
     grid = problem.data.grid
     transform = slices.prepare(problem.model.references, grid, padding=PADDING)
     power = contrast_transfer(problem.particles, FourierBand(grid).frequencies).square().mean(0)
-    return References(transform=transform, band=FourierBand(grid), transfer_power=power)
+    return References(transforms=(transform,), band=FourierBand(grid), transfer_power=power)
 
 
 def found_posterior(problem: SearchProblem, search: Search) -> tuple[Tensor, Tensor, Tensor]:

@@ -28,11 +28,12 @@ from halfmap.data.particles import ParticleSet
 from halfmap.data.table import Table
 from halfmap.fourier.band import FourierBand
 from halfmap.fourier.resample import phase_factors
+from halfmap.geometry.euler import in_plane_degrees
 from halfmap.geometry.rotations import matrix_from_euler
 from halfmap.inference import sampling, vdam
 from halfmap.inference.accuracy import pose_accuracy
-from halfmap.inference.expectation import Sums
 from halfmap.inference.iterate import iterate
+from halfmap.inference.sums import Sums
 
 MINIBATCH_MEMORY = 0.9
 """What stays of noise, scales, norms and priors after a mini-batch."""
@@ -449,7 +450,7 @@ def _history(
     rows = found.row
     known = before.class_index[rows] >= 0
     same = known & (before.class_index[rows] == found.class_index)
-    turn = np.abs((found.psi_degrees - before.psi_degrees[rows] + 180) % 360 - 180)[same]
+    turn = np.abs((in_plane_degrees(found.rotation) - before.psi_degrees[rows] + 180) % 360 - 180)[same]
     move = np.linalg.norm(found.origin_angstrom - before.origin_angstrom[rows], axis=1)[same]
     counts = np.bincount(found.class_index, minlength=len(references.masked))
     resolution = float(ssnr_resolutions(references.ssnr, problem.grid).min())

@@ -16,6 +16,7 @@ from halfmap.data.class_averages import ClassRun
 from halfmap.errors import InputError
 from halfmap.fourier.resample import rescale_to_pixel_size
 from halfmap.fourier.shells import n_shells
+from halfmap.geometry.euler import in_plane_degrees
 from halfmap.grid import ImageGrid
 
 
@@ -90,7 +91,7 @@ def assignments_of(run: ClassRun, problem: ClassificationProblem, unknown: Assig
     }
     if "rotation" in particles:
         rotation = particles["rotation"][source]
-        found["psi_degrees"] = np.degrees(np.arctan2(rotation[:, 0, 1], rotation[:, 0, 0]))
+        found["psi_degrees"] = in_plane_degrees(rotation)
     changed = {name: _put(getattr(unknown, name), rows, values) for name, values in found.items()}
     return replace(unknown, **changed)
 

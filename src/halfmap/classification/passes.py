@@ -13,12 +13,14 @@ from halfmap.classification.state import Assignments, References
 from halfmap.compute.executor import Executor
 from halfmap.compute.progress import Progress
 from halfmap.fourier.band import FourierBand
+from halfmap.geometry.euler import array_from_euler, in_plane_degrees
 from halfmap.inference import expectation, maximisation
-from halfmap.inference.expectation import Estimates, Model, Sums
+from halfmap.inference.expectation import Model
 from halfmap.inference.maximisation import Regularisation
 from halfmap.inference.posterior import Search
 from halfmap.inference.priors import Priors
-from halfmap.inference.sampling import PoseGrid
+from halfmap.inference.sampling import PoseGrid, own_rotations
+from halfmap.inference.sums import Estimates, Sums
 from halfmap.tensors import BandValues, Images
 
 PADDING = 3
@@ -57,6 +59,8 @@ def run_expectation(
     """Compare particles with references; see `halfmap.inference.expectation.expect`."""
     told = (references.ssnr > SCALE_SIGNAL_TO_NOISE).any(0)
     keeps_rotation = params.skip_alignment or params.skip_rotation
+    if keeps_rotation:
+        search = replace(search, poses=own_rotations(search.poses, keep_origin=params.skip_alignment))
     model = Model(
         references=references.masked,
         padding=PADDING,
@@ -66,7 +70,7 @@ def run_expectation(
         norm=assignments.norm,
         origin_angstrom=assignments.origin_angstrom,
         search=search,
-        psi_degrees=assignments.psi_degrees if keeps_rotation else None,
+        rotation=in_plane(assignments.psi_degrees) if keeps_rotation else None,
         keep_origin=params.skip_alignment,
         iteration=iteration,
         pseudo_halves=pseudo_halves,
@@ -105,6 +109,7 @@ def average_best_poses(
     keeps_rotation = params.skip_alignment or params.skip_rotation
     angles = torch.rad2deg(torch.atan2(turns[:, 0, 1], turns[:, 0, 0])).numpy()
     away = np.abs((assignments.psi_degrees[:, None] - angles + 180) % 360 - 180)
+    poses = PoseGrid(rotations=turns, fine_rotations=turns, shifts_angstrom=origin, fine_shifts_angstrom=origin)
     row = assignments.class_index.copy() if keeps_rotation else assignments.class_index * len(turns) + away.argmin(1)
     nothing = torch.zeros_like(references.masked)
     model = Model(
@@ -116,12 +121,12 @@ def average_best_poses(
         norm=assignments.norm,
         origin_angstrom=assignments.origin_angstrom,
         search=Search(
-            poses=PoseGrid(rotations=turns, fine_rotations=turns, shifts_angstrom=origin, fine_shifts_angstrom=origin),
+            poses=own_rotations(poses, keep_origin=True) if keeps_rotation else poses,
             coarse_shell=search.shell,
             fine_shell=search.shell,
             shell=search.shell,
         ),
-        psi_degrees=assignments.psi_degrees if keeps_rotation else None,
+        rotation=in_plane(assignments.psi_degrees) if keeps_rotation else None,
         keep_origin=True,
         assigned_row=row,
     )
@@ -131,6 +136,11 @@ def average_best_poses(
     curvature = maximisation.within_mask(sums.curvature.sum(0), band, problem.mask_overlap)
     values = maximisation.unregularised(torch.zeros_like(gradient), gradient, curvature, band)
     return maximisation.on_images(values, band, problem.grid)
+
+
+def in_plane(psi_degrees: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return rotations in the plane of the image, shape (n, 3, 3)."""
+    return array_from_euler(0.0, 0.0, psi_degrees)
 
 
 def priors_of(references: References) -> Priors:
@@ -276,7 +286,7 @@ def updated_assignments(
     return replace(
         assignments,
         class_index=_put(assignments.class_index, rows, found.class_index),
-        psi_degrees=_put(assignments.psi_degrees, rows, found.psi_degrees),
+        psi_degrees=_put(assignments.psi_degrees, rows, in_plane_degrees(found.rotation)),
         origin_angstrom=_put(assignments.origin_angstrom, rows, found.origin_angstrom),
         norm=norm,
         max_probability=_put(assignments.max_probability, rows, found.max_probability),

@@ -104,9 +104,9 @@ def references(
     )
     sums = expectation.expect(problem.sent, model, problem.data, rows, executor)
     band = FourierBand(grid, max_shell=shell)
-    weight = sums.curvature[0]
+    gradient, weight = sums.gradient[0], sums.curvature[0]
     floor = 1e-3 * maximisation.shell_mean(weight, band)[:, band.shell_of].float()
-    values = maximisation.band_gradient(sums.gradient[0], band) / torch.maximum(weight, floor).clamp(min=1e-30)
+    values = maximisation.band_gradient(gradient, band) / torch.maximum(weight, floor).clamp(min=1e-30)
     images = initial.first_references(
         maximisation.on_images(values, band, grid),
         grid,

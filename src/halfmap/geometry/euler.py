@@ -70,3 +70,8 @@ def euler_from_array(rotation: NDArray[np.float64]) -> NDArray[np.float64]:
     """
     angles: NDArray[np.float64] = angles_of_matrix(np, np.asarray(rotation, dtype=np.float64))
     return angles
+
+
+def in_plane_degrees(rotations: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the angle psi of rotations in the plane of the image, shape (...), from −180 to 180."""
+    return np.degrees(np.arctan2(rotations[..., 0, 1], rotations[..., 0, 0]))

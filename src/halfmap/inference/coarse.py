@@ -1,7 +1,8 @@
 """The coarse pass: all poses of a grid scored by matrix products, low frequencies first, and the few that matter."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -27,20 +28,37 @@ _MOST_HOPEFUL = 1 / 16
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class CoarseReferences:
-    """References at the coarse rotations.
+    """What coarse poses stand for, once for all images.
 
     Parameters
     ----------
-    values : complex64, shape (C, R, K) on the coefficients that are compared; or (C, R / 2, K) with ``half_turns``.
+    values : references at the coarse rotations, complex64, shape (C, R, K) on the coefficients that are compared; or
+        (C, R / 2, K) with ``half_turns``; None where each image has rotations of its own.
     half_turns : whether rotations r and r + R / 2 differ by half a turn in the plane. There the reference is the
         conjugate, and one product serves both.
+    damping : what the mean over the finer poses of a coarse one keeps of coefficients up to the coarse shell, float32.
+    left_out : float32, up to the fine shell: mean |P|² of references less that of their damped ones.
+    n_low : number of the coefficients that are scored first: the others only at poses that they can still raise to
+        near the best; 0: all at once.
     """
 
-    values: BandValues
+    values: BandValues | None
     half_turns: bool
+    damping: Tensor
+    left_out: Tensor
+    n_low: int = 0
+
+    @cached_property
+    def parts(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Real parts, imaginary parts and squares, float32, shape (rows, K) each: what products take."""
+        assert self.values is not None
+        flat = self.values.flatten(0, 1)
+        real, imag = flat.real.contiguous(), flat.imag.contiguous()
+        return real, imag, real.square() + imag.square()
 
     def all_rows(self, coefficients: slice) -> BandValues:
         """Return references at all rotations on some coefficients, shape (C · R, K)."""
+        assert self.values is not None
         some = self.values[..., coefficients]
         if self.half_turns:
             some = torch.cat([some, some.conj().resolve_conj()], dim=1)
@@ -64,6 +82,10 @@ class CoarsePoses:
     share: Tensor
     n_significant: Tensor
 
+    def with_poses(self, poses: PoseList) -> "CoarsePoses":
+        """Return the same with poses that are numbered otherwise."""
+        return replace(self, poses=poses)
+
     def of_images(self, images: slice) -> "CoarsePoses":
         """Return what is kept of consecutive images, which are counted from 0."""
         mine = slice(int(self.poses.first[images.start]), int(self.poses.first[images.stop]))
@@ -75,6 +97,19 @@ class CoarsePoses:
         )
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Pruning:
+    """How many poses are kept; see `halfmap.inference.sparse.keep_mass`."""
+
+    kept_mass: float
+    max_kept: int
+    nats: Tensor
+
+    def of(self, images: slice | Tensor) -> "Pruning":
+        """Return what holds for some images."""
+        return Pruning(kept_mass=self.kept_mass, max_kept=self.max_kept, nats=self.nats[images])
+
+
 def coarse_pass(
     weighted: Tensor,
     power: Tensor,
@@ -84,10 +119,7 @@ def coarse_pass(
     origins_angstrom: Tensor,
     *,
     shift_area_angstrom2: float,
-    n_low: int,
-    kept_mass: float,
-    max_kept: int,
-    nats: Tensor,
+    pruning: Pruning,
 ) -> CoarsePoses:
     """Find the poses that hold the posterior of each image.
 
@@ -100,9 +132,7 @@ def coarse_pass(
     priors : of classes and offsets.
     origins_angstrom : of the images at the shifts, float64, shape (n, T, 2).
     shift_area_angstrom2 : of the cell of a shift.
-    n_low : number of the coefficients that are scored first: the others only at poses that they can still raise to
-        near the best; 0: all at once.
-    kept_mass, max_kept, nats : see `halfmap.inference.sparse.keep_mass`.
+    pruning : what is kept.
 
     Returns
     -------
@@ -115,6 +145,7 @@ def coarse_pass(
     chance of 1e-3; ``share`` leaves this out. An image whose low frequencies tell little is scored whole.
     """
     K = power.shape[1]
+    n_low = references.n_low
     at_once = n_low == 0 or n_low >= K or power.device.type != "cpu"
     scorer = _Scorer(weighted, power, references, factors, slice(K if at_once else n_low, K))
     found = []
@@ -124,20 +155,58 @@ def coarse_pass(
         scores = prior_scores(priors, origins_angstrom[part], shift_area_angstrom2, scorer.n_rows)
         if at_once:
             scorer.add(scores, everyone, part, slice(0, K))
-            found.append(_kept_of_all(scores, everyone, kept_mass, max_kept, nats[part]))
+            found.append(_kept_of_all(scores, everyone, pruning.of(part)))
             continue
         scorer.add(scores, everyone, part, slice(0, n_low))
-        marked, count = scorer.mark_hopeful(scores, part, nats[part].clamp(min=_NATS))
+        marked, count = scorer.mark_hopeful(scores, part, pruning.nats[part].clamp(min=_NATS))
         few = count <= _MOST_HOPEFUL * n_each
         some, rest = torch.nonzero(few).flatten(), torch.nonzero(~few).flatten()
         hopeful = _listed(scores, some, marked[some], count[some])
         scorer.add_to_list(hopeful, part, some)
-        pieces = [_kept_of_list(hopeful, kept_mass, max_kept, nats[part][some])] if len(some) else []
+        pieces = [_kept_of_list(hopeful, pruning.of(part).of(some))] if len(some) else []
         if len(rest):
             scorer.add(scores, rest, part, scorer.later)
-            pieces.append(_kept_of_all(scores, rest, kept_mass, max_kept, nats[part][rest]))
+            pieces.append(_kept_of_all(scores, rest, pruning.of(part).of(rest)))
         found.append(pieces[0] if len(pieces) == 1 else _merged(pieces, torch.cat([some, rest])))
     return _joined(found)
+
+
+def pass_around_each(
+    weighted: Tensor,
+    power: Tensor,
+    values: BandValues,
+    factors: BandValues,
+    priors: Priors,
+    origins_angstrom: Tensor,
+    *,
+    shift_area_angstrom2: float,
+    log_rotation: Tensor | None,
+    pruning: Pruning,
+) -> CoarsePoses:
+    """Find the poses that hold the posterior of each image, compared at rotations of its own.
+
+    Parameters
+    ----------
+    weighted, power, factors, priors, origins_angstrom, shift_area_angstrom2, pruning : as for `coarse_pass`.
+    values : references at the rotations of each image, complex64, shape (C, n, R, K).
+    log_rotation : log priors of the R rotations, relative to their mean; None: all are alike.
+
+    Returns
+    -------
+    `CoarsePoses`, whose row of class c and rotation r of image i is (c · n + i) · R + r.
+    """
+    C, n, R, _ = values.shape
+    scores = prior_scores(priors, origins_angstrom, shift_area_angstrom2, C * R)
+    if log_rotation is not None:
+        scores += log_rotation.float().to(scores.device).repeat(C)
+    shifted = torch.view_as_real(torch.view_as_complex(weighted.contiguous())[:, None] * factors).flatten(2)
+    for c, mine in enumerate(values):
+        cross = shifted @ torch.view_as_real(mine.contiguous()).flatten(2).mT
+        norm = torch.einsum("nk,nrk->nr", power, mine.abs().square())
+        scores[:, :, c * R : (c + 1) * R] += cross - 0.5 * norm[:, None]
+    found = _kept_of_all(scores, torch.arange(n, device=scores.device), pruning)
+    row = (found.poses.row // R * n + found.poses.image()) * R + found.poses.row % R
+    return found.with_poses(PoseList(first=found.poses.first, row=row, shift=found.poses.shift))
 
 
 def prior_scores(priors: Priors, origins_angstrom: Tensor, shift_area_angstrom2: float, n_rows: int) -> Tensor:
@@ -167,10 +236,9 @@ class _Scorer:
         self.weighted, self.power = weighted, power
         self.references, self.factors = references, factors
         self.cosine, self.sine = factors.real.contiguous(), factors.imag.contiguous()
-        flat = references.values.flatten(0, 1)
-        self.real, self.imag = flat.real.contiguous(), flat.imag.contiguous()
-        self.squares = self.real.square() + self.imag.square()
-        self.n_rows = len(flat) * (2 if references.half_turns else 1)
+        assert references.values is not None
+        self.real, self.imag, self.squares = references.parts
+        self.n_rows = len(self.real) * (2 if references.half_turns else 1)
         self.n_classes = len(references.values)
         self.later = later
         self.later_rows = references.all_rows(later).contiguous()
@@ -262,11 +330,11 @@ def _listed(scores: Tensor, which: Tensor, marked: Tensor, count: Tensor) -> tup
     return PoseList(first=first, row=torch.from_numpy(row), shift=torch.from_numpy(shift)), torch.from_numpy(listed)
 
 
-def _kept_of_all(scores: Tensor, which: Tensor, kept_mass: float, max_kept: int, nats: Tensor) -> CoarsePoses:
+def _kept_of_all(scores: Tensor, which: Tensor, pruning: Pruning) -> CoarsePoses:
     mine = scores if len(which) == len(scores) else scores[which]
     n, T, R = mine.shape
     first = torch.arange(n + 1, device=scores.device) * (T * R)
-    kept, facts = sparse.keep_mass(first, mine.reshape(-1), kept_mass, max_kept, nats)
+    kept, facts = sparse.keep_mass(first, mine.reshape(-1), pruning.kept_mass, pruning.max_kept, pruning.nats)
     marked, count = kept.view(mine.shape), facts[:, 4].long()
     if scores.device.type == "cpu":
         poses, listed = _listed(mine, torch.arange(n), marked, count)
@@ -277,9 +345,9 @@ def _kept_of_all(scores: Tensor, which: Tensor, kept_mass: float, max_kept: int,
     return CoarsePoses(poses=poses, scores=listed, share=facts[:, 2], n_significant=facts[:, 5].long())
 
 
-def _kept_of_list(listed: tuple[PoseList, Tensor], kept_mass: float, max_kept: int, nats: Tensor) -> CoarsePoses:
+def _kept_of_list(listed: tuple[PoseList, Tensor], pruning: Pruning) -> CoarsePoses:
     poses, scores = listed
-    kept, facts = sparse.keep_mass(poses.first, scores, kept_mass, max_kept, nats)
+    kept, facts = sparse.keep_mass(poses.first, scores, pruning.kept_mass, pruning.max_kept, pruning.nats)
     count = facts[:, 4].long()
     first = torch.cat([count.new_zeros(1), count.cumsum(0)])
     return CoarsePoses(

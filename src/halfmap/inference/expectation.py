@@ -1,6 +1,6 @@
 """The E-step: the posterior of every image, and the sums over it that the M-step needs."""
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial, reduce
 
 import numpy as np
@@ -15,31 +15,31 @@ from halfmap.compute.memory import plan_chunks
 from halfmap.compute.progress import Progress, task_progress
 from halfmap.data.image_source import ImageSource
 from halfmap.data.particles import ParticleSet
-from halfmap.fourier import slices
 from halfmap.fourier.band import FourierBand
 from halfmap.fourier.resample import phase_factors
-from halfmap.fourier.rotated_spectra import rotate_back
 from halfmap.fourier.shells import n_shells
-from halfmap.geometry.rotations import matrix_from_euler
 from halfmap.grid import ImageGrid
 from halfmap.imaging import noise
 from halfmap.imaging.image_model import contrast_transfer, ctf_of_rows
 from halfmap.inference import sparse
+from halfmap.inference.coarse import CoarseReferences
 from halfmap.inference.images import to_band, weighted_images
 from halfmap.inference.maximisation import shell_mean
 from halfmap.inference.posterior import (
     Posterior,
-    References,
     Search,
     WeightedImages,
     bytes_of_posteriors,
-    fine_slices,
     posteriors,
+    prepared,
+    rotations_of,
 )
 from halfmap.inference.priors import Priors
+from halfmap.inference.references import References
 from halfmap.inference.sampling import PoseGrid
+from halfmap.inference.sums import Estimates, GradientSums, SliceSums, Sums, add
 from halfmap.inference.vdam import pseudo_halves
-from halfmap.tensors import Images
+from halfmap.tensors import Images, Rotations
 
 _CHUNK_BYTES = 1 << 28
 _MOST_IN_CHUNK = 1024
@@ -108,7 +108,7 @@ class Model:
 
     Parameters
     ----------
-    references : float32, shape (C, side, side) or one volume: masked, on the grid of the images.
+    references : float32, shape (C, side, side), or volumes, (C, side, side, side): masked, on the grid of the images.
     padding : of their transform.
     priors : of classes and offsets.
     noise_variance : σ² of the noise without mask, float64, shape (groups, n_shells).
@@ -116,13 +116,15 @@ class Model:
     norm : of particles, float64, shape (N,): images are divided by it.
     origin_angstrom : float64, shape (N, 2): the search is around it.
     search : grids, shells and pruning.
-    psi_degrees : shape (N,): the in-plane angle of each particle where it is not searched; else None.
+    rotation : of each particle, around which it is searched; float64, shape (N, 3, 3); None where the search's grid
+        is the same for all.
     keep_origin : whether origins are not searched either.
     assigned_row : int64, shape (N,): the fine row, class · R + rotation, that each particle is given to with the
-        first shift, unseen; the class alone where in-plane angles are given; None: the posterior decides.
+        first shift, unseen; the class alone where rotations are given; None: the posterior decides.
     iteration : a number that tells apart what is drawn at random.
     pseudo_halves : whether the sums are kept apart for the two halves of VDAM.
     scale_shell : shells up to this one tell the grey scale of micrographs; 0: none.
+    slice_power : see `halfmap.inference.references.References`.
     """
 
     references: Images
@@ -133,80 +135,13 @@ class Model:
     norm: NDArray[np.float64]
     origin_angstrom: NDArray[np.float64]
     search: Search
-    psi_degrees: NDArray[np.float64] | None = None
+    rotation: NDArray[np.float64] | None = None
     keep_origin: bool = False
     assigned_row: NDArray[np.int64] | None = None
     iteration: int = 0
     pseudo_halves: bool = False
     scale_shell: int = 0
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Estimates:
-    """What is found for each particle, arrays of shape (n,) or (n, 2).
-
-    Parameters
-    ----------
-    row : of the particle among those of the `ImageData`.
-    class_index : from 0, of the most probable pose.
-    psi_degrees, origin_angstrom : of the most probable pose.
-    max_probability, log_likelihood, n_significant, lost_mass : as of a `Posterior`.
-    residual : Σ |masked image − model|² over all shells, relative to what the noise leads to expect.
-    """
-
-    row: NDArray[np.int64]
-    class_index: NDArray[np.int64]
-    psi_degrees: NDArray[np.float64]
-    origin_angstrom: NDArray[np.float64]
-    max_probability: NDArray[np.float64]
-    log_likelihood: NDArray[np.float64]
-    n_significant: NDArray[np.int64]
-    lost_mass: NDArray[np.float64]
-    residual: NDArray[np.float64]
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Sums:
-    """Sums over the posterior of all particles; two of them are added by `add`.
-
-    Parameters
-    ----------
-    gradient : float32, shape (H, C, side, side): derivative of the expected log-likelihood by each pixel of the
-        references; H is 2 for pseudo-halves, else 1.
-    curvature : float32, shape (H, C, K): Σ weight s² C² / σ² in the frame of the references, K of the search's band.
-    class_mass : float64, shape (H, C).
-    offset : float64, shape (C, 2): Σ weight · origin.
-    offset_square : float64, shape (C,): Σ weight · |origin|².
-    residual_power : float64, shape (groups, n_shells): Σ |masked image − model|² over the band's coefficients; of
-        premultiplied images Σ C² |X − model|².
-    residual_count : float64, shape (groups, n_shells): number of coefficients, of premultiplied images Σ C².
-    scale_cross, scale_square : float64, shape (M,): Σ Re(X conj(C P))/σ² and Σ |C P|²/σ² of each micrograph.
-    estimates : of the particles.
-    """
-
-    gradient: Tensor
-    curvature: Tensor
-    class_mass: Tensor
-    offset: Tensor
-    offset_square: Tensor
-    residual_power: Tensor
-    residual_count: Tensor
-    scale_cross: Tensor
-    scale_square: Tensor
-    estimates: Estimates
-
-
-def add(first: Sums, second: Sums) -> Sums:
-    """Add the sums of two chunks; changes and returns the first's tensors."""
-    for field in fields(Sums):
-        if field.name != "estimates":
-            getattr(first, field.name).add_(getattr(second, field.name))
-    joined = {
-        field.name: np.concatenate([getattr(first.estimates, field.name), getattr(second.estimates, field.name)])
-        for field in fields(Estimates)
-    }
-    values = {field.name: getattr(first, field.name) for field in fields(Sums)}
-    return Sums(**{**values, "estimates": Estimates(**joined)})
+    slice_power: float | None = None
 
 
 def expect(
@@ -290,26 +225,21 @@ def bytes_per_image(grid: ImageGrid) -> int:
 def expect_chunk(data: Broadcast, model: Broadcast, rows: NDArray[np.int64]) -> Sums:
     """Run the E-step over one chunk of particles: the task of `expect`."""
     images_data: ImageData = data.load()
-    current, references = _prepared(model, data, str(task_device()))
-    if current.psi_degrees is None:
-        sums = _sums(images_data, current, references, current.search, rows)
-    else:
-        psi = current.psi_degrees
-        parts = (rows[part] for part in plan_chunks(len(rows), _IMAGES_AT_ONCE))
-        sums = reduce(
-            add, (_sums(images_data, current, references, _fixed_search(current, psi[mine]), mine) for mine in parts)
-        )
+    current, references, coarse = _prepared(model, data, str(task_device()))
+    sums = _sums(images_data, current, references, coarse, rows)
     task_progress().advance(len(rows))
     return sums
 
 
 @lru_cache(maxsize=1)
-def _prepared(model: Broadcast, data: Broadcast, device: str) -> tuple[Model, References]:
+def _prepared(model: Broadcast, data: Broadcast, device: str) -> tuple[Model, References, CoarseReferences | None]:
     current: Model = model.load()
     images: ImageData = data.load()
-    transform = slices.prepare(current.references.to(device), images.grid, padding=current.padding)
-    band = FourierBand(images.grid).to(device)
-    return current, References(transform=transform, band=band, transfer_power=_transfer_power(images, current, band))
+    references = References.of(current.references.to(device), images.grid, current.padding)
+    power = _transfer_power(images, current, references.band)
+    references = replace(references, transfer_power=power, slice_power=current.slice_power)
+    search = current.search
+    return current, references, None if current.assigned_row is not None else prepared(references, search)
 
 
 def _transfer_power(data: ImageData, model: Model, band: FourierBand) -> Tensor:
@@ -321,38 +251,25 @@ def _transfer_power(data: ImageData, model: Model, band: FourierBand) -> Tensor:
     return (square / sigma2).mean(0)
 
 
-def _fixed_search(model: Model, psi_degrees: NDArray[np.float64]) -> Search:
-    """Return the search of particles whose in-plane angles, and perhaps origins, are kept."""
-    zero = np.zeros(len(psi_degrees))
-    rotations = matrix_from_euler(zero, zero, psi_degrees)
-    grid = model.search.poses
-    shifts = fine_shifts = torch.zeros((1, 2), dtype=torch.float64)
-    if not model.keep_origin:
-        shifts, fine_shifts = grid.shifts_angstrom, grid.fine_shifts_angstrom
-    poses = PoseGrid(
-        rotations=rotations,
-        fine_rotations=rotations,
-        shifts_angstrom=shifts,
-        fine_shifts_angstrom=fine_shifts,
-        shift_area_angstrom2=1.0 if model.keep_origin else grid.shift_area_angstrom2,
-        one_each=True,
-    )
-    return replace(model.search, poses=poses)
-
-
-def _sums(data: ImageData, model: Model, references: References, search: Search, rows: NDArray[np.int64]) -> Sums:
-    images, spectra = _weighted(data, model, references.band, search, rows)
+def _sums(
+    data: ImageData,
+    model: Model,
+    references: References,
+    coarse: CoarseReferences | None,
+    rows: NDArray[np.int64],
+) -> Sums:
+    images, spectra = _weighted(data, model, references.band, rows)
     if model.assigned_row is None:
-        found = posteriors(images, references, model.priors, search)
+        found = posteriors(images, references, model.priors, model.search, coarse)
     else:
         row = torch.from_numpy(model.assigned_row[rows]).to(images.power.device)
-        if search.poses.one_each:
+        if model.search.poses.around_each:
             row = row * len(rows) + torch.arange(len(rows), device=row.device)
         found = iter([(slice(0, len(rows)), _given(row))])
     return reduce(
         add,
         (
-            _summed(data, model, references, search, rows[part], images.take(part), spectra.take(part), one)
+            _summed(data, model, references, rows[part], images.take(part), spectra.take(part), one)
             for part, one in found
         ),
     )
@@ -394,11 +311,11 @@ def _given(row: Tensor) -> Posterior:
 
 
 def _weighted(
-    data: ImageData, model: Model, band: FourierBand, search: Search, rows: NDArray[np.int64]
+    data: ImageData, model: Model, band: FourierBand, rows: NDArray[np.int64]
 ) -> tuple[WeightedImages, _Spectra]:
     """Read images, weight them, and measure their power."""
     device = band.indices.device
-    head = band.head(search.shell)
+    head = band.head(model.search.shell)
     pixel = data.grid.pixel_size_angstrom
     shifts = np.rint(model.origin_angstrom[rows] / pixel).astype(np.int64)
     centre = shifts * pixel
@@ -443,6 +360,7 @@ def _weighted(
         power=torch.cat(powers),
         constant=torch.cat(constants).to(device),
         centre_angstrom=torch.from_numpy(centre if remainder is None else model.origin_angstrom[rows]).to(device),
+        rotation=None if model.rotation is None else torch.from_numpy(model.rotation[rows]).to(device),
     )
     return weighted, _Spectra(
         power=torch.cat(spectra), count=torch.cat(counts), weight=torch.cat(weights) if weights else None
@@ -522,73 +440,66 @@ def _summed(
     data: ImageData,
     model: Model,
     references: References,
-    search: Search,
     rows: NDArray[np.int64],
     images: WeightedImages,
     spectra: _Spectra,
     found: Posterior,
 ) -> Sums:
-    grid, device = search.poses, images.power.device
+    search, device = model.search, images.power.device
+    grid = search.poses
     band = references.band.head(search.shell)
-    C, R = references.n_classes, len(grid.fine_rotations)
     n_halves = 2 if model.pseudo_halves else 1
     halves = pseudo_halves(data.seed, data.particles.uid[rows]) * (n_halves - 1)
     half = torch.from_numpy(halves).to(device)
     factors = phase_factors(band.frequencies, grid.fine_shifts_angstrom.to(device)).to(torch.complex64)
     shells = n_shells(data.grid)
-    gradient = torch.zeros((n_halves, C, *data.grid.shape), dtype=torch.float32)
-    curvature = torch.zeros((n_halves, C, len(band)), dtype=torch.float32)
+    if references.are_volumes:
+        into: GradientSums | SliceSums = SliceSums.none(n_halves, references)
+    else:
+        into = GradientSums.none(n_halves, references, data.grid, band)
     cross = torch.zeros((len(rows), shells), dtype=torch.float64, device=device)
     square, change = torch.zeros_like(cross), torch.zeros_like(cross)
     told = None
     if spectra.weight is not None:
         told = images.masked * spectra.weight[..., None], images.power * spectra.weight
-    for block, fine in fine_slices(references, search):
-        inside = (found.poses.row >= block.start * R) & (found.poses.row < block.stop * R)
-        mine = found.poses.take(inside)
+    rotations = rotations_of(images, grid, fine=True)
+    for block in references.blocks(rotations, found.poses.row.unique(), 1, search.shell):
+        place, inside = block.place(found.poses.row)
         mine = sparse.WeightedPoses(
-            image=mine.image, row=mine.row - block.start * R, shift=mine.shift, weight=mine.weight
-        )
-        one, two = sparse.model_sums(mine, images.masked, images.power, fine, factors, band.shell_of, shells)
+            image=found.poses.image, row=place, shift=found.poses.shift, weight=found.poses.weight
+        ).take(inside)
+        one, two = sparse.model_sums(mine, images.masked, images.power, block.values, factors, band.shell_of, shells)
         cross += one
         square += two
         if told is not None:
-            one, two = sparse.model_sums(mine, *told, fine, factors, band.shell_of, shells)
+            one, two = sparse.model_sums(mine, *told, block.values, factors, band.shell_of, shells)
         change += 2 * one - two
         by_row = mine.sorted_by_row()
         for h in range(n_halves):
             chosen = by_row.take(half[by_row.image] == h) if n_halves > 1 else by_row
-            total, weight = sparse.sum_into_rows(chosen, images.whole, images.power, factors, len(fine))
-            total -= weight * fine
-            shape = (block.stop - block.start, R, len(band))
-            gradient[h, block] = slices.adjoint(
-                total.view(shape), grid.fine_rotations, band, references.transform.grid
-            ).cpu()
-            curvature[h, block] = rotate_back(weight.view(shape), grid.fine_rotations, band).cpu()
-    return _collected(
-        data, model, search, rows, images, spectra, found, gradient, curvature, half, (cross, square, change)
-    )
+            total, weight = sparse.sum_into_rows(chosen, images.whole, images.power, factors, len(block.values))
+            into.insert(h, block, total, weight, band, references)
+    return _collected(data, model, rotations, rows, images, spectra, found, into, half, (cross, square, change))
 
 
 def _collected(
     data: ImageData,
     model: Model,
-    search: Search,
+    rotations: Rotations,
     rows: NDArray[np.int64],
     images: WeightedImages,
     spectra: _Spectra,
     found: Posterior,
-    gradient: Tensor,
-    curvature: Tensor,
+    into: GradientSums | SliceSums,
     half: Tensor,
     by_shell: tuple[Tensor, Tensor, Tensor],
 ) -> Sums:
-    grid = search.poses
-    C, R = gradient.shape[1], len(grid.fine_rotations)
+    grid = model.search.poses
+    C, R = len(model.references), len(rotations)
     poses = found.poses
     classes, weight = poses.row // R, poses.weight.double()
     origins = images.centre_angstrom[poses.image] + grid.fine_shifts_angstrom.to(weight.device)[poses.shift]
-    mass = torch.zeros(gradient.shape[:2], dtype=torch.float64)
+    mass = torch.zeros((2 if model.pseudo_halves else 1, C), dtype=torch.float64)
     mass.view(-1).index_add_(0, (half[poses.image] * C + classes).cpu(), weight.cpu())
     offset = torch.zeros((C, 2), dtype=torch.float64)
     offset.index_add_(0, classes.cpu(), (weight[:, None] * origins).cpu())
@@ -613,11 +524,10 @@ def _collected(
     scale_square.index_add_(0, micrograph, square[:, told].sum(-1) / scale.square())
 
     best_origin = images.centre_angstrom + grid.fine_shifts_angstrom.to(weight.device)[found.best_shift]
-    angles = torch.rad2deg(torch.atan2(grid.fine_rotations[:, 0, 1], grid.fine_rotations[:, 0, 0]))
     estimates = Estimates(
         row=rows,
         class_index=(found.best_row // R).cpu().numpy(),
-        psi_degrees=angles[(found.best_row % R).cpu()].numpy(),
+        rotation=rotations[(found.best_row % R).to(rotations.device)].cpu().numpy(),
         origin_angstrom=best_origin.cpu().numpy(),
         max_probability=found.max_probability.cpu().numpy(),
         log_likelihood=found.log_likelihood.cpu().numpy(),
@@ -626,8 +536,7 @@ def _collected(
         residual=(residual.sum(-1) / expected).numpy(),
     )
     return Sums(
-        gradient=gradient,
-        curvature=curvature,
+        references=into,
         class_mass=mass,
         offset=offset,
         offset_square=offset_square,

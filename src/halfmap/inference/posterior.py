@@ -4,28 +4,36 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from halfmap.compute.memory import plan_chunks
 from halfmap.errors import ComputeError, InputError
-from halfmap.fourier import slices
 from halfmap.fourier.band import FourierBand
 from halfmap.fourier.resample import phase_factors
-from halfmap.fourier.slices import PaddedTransform
+from halfmap.geometry.rotations import random_rotations
 from halfmap.grid import ImageGrid
 from halfmap.inference import sparse
-from halfmap.inference.coarse import SCORES_AT_ONCE, CoarsePoses, CoarseReferences, coarse_pass
+from halfmap.inference.coarse import (
+    SCORES_AT_ONCE,
+    CoarsePoses,
+    CoarseReferences,
+    Pruning,
+    coarse_pass,
+    pass_around_each,
+)
 from halfmap.inference.priors import Priors
+from halfmap.inference.references import SLICE_BYTES, References
 from halfmap.inference.sampling import PoseGrid
 from halfmap.inference.sparse import PoseList, WeightedPoses
-from halfmap.tensors import BandValues
-
-_SLICE_BYTES = 1 << 28
-"""Memory for the fine slices of some classes and the sums over them."""
+from halfmap.tensors import Rotations
 
 POSES_AT_ONCE = 1 << 18
 """Coarse poses that are refined at one time: so many that fine slices, made anew each time, cost little beside them."""
+
+_SAMPLED_ROTATIONS = 16
+"""Rotations at which it is measured what the mean over finer poses keeps."""
 
 _MOST_LOW = 0.7
 """Share of the coefficients above which scoring them first saves nothing."""
@@ -93,6 +101,7 @@ class WeightedImages:
     power : s² C² / σ², float32, shape (n, K).
     constant : float64, shape (n,): what does not depend on the reference, −½ Σ |X|²/σ² − Σ log 2πσ².
     centre_angstrom : float64, shape (n, 2): the origin that the images have been shifted by already.
+    rotation : float64, shape (n, 3, 3): around which each is searched; None: searches are not around their own.
     """
 
     masked: Tensor
@@ -100,6 +109,7 @@ class WeightedImages:
     power: Tensor
     constant: Tensor
     centre_angstrom: Tensor
+    rotation: Rotations | None = None
 
     def take(self, images: slice) -> "WeightedImages":
         """Return some of the images."""
@@ -109,35 +119,8 @@ class WeightedImages:
             power=self.power[images],
             constant=self.constant[images],
             centre_angstrom=self.centre_angstrom[images],
+            rotation=None if self.rotation is None else self.rotation[images],
         )
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class References:
-    """References of which slices are taken, all classes at the same rotations.
-
-    Parameters
-    ----------
-    transform : of C images, or of one volume.
-    band : of the images; its prefixes are those of the passes.
-    transfer_power : mean s² C² / σ² of images, float32, shape (K,) of the band: where the signal's power lies; None:
-        unknown, and the coarse pass scores all shells at once.
-    """
-
-    transform: PaddedTransform
-    band: FourierBand
-    transfer_power: Tensor | None = None
-
-    @property
-    def n_classes(self) -> int:
-        """Number C of references."""
-        return self.transform.values.shape[0] if self.transform.grid.grid.ndim == 2 else 1
-
-    def take(self, classes: slice, rotations: Tensor, shell: int) -> BandValues:
-        """Return slices of some classes up to a shell, complex64, shape (classes · R, K), class by class."""
-        band = self.band.head(shell)
-        transform = PaddedTransform(values=self.transform.values[classes], grid=self.transform.grid)
-        return slices.extract(transform, rotations, band).reshape(-1, len(band))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -147,7 +130,7 @@ class Posterior:
     Parameters
     ----------
     poses : fine poses with weights that sum to 1 for each image; the row of class c and fine rotation r is
-        c · (number of fine rotations) + r.
+        c · (number of fine rotations) + r, where rotations are those of `rotations_of`.
     best_row, best_shift : int64, shape (n,): the most probable fine pose.
     max_probability : float64, shape (n,): of that pose, among all that the fine pass scored.
     log_likelihood : float64, shape (n,): log p(X), over all poses, the pruned ones estimated by the coarse pass.
@@ -162,12 +145,6 @@ class Posterior:
     log_likelihood: Tensor
     n_significant: Tensor
     lost_mass: Tensor
-
-
-def class_blocks(n_classes: int, n_rotations: int, n_coefficients: int) -> list[slice]:
-    """Divide classes so that the slices of one part, and the sums over them, stay within bounds."""
-    bytes_each = n_rotations * n_coefficients * 20
-    return plan_chunks(n_classes, max(1, _SLICE_BYTES // bytes_each))
 
 
 def bytes_of_posteriors(
@@ -196,13 +173,17 @@ def bytes_of_posteriors(
     kept = 32 * n_images * each
     part = min(n_images * each, max(POSES_AT_ONCE, each))
     fine = part * (100 + 72 * poses.children_rotations * poses.children_shifts)
-    block = class_blocks(n_classes, len(poses.fine_rotations), len(band))[0].stop
-    slices_and_sums = block * len(poses.fine_rotations) * len(band) * 28
+    # one class at least
+    slices_and_sums = max(SLICE_BYTES, min(n_classes, 1) * len(poses.fine_rotations) * len(band) * 28)
     return kept + max(coarse + scores, fine + slices_and_sums)
 
 
 def posteriors(
-    images: WeightedImages, references: References, priors: Priors, search: Search
+    images: WeightedImages,
+    references: References,
+    priors: Priors,
+    search: Search,
+    coarse_references: CoarseReferences | None = None,
 ) -> Iterator[tuple[slice, Posterior]]:
     """Find the posterior over class, rotation and shift of images.
 
@@ -212,6 +193,7 @@ def posteriors(
     references : C classes.
     priors : of classes and offsets.
     search : grids, shells and pruning.
+    coarse_references : of `prepared`, where they are at hand.
 
     Yields
     ------
@@ -226,23 +208,202 @@ def posteriors(
     Notes
     -----
     The coarse pass scores every class, rotation and shift on the shells up to ``coarse_shell``; the
-    smallest set that holds ``kept_mass`` of the posterior, and what lies within the cut, is refined on the shells up to ``fine_shell``. Priors
-    are exact on both grids. Scheres 2012, J. Struct. Biol. 180, 519, equations 4 and 5; RELION inherits the coarse
-    prior and leaves weights that sum to the kept mass.
+    smallest set that holds ``kept_mass`` of the posterior, and what lies within the cut, is refined on the shells up to
+    ``fine_shell``. Priors are exact on both grids. Scheres 2012, J. Struct. Biol. 180, 519, equations 4 and 5; RELION
+    inherits the coarse prior and leaves weights that sum to the kept mass.
     """
-    if search.poses.one_each:
-        yield (
-            slice(0, len(images.power)),
-            _fine(images, references, priors, search, _given_rotations(images, references, search)),
+    if coarse_references is None:
+        coarse_references = prepared(references, search)
+    for some in _searched_at_once(images, references, search):
+        coarse = _coarse(images.take(some), references, coarse_references, priors, search)
+        for part in _parts(coarse.poses, POSES_AT_ONCE):
+            here = slice(some.start + part.start, some.start + part.stop)
+            kept, mine = coarse.of_images(part), images.take(here)
+            if search.poses.around_each:
+                kept = kept.with_poses(_of_fewer_images(kept.poses, references, search, some, part))
+            if search.has_fine_pass:
+                yield here, _fine(mine, references, priors, search, kept)
+            else:
+                yield here, _normalised(mine, kept, kept.scores.view(-1, 1, 1), search)
+
+
+def rotations_of(images: WeightedImages, grid: PoseGrid, *, fine: bool) -> Rotations:
+    """Return the rotations that images are compared at, float64, shape (R, 3, 3).
+
+    Of a search around each image's own rotation they are those of the first image, of the second, and so on.
+    """
+    turns = grid.fine_rotations if fine else grid.rotations
+    if not grid.around_each:
+        return turns
+    if images.rotation is None:
+        raise InputError(
+            "A search around each image's rotation must know them; got none; give WeightedImages.rotation."
         )
-        return
-    coarse = _coarse(images, references, priors, search)
-    for part in _parts(coarse.poses, POSES_AT_ONCE):
-        some, mine = coarse.of_images(part), images.take(part)
-        if search.has_fine_pass:
-            yield part, _fine(mine, references, priors, search, some)
-        else:
-            yield part, _normalised(mine, some, some.scores.view(-1, 1, 1), search)
+    return (turns.to(images.rotation.device) @ images.rotation[:, None]).flatten(0, 1)
+
+
+def prepared(references: References, search: Search) -> CoarseReferences:
+    """Return what coarse poses stand for: references at the centres of their cells, with what blurs them within.
+
+    Notes
+    -----
+    A reference at the centre of its cell promises details that the finer poses hold elsewhere, and so scores cells with
+    the true pose too low. The mean over the finer poses is also what the likelihood of a cell is to first order. What
+    it keeps of each shell is measured on a few rotations.
+    """
+    grid = search.poses
+    R, J, C = grid.n_rotations, grid.children_rotations, references.n_classes
+    every = slice(0, C)
+    if grid.around_each:
+        base = random_rotations(0, "sample of rotations", np.arange(_SAMPLED_ROTATIONS))
+        coarse = grid.rotations[:1] @ base
+        fine = (grid.fine_rotations[:J] @ base[:, None]).flatten(0, 1)
+    else:
+        pick = torch.unique(torch.arange(_SAMPLED_ROTATIONS) * R // _SAMPLED_ROTATIONS)
+        coarse = grid.rotations[pick]
+        fine = grid.fine_rotations.view(R, J, 3, 3)[pick].flatten(0, 1)
+    band = references.band.head(search.coarse_shell)
+    K, shell_of = len(band), references.band.shell_of
+    centre = references.take(every, coarse, search.coarse_shell)
+    finer = references.take(every, fine, search.fine_shell)
+    mean = finer[:, :K].view(len(centre), J, K).mean(1) * _kept_by_shifts(band, grid)
+    n_shells = search.fine_shell + 1
+    kept, power = (
+        torch.zeros(n_shells, dtype=torch.float64, device=centre.device).index_add(
+            0, shell_of[:K], values.sum(0).double()
+        )
+        for values in ((mean * centre.conj()).real, centre.abs().square())
+    )
+    damping = (kept / power.clamp(min=1e-30))[shell_of[:K]].float()
+    left_out = finer.abs().square().mean(0)
+    left_out[:K] -= (centre * damping).abs().square().mean(0)
+    values = None
+    if not grid.around_each:
+        rotations = grid.rotations[: R // 2] if grid.half_turns else grid.rotations
+        values = (references.take(every, rotations, search.coarse_shell) * damping).view(C, len(rotations), K)
+        values = values[..., _first_coefficient(references.band, search) :]
+    n_low = 0
+    if references.transfer_power is not None and search.kept_mass < 1:
+        first = _first_coefficient(references.band, search)
+        signal = references.transfer_power[first:K] * (centre * damping).abs().square().mean(0)[first:]
+        n_low = _n_low(signal, shell_of[first:K], search.low_share)
+    return CoarseReferences(values=values, half_turns=grid.half_turns, damping=damping, left_out=left_out, n_low=n_low)
+
+
+def _kept_by_shifts(band: FourierBand, grid: PoseGrid) -> Tensor:
+    """Return what is left of coefficients in the mean over the finer shifts of a coarse one, float32, shape (K,)."""
+    children = grid.fine_shifts_angstrom[: grid.children_shifts] - grid.shifts_angstrom[0]
+    return phase_factors(band.frequencies, children.to(band.frequencies.device)).mean(0).real.float()
+
+
+def _searched_at_once(images: WeightedImages, references: References, search: Search) -> list[slice]:
+    """Divide images so that references at rotations of their own stay within bounds."""
+    n = len(images.power)
+    if not search.poses.around_each:
+        return [slice(0, n)]
+    each = references.n_classes * search.poses.n_rotations * len(references.band.head(search.coarse_shell)) * 28
+    return plan_chunks(n, max(1, SLICE_BYTES // each))
+
+
+def _of_fewer_images(poses: PoseList, references: References, search: Search, some: slice, part: slice) -> PoseList:
+    """Return poses of consecutive images with rows as they are counted where there are no others."""
+    R = search.poses.n_rotations
+    of_all, of_part = (some.stop - some.start) * R, (part.stop - part.start) * R
+    row = poses.row // of_all * of_part + poses.row % of_all - part.start * R
+    return PoseList(first=poses.first, row=row, shift=poses.shift)
+
+
+def _fine(
+    images: WeightedImages, references: References, priors: Priors, search: Search, coarse: CoarsePoses
+) -> Posterior:
+    poses, grid = coarse.poses, search.poses
+    J, M = grid.children_rotations, grid.children_shifts
+    scores = torch.zeros((len(poses.row), J, M), device=images.power.device)
+    factors = phase_factors(references.band.head(search.shell).frequencies, grid.fine_shifts_angstrom).to(
+        torch.complex64
+    )
+    used = slice(_first_coefficient(references.band, search), len(references.band.head(search.fine_shell)))
+    masked, power = images.masked[:, used], images.power[:, used]
+    rotations = rotations_of(images, grid, fine=True)
+    for block in references.blocks(rotations, poses.row.unique(), J, search.fine_shell):
+        place, inside = block.place(poses.row)
+        sparse.score_children(
+            PoseList(first=poses.first, row=torch.where(inside, place, -1), shift=poses.shift),
+            masked,
+            power,
+            block.values[:, used],
+            factors[:, used],
+            scores,
+        )
+    rows_of_class = len(rotations) // J
+    sparse.add_priors(
+        poses,
+        scores,
+        centres_angstrom=images.centre_angstrom,
+        shifts_angstrom=grid.fine_shifts_angstrom,
+        means_angstrom=priors.prior_offset_angstrom,
+        sigma_angstrom=priors.offset_sigma_angstrom,
+        log_class=priors.log_pose(grid.shift_area_angstrom2, len(grid.fine_rotations)),
+        rows_of_class=rows_of_class,
+    )
+    if grid.fine_log_prior is not None:
+        of_coarse = grid.fine_log_prior.view(grid.n_rotations, J).float().to(scores.device)
+        scores += of_coarse[poses.row % grid.n_rotations][:, :, None]
+    return _normalised(images, coarse, scores, search)
+
+
+def _first_coefficient(band: FourierBand, search: Search) -> int:
+    return len(band.head(search.min_shell - 1)) if search.min_shell > 1 else 0
+
+
+def _coarse(
+    images: WeightedImages,
+    references: References,
+    coarse_references: CoarseReferences,
+    priors: Priors,
+    search: Search,
+) -> CoarsePoses:
+    """Find the coarse poses that matter."""
+    grid, band = search.poses, references.band.head(search.coarse_shell)
+    first = _first_coefficient(references.band, search)
+    used = slice(first, len(band))
+    told = slice(first, len(coarse_references.left_out))
+    nats = torch.zeros(len(images.power), device=images.power.device)
+    if search.has_fine_pass:
+        missed = (images.power[:, told] @ coarse_references.left_out[told]).clamp(min=0)
+        nats = search.cut_nats + search.cut_deviations * missed.sqrt()
+    factors = phase_factors(band.frequencies[used], grid.shifts_angstrom).to(torch.complex64)
+    area = grid.shift_area_angstrom2 * grid.children_shifts
+    origins = images.centre_angstrom[:, None] + grid.shifts_angstrom
+    pruning = Pruning(kept_mass=search.kept_mass, max_kept=search.max_kept, nats=nats)
+    if grid.around_each:
+        turns = rotations_of(images, grid, fine=False)
+        values = references.take(slice(0, references.n_classes), turns, search.coarse_shell) * coarse_references.damping
+        found = pass_around_each(
+            images.masked[:, used],
+            images.power[:, used],
+            values[:, used].view(references.n_classes, len(images.power), grid.n_rotations, -1),
+            factors,
+            priors,
+            origins,
+            shift_area_angstrom2=area,
+            log_rotation=grid.log_prior,
+            pruning=pruning,
+        )
+    else:
+        found = coarse_pass(
+            images.masked[:, used],
+            images.power[:, used],
+            coarse_references,
+            factors,
+            priors,
+            origins,
+            shift_area_angstrom2=area,
+            pruning=pruning,
+        )
+    if not bool(torch.isfinite(found.scores).all()):
+        raise ComputeError(_NOT_FINITE)
+    return found
 
 
 def _parts(poses: PoseList, most: int) -> list[slice]:
@@ -255,119 +416,6 @@ def _parts(poses: PoseList, most: int) -> list[slice]:
     return [slice(start, stop) for start, stop in pairwise([*bounds, poses.n_images])]
 
 
-def _fine(
-    images: WeightedImages, references: References, priors: Priors, search: Search, coarse: CoarsePoses
-) -> Posterior:
-    poses = coarse.poses
-    scores = torch.zeros((len(poses.row), search.poses.children_rotations, search.poses.children_shifts))
-    scores = scores.to(images.power.device)
-    factors = phase_factors(references.band.head(search.shell).frequencies, search.poses.fine_shifts_angstrom).to(
-        torch.complex64
-    )
-    used = slice(_first_coefficient(references.band, search), len(references.band.head(search.fine_shell)))
-    masked, power = images.masked[:, used], images.power[:, used]
-    for block, fine in fine_slices(references, search):
-        sparse.score_children(
-            poses,
-            masked,
-            power,
-            fine[:, used],
-            factors[:, used],
-            scores,
-            first_row=block.start * search.poses.n_rotations,
-        )
-    grid = search.poses
-    sparse.add_priors(
-        poses,
-        scores,
-        centres_angstrom=images.centre_angstrom,
-        shifts_angstrom=grid.fine_shifts_angstrom,
-        means_angstrom=priors.prior_offset_angstrom,
-        sigma_angstrom=priors.offset_sigma_angstrom,
-        log_class=priors.log_pose(grid.shift_area_angstrom2, grid.n_fine_rotations_of_image),
-        rows_of_class=grid.n_rotations,
-    )
-    return _normalised(images, coarse, scores, search)
-
-
-def fine_slices(references: References, search: Search) -> Iterator[tuple[slice, BandValues]]:
-    """Yield blocks of classes and their slices at the fine rotations, complex64, shape (classes · R · J, K)."""
-    band = references.band.head(search.shell)
-    for block in class_blocks(references.n_classes, len(search.poses.fine_rotations), len(band)):
-        yield block, references.take(block, search.poses.fine_rotations, search.shell)
-
-
-def _first_coefficient(band: FourierBand, search: Search) -> int:
-    return len(band.head(search.min_shell - 1)) if search.min_shell > 1 else 0
-
-
-def _coarse(images: WeightedImages, references: References, priors: Priors, search: Search) -> CoarsePoses:
-    """Find the coarse poses that matter."""
-    grid, band = search.poses, references.band.head(search.coarse_shell)
-    first = _first_coefficient(references.band, search)
-    used = slice(first, len(band))
-    values, left_out = _cells(references, search)
-    values = values[..., used]
-    told = slice(first, len(left_out))
-    missed = (images.power[:, told] @ left_out[told]).clamp(min=0)
-    nats = search.cut_nats + search.cut_deviations * missed.sqrt()
-    n_low = 0
-    if references.transfer_power is not None and search.kept_mass < 1:
-        power = references.transfer_power[used] * values.abs().square().mean((0, 1))
-        n_low = _n_low(power, band.shell_of[used], search.low_share)
-    found = coarse_pass(
-        images.masked[:, used],
-        images.power[:, used],
-        CoarseReferences(values=values, half_turns=grid.half_turns),
-        phase_factors(band.frequencies[used], grid.shifts_angstrom).to(torch.complex64),
-        priors,
-        images.centre_angstrom[:, None] + grid.shifts_angstrom,
-        shift_area_angstrom2=grid.shift_area_angstrom2 * grid.children_shifts,
-        n_low=n_low,
-        kept_mass=search.kept_mass,
-        max_kept=search.max_kept,
-        nats=nats if search.has_fine_pass else torch.zeros_like(nats),
-    )
-    if not bool(torch.isfinite(found.scores).all()):
-        raise ComputeError(_NOT_FINITE)
-    return found
-
-
-def _cells(references: References, search: Search) -> tuple[BandValues, Tensor]:
-    """Return what a coarse pose stands for: the mean of the references at the finer poses within it.
-
-    Returns
-    -------
-    values : complex64, shape (C, R, K) up to the coarse shell, R half of the rotations with half turns.
-    left_out : float32, shape (K,) up to the fine shell: mean |P|² of the finer poses less that of their mean.
-
-    Notes
-    -----
-    A reference at the centre of its cell promises details that the finer poses hold elsewhere, and so scores cells with
-    the true pose too low. The mean is also what the likelihood of a cell is to first order.
-    """
-    grid = search.poses
-    n_fine = len(grid.fine_rotations) // (2 if grid.half_turns else 1)
-    K = len(references.band.head(search.coarse_shell))
-    damping = _damping(references.band.head(search.coarse_shell), grid)
-    parts, whole, mean = [], [], []
-    for block in class_blocks(references.n_classes, n_fine, len(references.band.head(search.fine_shell))):
-        fine = references.take(block, grid.fine_rotations[:n_fine], search.fine_shell)
-        cells = fine[:, :K].view(block.stop - block.start, -1, grid.children_rotations, K).mean(2) * damping
-        parts.append(cells)
-        whole.append(fine.abs().square().sum(0) / n_fine)
-        mean.append(cells.abs().square().sum((0, 1)) * (grid.children_rotations / n_fine))
-    left_out = torch.stack(whole).sum(0)
-    left_out[:K] -= torch.stack(mean).sum(0)
-    return torch.cat(parts), left_out / references.n_classes
-
-
-def _damping(band: FourierBand, grid: PoseGrid) -> Tensor:
-    """Return what is left of coefficients in the mean over the finer shifts of a coarse one, float32, shape (K,)."""
-    children = grid.fine_shifts_angstrom[: grid.children_shifts] - grid.shifts_angstrom[0]
-    return phase_factors(band.frequencies, children.to(band.frequencies.device)).mean(0).real.float()
-
-
 def _n_low(power: Tensor, shell_of: Tensor, share: float) -> int:
     """Return how many coefficients lie on the low shells that hold a share of the power; 0 if that saves little."""
     of_shell = torch.zeros(int(shell_of[-1]) + 1, dtype=torch.float64, device=power.device)
@@ -375,24 +423,6 @@ def _n_low(power: Tensor, shell_of: Tensor, share: float) -> int:
     last = int(torch.searchsorted(held, share * held[-1]))
     n_low = int((shell_of <= last).sum())
     return n_low if n_low < _MOST_LOW * len(shell_of) else 0
-
-
-def _given_rotations(images: WeightedImages, references: References, search: Search) -> CoarsePoses:
-    """Return all classes and shifts of each image at the rotation of its own: so few need no first pass."""
-    n, device = len(images.power), images.power.device
-    C, T = references.n_classes, search.poses.n_shifts
-    image = torch.arange(n, device=device)
-    rows = torch.arange(C, device=device) * n + image[:, None]
-    return CoarsePoses(
-        poses=PoseList(
-            first=torch.arange(n + 1, device=device) * (C * T),
-            row=rows.repeat_interleave(T, dim=1).flatten(),
-            shift=torch.arange(T, device=device).repeat(n * C),
-        ),
-        scores=torch.zeros(n * C * T, device=device),
-        share=torch.ones(n, dtype=torch.float64, device=device),
-        n_significant=torch.full((n,), C * T, dtype=torch.int64, device=device),
-    )
 
 
 def _normalised(images: WeightedImages, coarse: CoarsePoses, scores: Tensor, search: Search) -> Posterior:

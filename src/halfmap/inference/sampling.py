@@ -13,7 +13,8 @@ from torch import Tensor
 from halfmap import keyed_random
 from halfmap.errors import InputError, ShapeError
 from halfmap.geometry import translations
-from halfmap.geometry.rotations import matrix_from_euler
+from halfmap.geometry.healpix import OrientationGrid
+from halfmap.geometry.rotations import matrix_from_euler, matrix_from_rotation_vector
 from halfmap.tensors import Rotations
 
 
@@ -23,12 +24,14 @@ class PoseGrid:
 
     Parameters
     ----------
-    rotations : float64, shape (R, 3, 3).
+    rotations : float64, shape (R, 3, 3); with ``around_each`` what turns each image's own rotation.
     shifts_angstrom : float64, shape (T, 2): applied to the image after its whole-pixel origin.
     fine_rotations : float64, shape (R · J, 3, 3): J for each coarse one, in turn.
     fine_shifts_angstrom : float64, shape (T · M, 2): M for each coarse one, in turn.
     shift_area_angstrom2 : of the cell of a fine shift; 1 where offsets are not searched.
-    one_each : whether image i is compared at rotation i alone; then there are as many as images, and no finer ones.
+    around_each : whether each image is compared around its own rotation alone, at R rotations A = ``rotations`` · A_i.
+    log_prior, fine_log_prior : of the rotations, relative to their mean, float64, shapes (R,) and (R · J,); None: all
+        are alike.
 
     Raises
     ------
@@ -41,7 +44,9 @@ class PoseGrid:
     fine_rotations: Rotations
     fine_shifts_angstrom: Tensor
     shift_area_angstrom2: float = 1.0
-    one_each: bool = False
+    around_each: bool = False
+    log_prior: Tensor | None = None
+    fine_log_prior: Tensor | None = None
 
     def __post_init__(self) -> None:
         for coarse, fine in (
@@ -56,16 +61,11 @@ class PoseGrid:
         """Number R of coarse rotations."""
         return len(self.rotations)
 
-    @property
-    def n_fine_rotations_of_image(self) -> int:
-        """Number of fine rotations that an image is compared at."""
-        return 1 if self.one_each else len(self.fine_rotations)
-
     @cached_property
     def half_turns(self) -> bool:
         """Whether coarse rotations r and r + R / 2 differ by half a turn in the plane of the image."""
         half = self.n_rotations // 2
-        if self.n_rotations % 2 or self.one_each:
+        if self.n_rotations % 2 or self.around_each:
             return False
         return torch.allclose(self.rotations[half:, :2], -self.rotations[:half, :2], rtol=0, atol=1e-9)
 
@@ -138,6 +138,120 @@ def in_plane_grid(
         fine_shifts_angstrom=fine_shifts,
         shift_area_angstrom2=area,
     )
+
+
+def own_rotations(poses: PoseGrid, *, keep_origin: bool) -> PoseGrid:
+    """Return a grid at which each image is compared at its own rotation alone, and with ``keep_origin`` unshifted."""
+    identity = torch.eye(3, dtype=torch.float64)[None]
+    none = torch.zeros((1, 2), dtype=torch.float64)
+    return PoseGrid(
+        rotations=identity,
+        fine_rotations=identity,
+        shifts_angstrom=none if keep_origin else poses.shifts_angstrom,
+        fine_shifts_angstrom=none if keep_origin else poses.fine_shifts_angstrom,
+        shift_area_angstrom2=1.0 if keep_origin else poses.shift_area_angstrom2,
+        around_each=True,
+    )
+
+
+def orientation_grid(
+    *,
+    healpix_order: int,
+    symmetry: str,
+    offset_range_angstrom: float,
+    offset_step_angstrom: float,
+    perturbation: float = 0.0,
+) -> PoseGrid:
+    """Return orientations of the asymmetric unit of a group, and shifts within a disc.
+
+    Parameters
+    ----------
+    healpix_order : of the coarse rotations, 60° / 2^order apart; the fine ones are one order finer.
+    symmetry : of the references.
+    offset_range_angstrom, offset_step_angstrom : radius of the disc and coarse step.
+    perturbation : shift of the whole grid, as a share of the coarse steps.
+
+    Notes
+    -----
+    All rotations are followed by the same small one about a diagonal of the image's axes, by the perturbation's share
+    of the step: turned in the frame of the images they still cover the asymmetric unit once. The second half of them is
+    the first, turned by half a turn in the plane.
+    """
+    grid = OrientationGrid(healpix_order)
+    half = torch.arange(grid.n_angles // 2)
+    numbers = (grid.direction_numbers(symmetry)[:, None] * grid.n_angles + half).flatten()
+    turn = matrix_from_rotation_vector(
+        torch.full((3,), math.radians(perturbation * grid.spacing_degrees) / math.sqrt(3), dtype=torch.float64)
+    )
+    half_turn = torch.tensor([-1.0, -1.0, 1.0], dtype=torch.float64).diag()
+    coarse, fine = turn @ grid.rotations(numbers), turn @ grid.finer().rotations(grid.children(numbers).flatten())
+    shifts, fine_shifts, area = _shifts(offset_range_angstrom, offset_step_angstrom, perturbation)
+    return PoseGrid(
+        rotations=torch.cat([coarse, half_turn @ coarse]),
+        fine_rotations=torch.cat([fine, half_turn @ fine]),
+        shifts_angstrom=shifts,
+        fine_shifts_angstrom=fine_shifts,
+        shift_area_angstrom2=area,
+    )
+
+
+def local_grid(
+    *,
+    rotation_step_degrees: float,
+    sigma_degrees: float,
+    offset_range_angstrom: float,
+    offset_step_angstrom: float,
+    perturbation: float = 0.0,
+) -> PoseGrid:
+    """Return rotations around that of each image, with a Gaussian prior, and shifts within a disc.
+
+    Parameters
+    ----------
+    rotation_step_degrees : coarse step.
+    sigma_degrees : of the prior, of the tilt of the view and of the turn in the plane each; the search ends at 3 of it.
+    offset_range_angstrom, offset_step_angstrom : radius of the disc and coarse step.
+    perturbation : shift of the whole grid, as a share of the coarse steps.
+
+    Notes
+    -----
+    A lattice of rotation vectors: tilts of the view within a disc, turns in the plane within an interval. Finer ones
+    halve the steps along all three axes.
+    """
+    reach = 3 * sigma_degrees / rotation_step_degrees + 1e-6
+    steps = torch.arange(-int(reach), int(reach) + 1, dtype=torch.float64)
+    lattice = torch.stack(torch.meshgrid(steps, steps, steps, indexing="ij"), dim=-1).reshape(-1, 3)
+    lattice = lattice[lattice[:, :2].norm(dim=-1) <= reach]
+    lattice = (lattice[torch.argsort(lattice.square().sum(-1), stable=True)] + perturbation) * rotation_step_degrees
+    quarters = torch.tensor([-0.25, 0.25], dtype=torch.float64) * rotation_step_degrees
+    corners = torch.stack(torch.meshgrid(quarters, quarters, quarters, indexing="ij"), dim=-1).reshape(-1, 3)
+    fine = (lattice[:, None] + corners).reshape(-1, 3)
+    shifts, fine_shifts, area = _shifts(offset_range_angstrom, offset_step_angstrom, perturbation)
+    return PoseGrid(
+        rotations=matrix_from_rotation_vector(torch.deg2rad(lattice)),
+        fine_rotations=matrix_from_rotation_vector(torch.deg2rad(fine)),
+        shifts_angstrom=shifts,
+        fine_shifts_angstrom=fine_shifts,
+        shift_area_angstrom2=area,
+        around_each=True,
+        log_prior=_gaussian(lattice, sigma_degrees),
+        fine_log_prior=_gaussian(fine, sigma_degrees),
+    )
+
+
+def _gaussian(vectors: Tensor, sigma: float) -> Tensor:
+    """Return the logarithm of Gaussian weights of mean 1."""
+    log_weight = -vectors.square().sum(-1) / (2 * sigma**2)
+    return log_weight - log_weight.logsumexp(0) + math.log(len(vectors))
+
+
+def _shifts(range_angstrom: float, step_angstrom: float, perturbation: float) -> tuple[Tensor, Tensor, float]:
+    """Return coarse shifts, the finer ones within each, and the area of a fine one's cell."""
+    shifts = translations.disc(range_angstrom, step_angstrom)
+    if not range_angstrom > 0:
+        return shifts, shifts, 1.0
+    fine = translations.children(shifts, step_angstrom).reshape(-1, 2)
+    moved = perturbation * step_angstrom
+    return shifts + moved, fine + moved, step_angstrom**2 / 4
 
 
 def _in_plane(angles_degrees: Tensor) -> Rotations:
