@@ -101,18 +101,6 @@ def test_masks_are_read_from_files_and_folders_and_checked(tmp_path):
         inputs.read_mask(other, like, tmp_path / "half1.mrc", None)
 
 
-def test_maps_without_pixel_size_or_with_nan_are_refused(tmp_path):
-    volume = half_maps(particle(GRID, radius_angstrom=10), GRID, noise=0.5)[0]
-    volume.values[1, 2, 3] = float("nan")
-    mrc.write_volume(tmp_path / "nan.mrc", volume)
-    with pytest.raises(
-        InputError, match=r"1 of 4096 values are NaN or infinite, the first at \(z, y, x\) = \(1, 2, 3\)"
-    ):
-        inputs.read_map(tmp_path / "nan.mrc", None)
-    with pytest.raises(InputError, match="none in its header; give it with --pixel-size"):
-        inputs.read_map(shared_data("maps/ribosome70s_65.mrc"), None)
-
-
 def test_mtf_tables_of_detectors_are_read(tmp_path):
     for path in sorted(shared_data("star/relion_mtf").glob("*.star")):
         curve = inputs.read_mtf(path)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from halfmap.errors import FormatError, InputError
+from halfmap.jobs.map_inputs import has_pixel_size, read_map
 
 if TYPE_CHECKING:
     from halfmap.data.volumes import Volume
@@ -48,26 +49,6 @@ def find_halves(half1: Path, half2: Path | None) -> tuple[Path, Path]:
     return (half1, other) if last[2] in "1aA" else (other, half1)
 
 
-def read_map(path: Path, pixel_size_angstrom: float | None) -> "Volume":
-    """Read a map with a pixel size, given or its own, and finite values.
-
-    Raises
-    ------
-    InputError
-        There is no pixel size, or a value is NaN or infinite.
-    """
-    from halfmap.io import mrc
-    from halfmap.io.mrc_values import finite_or_reason
-
-    if pixel_size_angstrom is None and mrc.read_header(path).voxel_size_angstrom is None:
-        raise InputError(f"{path} must have a pixel size; got none in its header; give it with --pixel-size.")
-    volume = mrc.read_volume(path, pixel_size_angstrom)
-    reason = finite_or_reason(volume.values.numpy())
-    if reason is not None:
-        raise InputError(f"{path} must hold finite values; got a map in which {reason}; make the map again.")
-    return volume
-
-
 def read_halves(half1: Path, half2: Path, pixel_size_angstrom: float | None) -> tuple["Volume", "Volume"]:
     """Read two half maps and check that they go together.
 
@@ -95,7 +76,6 @@ def read_mask(path: Path, like: "Volume", like_path: Path, pixel_size_angstrom: 
     InputError
         Values are not from 0 to 1.
     """
-    from halfmap.io import mrc
     from halfmap.postprocessing.half_map_fsc import check_same_grid
     from halfmap.postprocessing.masks import checked_mask
 
@@ -103,7 +83,7 @@ def read_mask(path: Path, like: "Volume", like_path: Path, pixel_size_angstrom: 
         path = path / "mask.mrc"
     if not path.is_file():
         raise InputError(f"A mask must be a file or the folder of a job with a mask.mrc; got {path}; name the file.")
-    if pixel_size_angstrom is None and mrc.read_header(path).voxel_size_angstrom is None:
+    if pixel_size_angstrom is None and not has_pixel_size(path):
         pixel_size_angstrom = like.grid.pixel_size_angstrom
     mask = read_map(path, pixel_size_angstrom)
     check_same_grid(mask, like, str(path), str(like_path))

@@ -35,7 +35,8 @@ class MaskCreateParams(MaskParams):
 
 def _run(context: JobContext, params: MaskCreateParams) -> Path:
     from halfmap.io import mrc
-    from halfmap.jobs.half_map_inputs import read_map, read_mask
+    from halfmap.jobs.half_map_inputs import read_mask
+    from halfmap.jobs.map_inputs import read_map
     from halfmap.jobs.postprocess_report import mask_report
     from halfmap.postprocessing import masks
     from halfmap.report.blocks import Fact

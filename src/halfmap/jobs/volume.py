@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from annotated_types import Ge, Gt
 
-from halfmap.errors import InconsistentDataError, InputError
+from halfmap.errors import InputError
+from halfmap.jobs.map_inputs import has_pixel_size, read_map
 from halfmap.project.job import ImmediateCommand, JobContext, JobType
 
 if TYPE_CHECKING:
@@ -210,14 +211,15 @@ def fsc(context: JobContext, params: VolumeFscParams) -> Path:
     """Write the correlation of two maps, shell by shell, as a table, and where it falls below 0.5 and 0.143."""
     from halfmap.fourier import shells
     from halfmap.jobs import volume_report
+    from halfmap.postprocessing.half_map_fsc import check_same_grid
 
     first, second = (_read(path, params.header_pixel_size_angstrom) for path in params.volumes)
-    _require_same_grid(params.volumes[0], first, params.volumes[1], second)
+    check_same_grid(second, first, *map(str, reversed(params.volumes)))
     grid = first.grid
     curves = {"unmasked": shells.fsc(grid.rfft(first.values), grid.rfft(second.values), grid)}
     if params.mask is not None:
-        mask = _read(params.mask, None if _has_pixel_size(params.mask) else grid.pixel_size_angstrom)
-        _require_same_grid(params.volumes[0], first, params.mask, mask)
+        mask = _read(params.mask, None if has_pixel_size(params.mask) else grid.pixel_size_angstrom)
+        check_same_grid(mask, first, str(params.mask), str(params.volumes[0]))
         low, high = float(mask.values.min()), float(mask.values.max())
         if low < -0.01 or high > 1.01 or high <= 0:
             raise InputError(
@@ -247,22 +249,7 @@ def info(params: VolumeInfoParams) -> Iterator[str]:
 
 
 def _read(path: Path, pixel_size_angstrom: float | None) -> "Volume":
-    from halfmap.io import mrc
-    from halfmap.io.mrc_values import finite_or_reason
-
-    if pixel_size_angstrom is None and mrc.read_header(path).voxel_size_angstrom is None:
-        raise InputError(f"{path} must have a pixel size; got none in its header; give it with --header-pixel-size.")
-    volume = mrc.read_volume(path, pixel_size_angstrom)
-    reason = finite_or_reason(volume.values.numpy())
-    if reason is not None:
-        raise InputError(f"{path} must hold finite values; got a map in which {reason}; make the map again.")
-    return volume
-
-
-def _has_pixel_size(path: Path) -> bool:
-    from halfmap.io import mrc
-
-    return mrc.read_header(path).pixel_size_angstrom is not None
+    return read_map(path, pixel_size_angstrom, flag="--header-pixel-size")
 
 
 def _require_cubic(path: Path, volume: "Volume") -> None:
@@ -270,21 +257,6 @@ def _require_cubic(path: Path, volume: "Volume") -> None:
         sides = " × ".join(str(side) for side in volume.grid.shape[::-1])
         raise InputError(
             f"{path} must have three equal sides to be symmetrised; got {sides}; use `halfmap volume crop` first."
-        )
-
-
-def _require_same_grid(first_path: Path, first: "Volume", second_path: Path, second: "Volume") -> None:
-    if first.grid.shape != second.grid.shape:
-        one, other = (" × ".join(map(str, volume.grid.shape[::-1])) for volume in (first, second))
-        raise InconsistentDataError(
-            f"{second_path} must have the box of {first_path}, {one} voxels; got {other}; use `halfmap volume crop` or "
-            "`resample --like`."
-        )
-    one_size, other_size = first.grid.pixel_size_angstrom, second.grid.pixel_size_angstrom
-    if abs(other_size / one_size - 1) > PIXEL_SIZE_TOLERANCE:
-        raise InconsistentDataError(
-            f"{second_path} must have the pixel size of {first_path}, {one_size:g} Å; got {other_size:g} Å; use "
-            "`halfmap volume resample --like`, or give --header-pixel-size if the headers are wrong."
         )
 
 

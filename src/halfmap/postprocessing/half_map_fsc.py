@@ -22,6 +22,9 @@ THRESHOLD = 0.143
 DALTON_PER_CUBIC_ANGSTROM = 0.81
 """Density of protein, 1.35 g/cm³."""
 
+PIXEL_SIZE_TOLERANCE = 1e-3
+"""Largest relative difference between pixel sizes that count as one."""
+
 _GUARD_SHELLS = 2
 _SCATTERING_SHARE = 0.476  # of a protein against its solvent, in cisTEM's and RELION's particle FSC
 
@@ -240,10 +243,10 @@ def check_same_grid(volume: Volume, like: Volume, name: str, like_name: str) -> 
             "`resample --like`."
         )
     one_size, other_size = like.grid.pixel_size_angstrom, volume.grid.pixel_size_angstrom
-    if abs(other_size / one_size - 1) > 1e-3:
+    if abs(other_size / one_size - 1) > PIXEL_SIZE_TOLERANCE:
         raise InconsistentDataError(
             f"{name} must have the pixel size of {like_name}, {one_size:g} Å; got {other_size:g} Å; use "
-            "`halfmap volume resample --like`, or give --pixel-size if the headers are wrong."
+            "`halfmap volume resample --like`, or give the pixel size if the headers are wrong."
         )
 
 

@@ -23,7 +23,7 @@ from halfmap.postprocessing.half_map_fsc import (
 from halfmap.postprocessing.params import LocalResolutionParams
 
 _VALUES_AT_ONCE = 1 << 22
-_ARRAYS_OF_A_WINDOW = 20  # float32 values held for each of a window's, transforms and products included
+_BYTES_OF_A_WINDOW_S_VALUE = 60  # with its transform and products in float64
 _FILTER_LEVELS = 24
 
 
@@ -79,11 +79,14 @@ def window_side(grid: ImageGrid, params: LocalResolutionParams) -> int:
 def memory_bytes(grid: ImageGrid, params: LocalResolutionParams) -> int:
     """Return the memory that `local_resolution` needs beside the maps it is given, in bytes.
 
-    Six maps of float64 or complex128 while phases are randomised, then a batch of windows: about 20 float32 values
-    for each of at most 4 million, or of one window if that is larger.
+    Four float32 maps, padded by a window, and the largest of: 14 maps of float64 while phases are made random; a
+    batch of windows, 60 bytes for each of at most 4 million values, or of one window if that is larger; three padded
+    maps of float64 while values are spread between the points.
     """
-    window = max(_VALUES_AT_ONCE, window_side(grid, params) ** 3)
-    return 6 * 8 * grid.n_pixels + 4 * _ARRAYS_OF_A_WINDOW * window
+    side = window_side(grid, params)
+    n_padded = math.prod(extent + side for extent in grid.shape)
+    windows = _BYTES_OF_A_WINDOW_S_VALUE * max(_VALUES_AT_ONCE, 4 * side**3)
+    return 16 * n_padded + max(14 * 8 * grid.n_pixels, windows, 3 * 8 * n_padded)
 
 
 def local_resolution(
@@ -146,14 +149,15 @@ def local_resolution(
     # the first random shell of the whole box and of the window lie at one frequency
     box_shell = max(1, math.floor(max(grid.shape) * pixel_size / params.randomise_from_angstrom))
     window_shell = max(1, math.floor(side * pixel_size / params.randomise_from_angstrom))
-    volumes = [half1.values.float(), half2.values.float()]
-    for number, half in enumerate((half1, half2), start=1):
-        transform = grid.rfft(half.values.double())
-        volumes.append(grid.irfft(random_phases(transform, grid, box_shell, seed=seed, half=number)).float())
-        del transform
     half_side = side // 2
-    padded = torch.stack([torch.nn.functional.pad(volume, (half_side,) * 6) for volume in volumes]).to(device)
-    del volumes
+    padded = torch.zeros([4, *(extent + side for extent in grid.shape)])
+    inner = padded[:, *(slice(half_side, half_side + extent) for extent in grid.shape)]
+    for number, half in enumerate((half1, half2)):
+        inner[number] = half.values
+        transform = grid.rfft(half.values.double())
+        inner[2 + number] = grid.irfft(random_phases(transform, grid, box_shell, seed=seed, half=number + 1))
+        del transform
+    padded = padded.to(device)
 
     at_once = max(1, _VALUES_AT_ONCE // (4 * side**3))
     slowest = 1 / params.worst_resolution_angstrom
@@ -168,6 +172,7 @@ def local_resolution(
             frequency[row] = 1 / resolution_angstrom(corrected, window_grid, params.fsc_threshold)
         if advance is not None:
             advance(len(batch))
+    del padded, inner
     n_at_worst = int((frequency <= slowest).sum())
     frequency.clamp_(min=slowest)
 

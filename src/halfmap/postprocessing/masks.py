@@ -1,5 +1,7 @@
 """Solvent masks: made from a map, inverted, combined, measured."""
 
+import math
+
 import torch
 from scipy import ndimage
 from torch import Tensor
@@ -142,7 +144,7 @@ def extended(inside: Tensor, distance_pixel: float) -> Tensor:
         return inside
     if distance_pixel < 0:
         return ~extended(~inside, -distance_pixel)
-    return inside | (_distance_pixel(inside) < distance_pixel)
+    return inside | (_distance_pixel(inside, distance_pixel) < distance_pixel)
 
 
 def soft_edged(inside: Tensor, width_pixel: float) -> Tensor:
@@ -154,7 +156,7 @@ def soft_edged(inside: Tensor, width_pixel: float) -> Tensor:
     """
     if width_pixel == 0:
         return inside.float()
-    return raised_cosine_edge(_distance_pixel(inside), width_pixel).float()
+    return raised_cosine_edge(_distance_pixel(inside, width_pixel), width_pixel).float()
 
 
 def inverted(mask: Volume) -> Volume:
@@ -202,10 +204,19 @@ def checked_mask(mask: Volume, name: str = "The mask") -> Volume:
     return Volume(values=mask.values.clamp(0, 1), grid=mask.grid)
 
 
-def _distance_pixel(inside: Tensor) -> Tensor:
-    """Return the distance of each voxel to the nearest one inside, float64, in voxels."""
-    distances = ndimage.distance_transform_edt(~inside.cpu().numpy())
-    return torch.from_numpy(distances).to(inside.device)
+def _distance_pixel(inside: Tensor, reach_pixel: float) -> Tensor:
+    """Return the distance of each voxel to the nearest one inside, float64, in voxels; infinite beyond the reach."""
+    far = torch.full(inside.shape, math.inf, dtype=torch.float64, device=inside.device)
+    if not inside.any():
+        return far
+    margin = math.ceil(reach_pixel)
+    near = []  # a particle fills a small part of its box, and distances are slow
+    for axis in range(3):
+        places = torch.nonzero(inside.movedim(axis, 0).flatten(1).any(1)).flatten()
+        near.append(slice(max(0, int(places[0]) - margin), int(places[-1]) + margin + 1))
+    distances = ndimage.distance_transform_edt(~inside[tuple(near)].cpu().numpy())
+    far[tuple(near)] = torch.from_numpy(distances).to(inside.device)
+    return far
 
 
 def _of_one_shape(first: Volume, second: Volume) -> Tensor:

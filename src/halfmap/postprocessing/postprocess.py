@@ -67,8 +67,8 @@ class PostprocessResult:
 
 
 def memory_bytes(grid: ImageGrid) -> int:
-    """Return the memory that `postprocess` needs beside the maps it is given: ten maps of float64, in bytes."""
-    return 10 * 8 * grid.n_pixels
+    """Return the memory that `postprocess` needs beside the maps it is given: 18 maps of float64, in bytes."""
+    return 18 * 8 * grid.n_pixels
 
 
 def mean_map(half1: Volume, half2: Volume) -> Volume:
