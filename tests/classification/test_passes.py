@@ -9,7 +9,8 @@ from halfmap.classification.state import Assignments
 from halfmap.fourier.band import FourierBand
 from halfmap.grid import ImageGrid
 from halfmap.inference import maximisation
-from halfmap.inference.expectation import ImageData, Model
+from halfmap.inference.expectation import Model
+from halfmap.inference.image_data import ImageData
 from support.model_images import (
     a_model,
     a_search,

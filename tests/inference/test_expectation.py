@@ -15,7 +15,8 @@ from halfmap.grid import ImageGrid
 from halfmap.imaging import noise
 from halfmap.imaging.image_model import contrast_transfer
 from halfmap.inference import expectation, maximisation, references
-from halfmap.inference.expectation import ImageData, Model
+from halfmap.inference.expectation import Model
+from halfmap.inference.image_data import ImageData
 from halfmap.inference.posterior import Priors
 from halfmap.inference.sampling import own_rotations
 from halfmap.inference.sums import Sums, add

@@ -14,7 +14,7 @@ from halfmap.geometry.euler import in_plane_degrees
 from halfmap.geometry.shapes import soft_disc
 from halfmap.grid import ImageGrid
 from halfmap.inference import maximisation
-from halfmap.inference.expectation import ImageData
+from halfmap.inference.image_data import ImageData
 from halfmap.inference.maximisation import Regularisation
 from halfmap.inference.posterior import Search
 from halfmap.inference.priors import Priors
@@ -125,12 +125,11 @@ def test_steps_within_a_mask_shrink_what_is_wrong(n: int, defocus: float, side: 
 
     Largest eigenvalue of mask · (curvature)⁻¹ · (second derivative) · mask, by power iteration.
     """
-    from halfmap.classification.params import ClassificationParams
-    from halfmap.classification.problem import circular_mask
+    from halfmap.inference.image_data import circular_mask
 
     grid = ImageGrid.square(side, 4.0)
     problem = a_problem(n, side=side, defocus=defocus, psi_step=24.0)
-    mask = circular_mask(ClassificationParams(mask_diameter_angstrom=side * 4.0), grid)
+    mask = circular_mask(side * 4.0, 5.0, grid)
     overlap, band = maximisation.overlap(mask, grid), problem.band
     row = np.arange(n) % len(problem.search.poses.fine_rotations)
 

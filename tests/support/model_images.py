@@ -22,7 +22,8 @@ from halfmap.grid import ImageGrid
 from halfmap.imaging import noise
 from halfmap.imaging.image_model import contrast_transfer, ctf_of_rows
 from halfmap.inference import expectation
-from halfmap.inference.expectation import ImageData, Model
+from halfmap.inference.expectation import Model
+from halfmap.inference.image_data import ImageData
 from halfmap.inference.posterior import Priors, Search
 from halfmap.inference.sampling import PoseGrid, in_plane_grid
 from halfmap.inference.sums import Sums

@@ -18,7 +18,8 @@ from halfmap.geometry.rotations import random_rotations
 from halfmap.geometry.shapes import soft_disc
 from halfmap.grid import ImageGrid
 from halfmap.imaging.image_model import contrast_transfer
-from halfmap.inference.expectation import ImageData, Model
+from halfmap.inference.expectation import Model
+from halfmap.inference.image_data import ImageData
 from halfmap.inference.images import to_band, weighted_images
 from halfmap.inference.posterior import Search, WeightedImages, posteriors
 from halfmap.inference.priors import Priors

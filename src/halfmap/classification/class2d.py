@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from halfmap.classification import centring, decisions, earlier, passes, revival, starting
 from halfmap.classification.closing import advance_closing, begin_closing
 from halfmap.classification.params import ClassificationParams
-from halfmap.classification.passes import Beliefs
 from halfmap.classification.problem import ClassificationProblem
 from halfmap.classification.result import class_run, ssnr_resolutions
 from halfmap.classification.search import search_of
@@ -32,6 +31,8 @@ from halfmap.geometry.euler import in_plane_degrees
 from halfmap.geometry.rotations import matrix_from_euler
 from halfmap.inference import sampling, vdam
 from halfmap.inference.accuracy import pose_accuracy
+from halfmap.inference.beliefs import Beliefs, updated_beliefs
+from halfmap.inference.first_noise import first_noise_variance
 from halfmap.inference.iterate import iterate
 from halfmap.inference.sums import Sums
 
@@ -102,7 +103,7 @@ def start(
     algorithm, reason = decisions.choose_algorithm(
         n, params.algorithm, params.classes, iterations=params.iterations, minibatches=params.minibatches
     )
-    noise = starting.noise_variance(problem)
+    noise = first_noise_variance(problem.data)
     assignments = _first_assignments(problem)
     beliefs = Beliefs(noise_variance=noise, scale=np.ones(problem.data.n_micrographs))
     if run is None:
@@ -223,7 +224,7 @@ def _iteration(
     references, moments, misfit = _maximised(problem, params, state, sums, search.shell, whole=whole)
     groups = problem.data.group if params.norm_correction else None
     assignments = passes.updated_assignments(state.assignments, sums.estimates, groups=groups, kept=kept)
-    beliefs = passes.updated_beliefs(problem, params, beliefs, sums, kept=kept)
+    beliefs = updated_beliefs(problem.data, beliefs, sums, scale_correction=params.scale_correction, kept=kept)
     history = _history(problem, state, assignments, references, sums)
     revived_before = _grown(state.history, {"revived_classes": 0})
     outcome = _outcome(

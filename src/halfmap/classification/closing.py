@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from halfmap import keyed_random
 from halfmap.classification import decisions, passes
 from halfmap.classification.params import ClassificationParams
-from halfmap.classification.passes import Beliefs
 from halfmap.classification.problem import ClassificationProblem
 from halfmap.classification.repeats import NEAR_DIAMETERS, owners, repeats
 from halfmap.classification.search import search_of
@@ -26,6 +25,7 @@ from halfmap.fourier.band import FourierBand
 from halfmap.fourier.filters import apply_filter
 from halfmap.grid import ImageGrid
 from halfmap.inference import maximisation, sampling
+from halfmap.inference.beliefs import Beliefs
 from halfmap.tensors import Images
 
 COARSEST_JOIN_ANGSTROM = 30.0

@@ -15,6 +15,7 @@ from halfmap.compute.progress import Progress
 from halfmap.fourier.band import FourierBand
 from halfmap.geometry.euler import array_from_euler, in_plane_degrees
 from halfmap.inference import expectation, maximisation
+from halfmap.inference.beliefs import Beliefs, measured_norms
 from halfmap.inference.expectation import Model
 from halfmap.inference.maximisation import Regularisation
 from halfmap.inference.posterior import Search
@@ -26,20 +27,6 @@ from halfmap.tensors import BandValues, Images
 PADDING = 3
 SCALE_SIGNAL_TO_NOISE = 3.0
 """Grey scales of micrographs are told by shells where the references' ratio of signal to noise is above this."""
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Beliefs:
-    """What an E-step believes of images beside the references.
-
-    Parameters
-    ----------
-    noise_variance : float64, shape (groups, n_shells).
-    scale : of micrographs, float64, shape (M,).
-    """
-
-    noise_variance: Tensor
-    scale: NDArray[np.float64]
 
 
 def run_expectation(
@@ -239,28 +226,6 @@ def described(
     )
 
 
-def updated_beliefs(
-    problem: ClassificationProblem, params: ClassificationParams, beliefs: Beliefs, sums: Sums, *, kept: float = 0.0
-) -> Beliefs:
-    """Return noise spectra and grey scales after an E-step.
-
-    Parameters
-    ----------
-    kept : share of what was believed that stays: 0.9 after a mini-batch.
-    """
-    noise = maximisation.noise_variance(
-        sums.residual_power, sums.residual_count, beliefs.noise_variance, mask_power=problem.data.mask_power
-    )
-    scale = beliefs.scale
-    if params.scale_correction and bool((sums.scale_square > 0).any()):
-        counts = torch.from_numpy(np.bincount(problem.data.micrograph, minlength=len(scale)).astype(np.float64))
-        scale = maximisation.micrograph_scale(sums.scale_cross, sums.scale_square, counts).numpy()
-        if kept > 0:
-            seen = (sums.scale_square > 0).numpy()
-            scale = np.where(seen, kept * beliefs.scale + (1 - kept) * scale, beliefs.scale)
-    return Beliefs(noise_variance=kept * beliefs.noise_variance + (1 - kept) * noise, scale=scale)
-
-
 def updated_assignments(
     assignments: Assignments, found: Estimates, *, groups: NDArray[np.int64] | None = None, kept: float = 0.0
 ) -> Assignments:
@@ -270,19 +235,11 @@ def updated_assignments(
     ----------
     groups : number of the noise spectrum of each of all particles, if their contrast is estimated too.
     kept : as for `updated_beliefs`.
-
-    Notes
-    -----
-    Norms have mean 1 in each group: a common factor belongs to the noise spectrum. Were it shared between them, both
-    would follow each other's last value and never settle.
     """
     rows = found.row
     norm = assignments.norm.copy()
     if groups is not None:
-        measured = assignments.norm[rows] * np.sqrt(found.residual)
-        _, group = np.unique(groups[rows], return_inverse=True)
-        mean = np.bincount(group, weights=measured) / np.bincount(group)
-        norm[rows] = kept * norm[rows] + (1 - kept) * measured / np.where(mean > 0, mean, 1.0)[group]
+        norm[rows] = kept * norm[rows] + (1 - kept) * measured_norms(assignments.norm[rows], found, groups[rows])
     return replace(
         assignments,
         class_index=_put(assignments.class_index, rows, found.class_index),

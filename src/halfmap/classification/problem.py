@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
@@ -14,24 +13,9 @@ from halfmap.compute.executor import Executor
 from halfmap.data.image_source import ImageSource
 from halfmap.data.particles import ParticleSet
 from halfmap.errors import InputError
-from halfmap.geometry.shapes import soft_disc
 from halfmap.grid import ImageGrid
 from halfmap.inference import maximisation
-from halfmap.inference.expectation import ImageData
-
-_BOX_EDGE_PIXEL = 2
-"""Width of the edge of the largest circle in a box."""
-
-_CTF_COLUMNS = (
-    "uid",
-    "optics_group",
-    "defocus_u_angstrom",
-    "defocus_v_angstrom",
-    "defocus_angle_degrees",
-    "phase_shift_degrees",
-    "ctf_b_factor_angstrom2",
-    "ctf_scale",
-)
+from halfmap.inference.image_data import ImageData, check_mask, circular_mask, micrograph_names
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -88,9 +72,6 @@ class ClassificationProblem:
             particles, or the limits of resolution leave no shell.
         """
         n = len(particles)
-        chosen = np.arange(n) if index is None else np.asarray(index, dtype=np.int64)
-        if len(chosen) != n or (index is None and len(images) != n):
-            raise InputError(f"There must be one image for each of {n} particles; got {len(images)}.")
         if params.classes > n:
             raise InputError(
                 f"Classes must be no more than particles; got {params.classes} classes of {n}; ask for fewer."
@@ -102,20 +83,13 @@ class ClassificationProblem:
             finest_angstrom=params.max_alignment_resolution_angstrom,
             coarsest_angstrom=params.min_alignment_resolution_angstrom,
         )
-        numbers, group = np.unique(particles["optics_group"], return_inverse=True)
-        names = particles["group_name"] if "group_name" in particles else particles.get("micrograph_name", "all")
-        group_names, micrograph = np.unique(np.asarray(names).astype(str), return_inverse=True)
-        data = ImageData(
-            particles=ParticleSet(
-                columns={name: particles[name] for name in _CTF_COLUMNS if name in particles}, optics=particles.optics
-            ),
-            source=images,
-            index=chosen,
-            background=np.broadcast_to(np.asarray(background_mean, dtype=np.float64), n).copy(),
-            deviation=np.broadcast_to(np.asarray(background_deviation, dtype=np.float64), n).copy(),
-            group=group.astype(np.int64),
-            micrograph=micrograph.astype(np.int64),
-            mask=circular_mask(params, images.grid),
+        data = ImageData.of(
+            particles,
+            images,
+            circular_mask(params.mask_diameter_angstrom, params.mask_edge_pixel, images.grid),
+            index=index,
+            background_mean=background_mean,
+            background_deviation=background_deviation,
             ctf=params.ctf,
             intact_first_peak=params.ctf_intact_first_peak,
             fill_noise=params.mask == "noise",
@@ -126,31 +100,6 @@ class ClassificationProblem:
             data=data,
             sent=executor.broadcast(data),
             mask_overlap=maximisation.overlap(data.mask, images.grid),
-            group_names=group_names.astype(object),
-            optics_numbers=numbers.astype(np.int64),
+            group_names=np.unique(micrograph_names(particles)).astype(object),
+            optics_numbers=np.unique(particles["optics_group"]).astype(np.int64),
         )
-
-
-def check_mask(diameter_angstrom: float, grid: ImageGrid) -> None:
-    """Raise `InputError` where a circular mask does not fit into the box."""
-    box = grid.side * grid.pixel_size_angstrom
-    if diameter_angstrom > box:
-        raise InputError(
-            f"The mask diameter must be at most the box of {box:.0f} Å ({grid.side} px of "
-            f"{grid.pixel_size_angstrom:g} Å); got {diameter_angstrom:g} Å; choose a smaller one, or extract again "
-            "with a larger box."
-        )
-
-
-def circular_mask(params: ClassificationParams, grid: ImageGrid) -> Tensor:
-    """Return the soft disc that masks images and class averages, float32, shape ``grid.shape``.
-
-    Notes
-    -----
-    Whatever its diameter and edge, it ends within the largest circle of the box: what lies beyond is inside the box at
-    some angles and outside at others, and a reference that does not vanish there has edges that appear as it is
-    turned. They are seen at high frequency, so updates scaled by what is known of low ones grow without limit.
-    """
-    pixel = grid.pixel_size_angstrom
-    mask = soft_disc(grid, 0.5 * params.mask_diameter_angstrom, params.mask_edge_pixel * pixel, dtype=torch.float32)
-    return mask * soft_disc(grid, (grid.side // 2 - 1 - _BOX_EDGE_PIXEL) * pixel, _BOX_EDGE_PIXEL * pixel)

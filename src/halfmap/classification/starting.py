@@ -4,26 +4,22 @@ import math
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
 
-from halfmap import keyed_random
 from halfmap.classification import initial
 from halfmap.classification.params import ClassificationParams
-from halfmap.classification.passes import PADDING, Beliefs
+from halfmap.classification.passes import PADDING
 from halfmap.classification.problem import ClassificationProblem
 from halfmap.classification.state import Assignments, References
 from halfmap.compute.executor import Executor
 from halfmap.fourier.band import FourierBand
 from halfmap.fourier.shells import n_shells
 from halfmap.inference import expectation, maximisation
+from halfmap.inference.beliefs import Beliefs
 from halfmap.inference.expectation import Model
+from halfmap.inference.first_noise import NOISE_IMAGES, some_rows
 from halfmap.inference.posterior import Search
 from halfmap.inference.priors import Priors
 from halfmap.inference.sampling import in_plane_grid
-
-NOISE_IMAGES = 1000
-"""Images of each optics group that the first noise spectra are measured on."""
 
 _ANGLES = 60
 
@@ -46,22 +42,6 @@ def reference_shell(problem: ClassificationProblem, params: ClassificationParams
     return max(1, min(shell, grid.side // 2 - 1))
 
 
-def noise_variance(problem: ClassificationProblem) -> Tensor:
-    """Return first noise spectra from up to 1000 images of each optics group, float64, shape (groups, n_shells)."""
-    data = problem.data
-    spectra = torch.zeros((data.n_groups, n_shells(problem.grid)), dtype=torch.float64)
-    for group in range(data.n_groups):
-        rows = _some(np.flatnonzero(data.group == group), NOISE_IMAGES, problem, data.seed)
-        images = torch.from_numpy(data.source.read(data.index[rows]))
-        low = torch.from_numpy(data.background[rows]).float()[:, None, None]
-        deviation = torch.from_numpy(data.deviation[rows]).float()[:, None, None]
-        sums = initial.spectrum_sums((images - low) / deviation * data.mask, problem.grid)
-        mask_mean_square = float(data.mask.double().square().mean())
-        spectrum = initial.initial_noise(sums, problem.grid, mask_mean_square=mask_mean_square)
-        spectra[group] = spectrum / expectation.premultiplied_power(data, rows).mean(0)
-    return spectra
-
-
 def references(
     problem: ClassificationProblem,
     params: ClassificationParams,
@@ -77,7 +57,7 @@ def references(
     """
     C, grid = params.classes, problem.grid
     n = len(problem.particles)
-    rows = _some(np.arange(n), max(NOISE_IMAGES, 5 * C), problem, params.seed)
+    rows = some_rows(np.arange(n), max(NOISE_IMAGES, 5 * C), problem.particles, params.seed)
     shell = reference_shell(problem, params)
     poses = in_plane_grid(
         psi_step_degrees=360.0 / _ANGLES, offset_range_angstrom=0.0, offset_step_angstrom=1.0, oversampling=0
@@ -128,10 +108,3 @@ def references(
         error_variance=spectrum,
         completeness=spectrum,
     )
-
-
-def _some(rows: NDArray[np.int64], n: int, problem: ClassificationProblem, seed: int) -> NDArray[np.int64]:
-    """Return up to n of some rows, at random by their uids, ascending."""
-    uids = problem.particles.uid[rows]
-    order = np.lexsort((uids, keyed_random.uniform(seed, "first particles", uids)))
-    return np.sort(rows[order[:n]])

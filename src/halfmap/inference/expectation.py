@@ -13,8 +13,6 @@ from halfmap.compute.device import task_device
 from halfmap.compute.executor import Executor
 from halfmap.compute.memory import plan_chunks
 from halfmap.compute.progress import Progress, task_progress
-from halfmap.data.image_source import ImageSource
-from halfmap.data.particles import ParticleSet
 from halfmap.fourier.band import FourierBand
 from halfmap.fourier.resample import phase_factors
 from halfmap.fourier.shells import n_shells
@@ -23,6 +21,7 @@ from halfmap.imaging import noise
 from halfmap.imaging.image_model import contrast_transfer, ctf_of_rows
 from halfmap.inference import sparse
 from halfmap.inference.coarse import CoarseReferences
+from halfmap.inference.image_data import ImageData
 from halfmap.inference.images import to_band, weighted_images
 from halfmap.inference.maximisation import shell_mean
 from halfmap.inference.posterior import (
@@ -46,60 +45,6 @@ _MOST_IN_CHUNK = 1024
 _IMAGES_AT_ONCE = 128
 _TRANSFERS = 32
 """Particles whose transfer tells on which shells the signal lies."""
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class ImageData:
-    """Particle images and what never changes about them.
-
-    Parameters
-    ----------
-    particles : with the columns of the CTF; N of them.
-    source : of the images, on one grid.
-    index : int64, shape (N,): number of each particle's image in the source.
-    background, deviation : float64, shape (N,): grey level and its spread outside the particle; images are
-        normalised by them as they are read.
-    group, micrograph : int64, shape (N,): from 0, which noise spectrum and which grey scale a particle has.
-    mask : float32, shape (side, side): the circular mask.
-    ctf : whether images are modelled with their CTF.
-    intact_first_peak : whether the CTF is 1 up to its first peak.
-    fill_noise : whether masked images hold noise where the mask is 0, else nothing.
-    seed : of that noise.
-    """
-
-    particles: ParticleSet
-    source: ImageSource
-    index: NDArray[np.int64]
-    background: NDArray[np.float64]
-    deviation: NDArray[np.float64]
-    group: NDArray[np.int64]
-    micrograph: NDArray[np.int64]
-    mask: Tensor
-    ctf: bool = True
-    intact_first_peak: bool = False
-    fill_noise: bool = False
-    seed: int = 1
-
-    @property
-    def grid(self) -> ImageGrid:
-        """Sides and pixel size of the images."""
-        return self.source.grid
-
-    @property
-    def n_groups(self) -> int:
-        """Number of noise spectra."""
-        return int(self.group.max()) + 1
-
-    @property
-    def n_micrographs(self) -> int:
-        """Number of grey scales."""
-        return int(self.micrograph.max()) + 1
-
-    @property
-    def mask_power(self) -> float:
-        """Mean square of the mask over the box: the share of white noise that it lets through."""
-        edge = (1 - self.mask.double()).square() if self.fill_noise else torch.zeros(1, dtype=torch.float64)
-        return float(self.mask.double().square().mean() + edge.mean())
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
