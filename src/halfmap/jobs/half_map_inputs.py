@@ -33,20 +33,33 @@ def find_halves(half1: Path, half2: Path | None) -> tuple[Path, Path]:
         half1 = _half_of_folder(half1)
     if half2 is not None:
         return half1, half2
-    found = list(_HALF.finditer(half1.name))
-    if not found:
+    pair = halves_by_name(half1)
+    if pair is None:
         raise InputError(
             f"The name of a half map must say half1 or half2 where the other is to be found by it; got {half1.name}; "
             "give the other with --half2."
         )
-    last = found[-1]
-    name = half1.name[: last.start(2)] + _OTHER[last[2]] + half1.name[last.end(2) :]
-    other = half1.with_name(name)
+    other = pair[1] if half1 == pair[0] else pair[0]
     if not other.is_file():
         raise InputError(
-            f"The other half of {half1} must lie beside it as {name}; got no such file; give it with --half2."
+            f"The other half of {half1} must lie beside it as {other.name}; got no such file; give it with --half2."
         )
-    return (half1, other) if last[2] in "1aA" else (other, half1)
+    return pair
+
+
+def halves_by_name(path: Path) -> tuple[Path, Path] | None:
+    """Return the files of both halves, whichever of them is given and whether they exist; None if the name says none.
+
+    Parameters
+    ----------
+    path : with 1 and 2, or A and B, after the word ``half`` in its name.
+    """
+    found = list(_HALF.finditer(path.name))
+    if not found:
+        return None
+    last = found[-1]
+    other = path.with_name(path.name[: last.start(2)] + _OTHER[last[2]] + path.name[last.end(2) :])
+    return (path, other) if last[2] in "1aA" else (other, path)
 
 
 def read_halves(half1: Path, half2: Path, pixel_size_angstrom: float | None) -> tuple["Volume", "Volume"]:
