@@ -23,6 +23,7 @@ class Density:
     x, y : the axes; limits in falling order turn one round.
     circles : radii around (0, 0), with what they mean.
     equal : whether one unit is as long on both axes.
+    colour : what the counts are.
 
     Raises
     ------
@@ -39,6 +40,7 @@ class Density:
     circles: Sequence[Mark] = ()
     equal: bool = True
     caption: str = ""
+    colour: Axis = Axis(label="count")
 
     def __post_init__(self) -> None:
         as_vectors(self, "x_edges")

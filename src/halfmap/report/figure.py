@@ -185,7 +185,7 @@ def _draw_density(figure: Figure, axes: Axes, block: Density) -> None:
         vmax=max(1.0, float(counts.max(initial=0.0))),
         zorder=1,
     )
-    bar = figure.colorbar(drawn, ax=axes, label="count", pad=0.02)
+    bar = figure.colorbar(drawn, ax=axes, label=_label(block.colour), pad=0.02)
     bar.outline.set_visible(False)
     bar.ax.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10], integer=True))
     _finish(axes, block.x, block.y, ())
