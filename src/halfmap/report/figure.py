@@ -12,7 +12,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.colors import ListedColormap, to_hex
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle
-from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogFormatter, MaxNLocator, NullLocator
 
 from halfmap.report.blocks import Axis, Curve, Histogram, Mark, Scatter
 from halfmap.report.density import Density
@@ -24,6 +24,7 @@ _COLOUR_MAP, _COLOUR_FROM = "plasma", 0.22  # what is darker does not show on a 
 
 _RASTERISED_FROM = 1500
 _WIDTH_INCH, _HEIGHT_INCH = 6.0, 3.5
+_MOST_PLAIN = 1e6  # on a logarithmic axis; larger numbers are written with a power of ten
 _LOCK = threading.Lock()
 
 # Stand-ins that no figure uses, replaced by the page's own colours.
@@ -130,6 +131,8 @@ def _draw_curve(axes: Axes, block: Curve) -> None:
         )
         n_coloured += not is_thin
     _finish(axes, block.x, block.y, block.marks)
+    if block.x.scale == "linear" and all(np.all(np.mod(line.x, 1) == 0) for line in block.lines):  # as iterations are
+        axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10], integer=True))
     _legend(axes, sum(bool(line.label) for line in block.lines))
 
 
@@ -215,9 +218,19 @@ def _finish(axes: Axes, x: Axis, y: Axis, marks: object) -> None:
             ticks.set_major_locator(FixedLocator(resolution_ticks(*getattr(axes, f"get_{name}lim")())))
             ticks.set_minor_locator(NullLocator())
             ticks.set_major_formatter(FuncFormatter(lambda frequency, _: f"{1 / frequency:.3g}"))
+        elif axis.scale == "log":
+            ticks.set_major_formatter(_PlainLogFormatter())
+            ticks.set_minor_formatter(_PlainLogFormatter())
         elif axis.scale == "linear":
             steps = [1, 1.5, 3, 4.5, 9, 10] if axis.unit == "°" else [1, 2, 2.5, 5, 10]
             ticks.set_major_locator(MaxNLocator(6, steps=steps))
+
+
+class _PlainLogFormatter(LogFormatter):
+    """Labels where a logarithmic axis has them anyway, as 20 instead of 2 × 10¹."""
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        return (f"{x:g}" if abs(x) < _MOST_PLAIN else f"{x:.0e}") if super().__call__(x, pos) else ""
 
 
 def _draw_mark(axes: Axes, mark: Mark) -> None:
