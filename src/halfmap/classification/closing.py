@@ -15,7 +15,7 @@ from halfmap import keyed_random
 from halfmap.classification import decisions, passes
 from halfmap.classification.params import ClassificationParams
 from halfmap.classification.problem import ClassificationProblem
-from halfmap.classification.repeats import NEAR_DIAMETERS, owners, repeats
+from halfmap.data.repeats import NEAR_DIAMETERS, owners, repeats
 from halfmap.classification.search import search_of
 from halfmap.classification.state import ClassificationState, ClosingStage, References
 from halfmap.compute.executor import Executor

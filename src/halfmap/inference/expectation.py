@@ -42,6 +42,9 @@ from halfmap.tensors import Images, Rotations
 
 _CHUNK_BYTES = 1 << 28
 _MOST_IN_CHUNK = 1024
+_MOST_IN_CHUNK_OF_VOLUMES = 200
+"""Images compared with volumes take a hundred times as long as those compared with class averages."""
+
 _IMAGES_AT_ONCE = 128
 _TRANSFERS = 32
 """Particles whose transfer tells on which shells the signal lies."""
@@ -117,14 +120,16 @@ def expect(
     believed = executor.broadcast(model)
     try:
         task = partial(expect_chunk, sent, believed)
-        return executor.reduce(task, [rows[chunk] for chunk in chunks_of(data.grid, len(rows))], add, progress=progress)
+        chunks = chunks_of(data.grid, len(rows), volumes=model.references.ndim == 4)
+        return executor.reduce(task, [rows[chunk] for chunk in chunks], add, progress=progress)
     finally:
         believed.discard()  # one for each iteration would fill the scratch folder
 
 
-def chunks_of(grid: ImageGrid, n_images: int) -> list[slice]:
-    """Return the parts of an E-step over so many images, each of which is a task."""
-    return plan_chunks(n_images, max(1, min(_MOST_IN_CHUNK, _CHUNK_BYTES // bytes_per_image(grid))))
+def chunks_of(grid: ImageGrid, n_images: int, *, volumes: bool = False) -> list[slice]:
+    """Return the parts of an E-step over so many images, each of which is a task; fewer images with volumes."""
+    most = _MOST_IN_CHUNK_OF_VOLUMES if volumes else _MOST_IN_CHUNK
+    return plan_chunks(n_images, max(1, min(most, _CHUNK_BYTES // bytes_per_image(grid))))
 
 
 def bytes_of_chunk(

@@ -14,7 +14,7 @@ from halfmap.classification.earlier import check_earlier
 from halfmap.classification.memory import bytes_in_main_process, bytes_of_task, n_tasks
 from halfmap.classification.problem import ClassificationProblem
 from halfmap.classification.ranking.scores import score
-from halfmap.classification.repeats import NEAR_DIAMETERS
+from halfmap.data.repeats import NEAR_DIAMETERS
 from halfmap.classification.state import ClassificationState
 from halfmap.data.class_averages import ClassRun
 from halfmap.data.image_source import ImageSource

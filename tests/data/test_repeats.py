@@ -1,6 +1,6 @@
 import numpy as np
 
-from halfmap.classification.repeats import owners, repeats
+from halfmap.data.repeats import owners, repeats
 from halfmap.data.particles import ParticleSet
 from halfmap.grid import ImageGrid
 from support.model_images import particles_of

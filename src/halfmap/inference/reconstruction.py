@@ -1,0 +1,132 @@
+"""Volumes from the sums of slices: symmetry, joined low shells, with and without a prior."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from halfmap.fourier import slices
+from halfmap.fourier.slices import PaddedGrid, PaddedTransform
+from halfmap.geometry.symmetric_volumes import symmetrise_accumulators
+from halfmap.inference.maximisation import FIRST_PRIOR_SHELL
+from halfmap.tensors import Volumes
+
+_LEAST_WEIGHT = 1e-3
+"""Weights are not taken for less than this share of their shell's mean, as in RELION."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SliceAccumulator:
+    """Data and weights of one volume, as of `halfmap.inference.sums.SliceSums`.
+
+    Parameters
+    ----------
+    data : complex64, shape ``grid.shape``, Σ weight · s C X / σ².
+    weight : float32, the same shape, Σ weight · s² C² / σ².
+    grid : what they sample.
+    """
+
+    data: Tensor
+    weight: Tensor
+    grid: PaddedGrid
+
+    def symmetrised(self, symmetry: str) -> "SliceAccumulator":
+        """Return the sums over the rotations of a point group."""
+        data, weight = symmetrise_accumulators(self.data, self.weight, symmetry)
+        return SliceAccumulator(data=data, weight=weight, grid=self.grid)
+
+    def joined(self, other: "SliceAccumulator") -> "SliceAccumulator":
+        """Return the sum of two."""
+        return SliceAccumulator(data=self.data + other.data, weight=self.weight + other.weight, grid=self.grid)
+
+    def mean_weight(self) -> Tensor:
+        """Return the mean weight in each shell of the volume, float64, shape (n_shells,); 0 where nothing was seen."""
+        shell = _shells(self.grid)
+        n = self.grid.grid.side // 2 + 1
+        inside = shell < n
+        sums = torch.bincount(shell[inside], weights=self.weight[inside].double(), minlength=n)
+        return sums / torch.bincount(shell[inside], minlength=n).clamp(min=1)
+
+    def error_variance(self) -> Tensor:
+        """Return the variance of one real component of the volume's transform, float64, shape (n_shells,).
+
+        On the scale of `ImageGrid.rfft` of the volume; 0 where nothing was seen.
+
+        Notes
+        -----
+        What is known of a coefficient of the volume lies in padding³ of the finer transform's.
+        """
+        mean = self.mean_weight()
+        known = mean * self.grid.padding**3 * self.grid.grid.side**2
+        return torch.where(known > 0, 1 / known.clamp(min=1e-300), torch.zeros_like(known))
+
+    def completeness(self) -> Tensor:
+        """Return the share of each shell that was seen, float64, shape (n_shells,)."""
+        shell = _shells(self.grid)
+        mean = self.mean_weight()
+        n = len(mean)
+        inside = shell < n
+        seen = (self.weight[inside].double() > _LEAST_WEIGHT * mean[shell[inside]]).double()
+        return torch.bincount(shell[inside], weights=seen, minlength=n) / torch.bincount(
+            shell[inside], minlength=n
+        ).clamp(min=1)
+
+    def volume(self, fsc: Tensor | None = None, strength: float = 1.0) -> Volumes:
+        """Reconstruct.
+
+        Parameters
+        ----------
+        fsc : such that the volume's ratio of signal to noise is F / (1 − F), shape (n_shells,): for half maps the FSC
+            between them. None: without prior.
+        strength : T, by which that ratio is multiplied.
+
+        Returns
+        -------
+        float32, shape (z, y, x)
+
+        Notes
+        -----
+        data / (weight + ⟨weight⟩ (1 − F) / (T F)), the mean over the shell: Scheres 2012 (J. Struct. Biol. 180, 519,
+        equation 2) with τ² = T · SSNR / (padding³ ⟨weight⟩). Below shell 5 there is no prior. T enters once (RELION:
+        twice).
+        """
+        shell = _shells(self.grid)
+        mean = self.mean_weight()
+        n = len(mean)
+        precision = torch.zeros(n, dtype=torch.float64)
+        if fsc is not None:
+            known = fsc.nan_to_num(0.0).clamp(0.001, 0.999)
+            precision = mean * (1 - known) / (strength * known)
+            precision[:FIRST_PRIOR_SHELL] = 0
+        least = torch.cat([_LEAST_WEIGHT * mean, torch.ones(1, dtype=torch.float64)]).float()
+        prior = torch.cat([precision, torch.zeros(1, dtype=torch.float64)]).float()
+        place = shell.clamp(max=n)
+        total = torch.maximum(self.weight, least[place]) + prior[place]
+        seen = (place < n) & (total > 0)
+        values = torch.where(seen, self.data / total.clamp(min=1e-30), torch.zeros_like(self.data))
+        return slices.to_reference(PaddedTransform(values=values, grid=self.grid))
+
+
+def join_low_shells(
+    first: SliceAccumulator, second: SliceAccumulator, shell: int
+) -> tuple[SliceAccumulator, SliceAccumulator]:
+    """Give two halves their mean up to a shell, so that they stay in one orientation."""
+    low = _shells(first.grid) <= shell
+    data, weight = (first.data + second.data) / 2, (first.weight + second.weight) / 2
+
+    def with_mean(one: SliceAccumulator) -> SliceAccumulator:
+        return SliceAccumulator(
+            data=torch.where(low, data, one.data), weight=torch.where(low, weight, one.weight), grid=one.grid
+        )
+
+    return with_mean(first), with_mean(second)
+
+
+@lru_cache(maxsize=1)
+def _shells(grid: PaddedGrid) -> Tensor:
+    """Return the shell of each stored coefficient in those of the volume itself, int64, shape ``grid.shape``."""
+    R = grid.radius
+    whole = torch.arange(-R, R + 1, dtype=torch.float32).square()
+    half = torch.arange(R + 1, dtype=torch.float32).square()
+    return ((whole[:, None, None] + whole[:, None] + half).sqrt() / grid.padding).round().long()

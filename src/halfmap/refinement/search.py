@@ -1,0 +1,60 @@
+"""Where the E-step of an iteration looks."""
+
+import math
+
+from halfmap.inference.posterior import Search
+from halfmap.inference.sampling import PoseGrid, local_grid, orientation_grid
+from halfmap.refinement import decisions
+from halfmap.refinement.params import RefinementParams
+from halfmap.refinement.problem import RefinementProblem
+from halfmap.refinement.state import PoseSampling
+
+MOST_KEPT = 4000
+"""Samples of an image that the first pass hands on at most; what is left out is told as lost mass."""
+
+
+def pose_grid(sampling: PoseSampling, symmetry: str) -> PoseGrid:
+    """Return the rotations and shifts of a sampling."""
+    offsets = {
+        "offset_range_angstrom": sampling.offset_range_angstrom,
+        "offset_step_angstrom": 2 * sampling.offset_step_angstrom,
+        "perturbation": sampling.perturbation,
+    }
+    if sampling.is_local:
+        return local_grid(
+            rotation_step_degrees=2 * sampling.rotation_step_degrees,
+            sigma_degrees=decisions.local_sigma_degrees(sampling),
+            **offsets,
+        )
+    return orientation_grid(healpix_order=sampling.healpix_order, symmetry=symmetry, **offsets)
+
+
+def search_of(
+    problem: RefinementProblem,
+    params: RefinementParams,
+    sampling: PoseSampling,
+    *,
+    reference_shell: int,
+    shell: int,
+) -> Search:
+    """Return the search of an iteration.
+
+    Parameters
+    ----------
+    reference_shell : the last in which the references hold anything.
+    shell : the last that the maps get.
+    """
+    grid = problem.grid
+    field = grid.side * grid.pixel_size_angstrom
+    fine = min(reference_shell, shell)
+    if params.max_resolution_angstrom is not None:
+        fine = min(fine, max(1, math.floor(field / params.max_resolution_angstrom)))
+    coarse = decisions.coarse_shell(2 * sampling.rotation_step_degrees, params.mask_diameter_angstrom, field, fine)
+    return Search(
+        poses=pose_grid(sampling, problem.symmetry),
+        coarse_shell=coarse,
+        fine_shell=fine,
+        shell=shell,
+        kept_mass=params.kept_mass,
+        max_kept=MOST_KEPT,
+    )
