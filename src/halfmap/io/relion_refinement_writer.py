@@ -80,6 +80,10 @@ def write_refinement_run(
     RELION keeps variances of a map in units of its slices, which are side times the coefficients of `ImageGrid.rfft`;
     so ``rlnReferenceSigma2`` and ``rlnReferenceTau2`` are side² times ours. The models of the halves are written at the
     end too, where RELION leaves only the joint one, so that the run can be read back whole.
+
+    All programs of RELION read the maps and the particles. RELION's refinement goes on from the optimiser file where
+    its list of directions in the asymmetric unit is as long as ours, so for C1, C2, C4, D2 and D4; for other groups
+    the two programs cut the sphere differently, and it must begin anew from the half maps and the particles.
     """
     files = _Names(Path(folder), name, run, relative)
     particles = run.particles.without_unused_optics()

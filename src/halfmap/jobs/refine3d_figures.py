@@ -17,7 +17,7 @@ from halfmap.report.blocks import Table as TableBlock
 from halfmap.report.density import Density
 
 _CELLS = 180  # across a half sphere in its picture
-_VIEWS_PER_PIXEL = 3.0
+_VIEWS_PER_PIXEL = 4.0
 _COVERAGE_ORDER = 3
 _RARE, _RARE_SHARE, _ENOUGH_VIEWS = 0.1, 0.02, 800
 _BINS = 40

@@ -210,12 +210,12 @@ def _methods(
 
 
 def _methods_text(run: RefinementRun) -> str:
-    symmetry = "" if n_equivalents(run.symmetry) == 1 else f" with {run.symmetry} symmetry imposed"
+    symmetry = "" if n_equivalents(run.symmetry) == 1 else f" with {run.symmetry} symmetry"
     joined = ""
     if math.isfinite(run.join_resolution_angstrom):
         joined = f", whose maps were joined up to {run.join_resolution_angstrom:g} Å after each iteration"
     return (
-        f"{_spaced(len(run.particles))} particles were refined in two independent halves{joined}{symmetry}, in "
+        f"{_spaced(len(run.particles))} particles were refined{symmetry} in two independent halves{joined}, in "
         f"{run.iteration} iterations, to steps of {run.rotation_step_degrees:.3g}° and "
         f"{run.offset_step_angstrom:.3g} Å; the estimated accuracies are "
         f"{_spelled(run.rotation_accuracy_degrees)}° and {_spelled(run.offset_accuracy_angstrom)} Å."
