@@ -93,6 +93,7 @@ def test_flags_of_every_kind_reach_the_parameters(halfmap, project):
         (["count", "numbers.txt", "--fail", "disk"], "No space left on device"),
         (["count", "numbers.txt", "--devices", "gpu"], "`--devices` must be"),
         (["count", "numbers.txt", "--memory", "much"], "Memory must be"),
+        (["count", "numbers.txt", "--fail", "limit", "--memory", "1GiB"], "at most the 1.0 GiB of --memory; got"),
         (["count", "--continue", "1"], "A job must be named by its number"),
         (["jobs", "show", "9"], "A job must be named by its number"),
         (["jobs", "rerun", "9"], "A job must be named by its number"),

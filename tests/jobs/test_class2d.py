@@ -422,7 +422,7 @@ def test_what_is_kept_of_the_input_stays(project):
 
 @pytest.mark.usefixtures("pages")
 def test_too_little_memory_is_told_before_the_work(project):
-    with pytest.raises(halfmap.HalfmapError, match="raise --memory"):
+    with pytest.raises(InputError, match="raise --memory"):
         classified(memory="1MB")
     assert "Iteration" not in text_of(project / "Class2D/job001")
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import halfmap
-from halfmap.errors import ComputeError, InputError
+from halfmap.errors import InputError
 from halfmap.grid import ImageGrid
 from halfmap.io import mrc
 from halfmap.postprocessing.local_resolution import local_resolution
@@ -53,5 +53,5 @@ def test_without_a_mask_one_is_made(source):
 def test_settings_and_memory_that_cannot_be_met_are_refused(source):
     with pytest.raises(InputError, match="--worst-resolution must be a lower resolution than --randomise-from; got 20"):
         halfmap.volume_local_resolution(half1=source, worst_resolution_angstrom=20)
-    with pytest.raises(ComputeError, match=r"local resolution must be at most the .* of --memory"):
+    with pytest.raises(InputError, match=r"local resolution must be at most the .* of --memory"):
         halfmap.volume_local_resolution(half1=source, memory="1MiB")

@@ -304,7 +304,7 @@ def test_the_memory_of_reading_is_told_and_kept(tmp_path):
     project = a_stack_project(tmp_path)
     with a_context(tmp_path, memory="100kB") as context, read(context, project.table):
         assert "Needs at most 96.0 KiB of memory for reading and checking images." in context.progress.messages
-    with a_context(tmp_path, memory="10kB") as context, pytest.raises(ComputeError, match="raise --memory"):
+    with a_context(tmp_path, memory="10kB") as context, pytest.raises(InputError, match="raise --memory"):
         read(context, project.table)
 
 

@@ -233,7 +233,7 @@ def test_memory_that_a_job_states_is_compared_with_the_limit(project):
     stating = dataclasses.replace(JOB, run=run)
     run_job(stating, params())
     assert "Needs at most 3.0 GiB of memory for windows." in (only_job(project) / "run.log").read_text()
-    with pytest.raises(ComputeError, match=r"at most the 1\.0 GiB of --memory; got 3\.0 GiB; raise --memory"):
+    with pytest.raises(InputError, match=r"at most the 1\.0 GiB of --memory; got 3\.0 GiB; raise --memory"):
         run_job(stating, params(), options=RunOptions(memory="1GiB"))
 
 
@@ -249,9 +249,7 @@ def test_memory_is_counted_for_every_worker_that_tasks_keep_busy(project):
         "Needs at most 2.0 GiB of memory for windows in each of 2 workers."
         in (only_job(project) / "run.log").read_text()
     )
-    with pytest.raises(
-        ComputeError, match=r"in each of 3 workers must be at most .*; got 3\.0 GiB; .* fewer --workers"
-    ):
+    with pytest.raises(InputError, match=r"in each of 3 workers must be at most .*; got 3\.0 GiB; .* fewer --workers"):
         run_job(stating, params(steps=5), options=options)
 
 

@@ -44,7 +44,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from halfmap.compute.memory import format_memory
-from halfmap.errors import ComputeError
+from halfmap.errors import InputError
 from halfmap.io.atomic import replacing, write_text
 from halfmap.project.options import RunOptions
 from halfmap.project.parameters import Parameter, parameters_of
@@ -226,8 +226,8 @@ class JobContext:
 
         Raises
         ------
-        ComputeError
-            It is more than ``--memory`` allows.
+        InputError
+            It is more than ``--memory`` allows: nothing gave out, the limit was set too low.
         """
         at_once = min(n_tasks, self.executor.n_workers) if n_tasks > 1 else 1
         needed = n_bytes * at_once
@@ -235,7 +235,7 @@ class JobContext:
         limit = self.options.memory_bytes
         if limit is not None and needed > limit:
             remedy = "raise --memory or use fewer --workers" if at_once > 1 else "raise --memory"
-            raise ComputeError(
+            raise InputError(
                 f"The memory for {purpose}{many} must be at most the {format_memory(limit)} of --memory; "
                 f"got {format_memory(needed)}; {remedy}."
             )
