@@ -65,5 +65,6 @@ def test_relion_post_processes_half_maps_that_are_written(tmp_path):
         timeout=60,
     )
     table = star.read(tmp_path / "out.star")["fsc"]
-    np.testing.assert_allclose(table.numbers("rlnFourierShellCorrelationUnmaskedMaps")[1:], run.fsc[1:], atol=2e-3)
+    # RELION counts coefficients with kx = 0 twice, which matters in shells of few: 0.014 here at most
+    np.testing.assert_allclose(table.numbers("rlnFourierShellCorrelationUnmaskedMaps")[1:], run.fsc[1:], atol=0.03)
     assert table.numbers("rlnAngstromResolution")[1] == pytest.approx(24 * 4.0)

@@ -23,7 +23,7 @@ MODEL_ENDINGS = (".pdb", ".ent", ".cif", ".mmcif", ".pdb.gz", ".ent.gz", ".cif.g
 """Endings of files that hold an atomic model."""
 
 _SAME_PIXEL_SIZE = 1e-4  # a box of 500 voxels then differs by less than a twentieth of one at its edge
-_SMOOTH_ANGSTROM, _SMOOTH_PIXELS = 20.0, 4.0
+_SMOOTH_ANGSTROM, _SMOOTH_PIXELS = 20.0, 2.0
 _EXTENT_SHARE = 0.99  # of the particle's voxels that a sphere must hold to be called its extent
 _DARK_RATIO = 1.5
 _CUT, _LOST, _OFF_CENTRE = 1.15, 0.5, 0.1
