@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from support.class_runs import PIXEL_SIZE, a_class_run, written
 KEPT = (
     *("mask_diameter_angstrom", "iteration", "n_iterations", "algorithm", "regularisation", "psi_step_degrees"),
     *("offset_range_angstrom", "offset_step_angstrom", "offset_sigma_angstrom", "current_size_pixel", "mean_norm"),
-    *("log_likelihood", "mean_max_probability", "seed"),
+    *("log_likelihood", "mean_max_probability", "seed", "perturbation", "perturbation_factor"),
 )
 
 
@@ -123,6 +124,14 @@ def test_what_relion_has_no_number_for_is_written_as_it_writes_it(tmp_path):
     assert (model["model_class_5"].numbers("rlnGoldStandardFsc") == 0).all()
     assert model["model_general"].value("rlnCurrentResolution") == "16.000000"
     assert model["model_class_1"].numbers("rlnAngstromResolution")[1] == pytest.approx(16 * PIXEL_SIZE)
+
+
+@pytest.mark.parametrize("factor", [0.0, 0.3])
+def test_the_shift_of_the_sampling_is_the_run_s(tmp_path, factor):
+    optimiser = written(tmp_path, replace(a_class_run(), perturbation=-factor / 2, perturbation_factor=factor))
+    sampling = star.read(optimiser.with_name("run_it025_sampling.star"))["sampling_general"]
+    assert float(sampling.value("rlnSamplingPerturbFactor")) == pytest.approx(factor)
+    assert float(sampling.value("rlnSamplingPerturbInstance")) == pytest.approx(-factor / 2)
 
 
 def test_a_spectrum_that_ends_before_the_box_goes_on_with_no_signal_and_the_last_noise(tmp_path):

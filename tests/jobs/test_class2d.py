@@ -1,6 +1,7 @@
 """2D classification as a job: what it takes, what it says, what it leaves."""
 
 import re
+from dataclasses import replace
 from html import unescape
 from pathlib import Path
 from types import SimpleNamespace
@@ -459,6 +460,13 @@ def test_continue_with_a_file_of_an_iteration_begins_a_new_job_with_its_paramete
     asked = read_record(result.folder)["parameters"]
     assert (asked["center"], asked["seed"], asked["stop_early"]) == (False, 7, False)
     assert asked["start_from"].endswith("run_it005_optimiser.star")
+
+
+@pytest.mark.parametrize("factor", [0.0, 0.3])
+def test_a_run_of_another_program_hands_on_how_far_the_sampling_moves(project, factor):
+    written(project, replace(a_class_run(), perturbation_factor=factor))
+    asked = JOB.parameters_of_run(project, project / "Class2D/job007")
+    assert asked["perturbation"] == pytest.approx(factor)
 
 
 def test_another_number_of_classes_is_refused(project):

@@ -109,6 +109,8 @@ def a_class_run(
         log_likelihood=-123456.5,
         mean_max_probability=0.4,
         seed=3,
+        perturbation=-0.125,
+        perturbation_factor=0.25,
         settings={"rlnDoIgnoreCtfUntilFirstPeak": "1"},
     )
 

@@ -46,6 +46,8 @@ def class_run(problem: ClassificationProblem, params: ClassificationParams, stat
         log_likelihood=float(assignments.log_likelihood[seen].sum()),
         mean_max_probability=float(assignments.max_probability[seen].sum() / n_seen),
         seed=params.seed,
+        perturbation=state.perturbation,
+        perturbation_factor=params.perturbation,
         settings={
             "rlnDoCorrectCtf": str(int(params.ctf)),
             "rlnDoIgnoreCtfUntilFirstPeak": str(int(params.ctf_intact_first_peak)),

@@ -115,6 +115,8 @@ class ClassRun:
     psi_step_degrees, offset_range_angstrom, offset_step_angstrom : the fine sampling of angles; search range and
         fine step of offsets.
     offset_sigma_angstrom : of the prior of offsets, along one axis.
+    perturbation, perturbation_factor : by which share of the first pass's steps the last iteration's sampling was
+        moved, and how far that may be at most.
     current_size_pixel : side of the box that the band of the last iteration corresponds to.
     mean_norm : mean of the particles' norm corrections.
     log_likelihood : sum over particles.
@@ -140,6 +142,8 @@ class ClassRun:
     log_likelihood: float = 0.0
     mean_max_probability: float = 0.0
     seed: int = 1
+    perturbation: float = 0.0
+    perturbation_factor: float = 0.5
     settings: Mapping[str, str] | None = None
 
     def with_averages(self, averages: ClassAverages) -> "ClassRun":

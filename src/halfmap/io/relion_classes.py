@@ -76,7 +76,7 @@ def read_class_run(path: str | Path, *, project: str | Path = ".") -> ClassRun:
     ClassRun
         Columns of particles that halfmap does not know stay as text. ``n_particles`` counts hard assignments; spectra
         reach to the last shell of the box; FRC and score are nan where the files have none. ``unmasked_average`` is
-        there only for the last iteration of a run that wrote it. Steps and range of the search are nan for
+        there only for the last iteration of a run that wrote it. Steps, range and shifts of the search are nan for
         iteration 0 of RELION, which says nothing of them.
 
     Raises
@@ -107,7 +107,9 @@ def read_class_run(path: str | Path, *, project: str | Path = ".") -> ClassRun:
     particles = with_groups(relion.read_particles(data_path), model, data_path)
     averages = _averages(file, optimiser_path, project, pixel_size, is_before_31)
     averages = averages.with_columns(n_particles=_counted(particles, len(averages), data_path))
-    psi_step, offset_range, offset_step = _steps(files.sampling, settings, in_pixels)
+    sampling = star.read(files.sampling)["sampling_general"] if files.sampling is not None else None
+    psi_step, offset_range, offset_step = _steps(sampling, settings, in_pixels)
+    perturbation, perturbation_factor = _perturbations(sampling)
     is_vdam = settings.get("rlnDoStochasticGradientDescent", "0") == "1"
     return ClassRun(
         averages=averages,
@@ -128,6 +130,8 @@ def read_class_run(path: str | Path, *, project: str | Path = ".") -> ClassRun:
         log_likelihood=first_number(general, "rlnLogLikelihood"),
         mean_max_probability=first_number(general, "rlnAveragePmax"),
         seed=int(first_number(state, "rlnRandomSeed")),
+        perturbation=perturbation,
+        perturbation_factor=perturbation_factor,
         settings=settings,
     )
 
@@ -322,14 +326,24 @@ def _counted(particles: ParticleSet, n_classes: int, data_path: Path) -> NDArray
     return np.bincount(numbers, minlength=n_classes + 1)[1:]
 
 
-def _steps(path: Path | None, settings: Mapping[str, str], in_pixels: float) -> tuple[float, float, float]:
+def _steps(
+    sampling: star.StarTable | None, settings: Mapping[str, str], in_pixels: float
+) -> tuple[float, float, float]:
     """Return fine angular step in degrees, search range and fine step of offsets in Å."""
-    if path is None:
+    if sampling is None:
         return np.nan, np.nan, np.nan
-    general = star.read(path)["sampling_general"]
     finer = 0.5 ** int(settings.get("rlnAdaptiveOversampleOrder", "1"))
     return (
-        first_number(general, "rlnPsiStep") * finer,
-        first_number(general, "rlnOffsetRange") * in_pixels,
-        first_number(general, "rlnOffsetStep") * in_pixels * finer,
+        first_number(sampling, "rlnPsiStep") * finer,
+        first_number(sampling, "rlnOffsetRange") * in_pixels,
+        first_number(sampling, "rlnOffsetStep") * in_pixels * finer,
     )
+
+
+def _perturbations(sampling: star.StarTable | None) -> tuple[float, float]:
+    """Return the last and the largest shift of the sampling; nan where a file does not tell."""
+    now, most = (
+        first_number(sampling, label) if sampling is not None and label in sampling else np.nan
+        for label in ("rlnSamplingPerturbInstance", "rlnSamplingPerturbFactor")
+    )
+    return now, most

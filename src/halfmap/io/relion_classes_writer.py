@@ -185,8 +185,8 @@ def _sampling(run: ClassRun) -> star.StarTable:
         "rlnIs3DTranslationalSampling": 0,
         **steps,
         "rlnHelicalOffsetStep": -1.0,
-        "rlnSamplingPerturbInstance": 0.0,
-        "rlnSamplingPerturbFactor": 0.5,
+        "rlnSamplingPerturbInstance": run.perturbation,
+        "rlnSamplingPerturbFactor": run.perturbation_factor,
         "rlnHealpixOrderOriginal": 2,
         **{f"{label}Original": value for label, value in steps.items()},
     }

@@ -77,6 +77,8 @@ def parameters_of_run(project: Path, path: Path) -> dict[str, Any]:
             values[name] = settings[label] == "1"
     # what a file does not know, as iteration 0 of RELION the sampling, stays at its default
     known = {name: value for name, value in values.items() if not isinstance(value, float) or value > 0}
+    if 0 <= earlier.perturbation_factor <= 1:
+        known["perturbation"] = earlier.perturbation_factor
     return known | _own_parameters(path)
 
 
