@@ -10,6 +10,8 @@ from halfmap.errors import ShapeError
 from halfmap.report.blocks import Axis, Mark
 from halfmap.report.plain import as_vectors, checked_points
 
+_COUNT = Axis(label="count")
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Density:
@@ -40,7 +42,7 @@ class Density:
     circles: Sequence[Mark] = ()
     equal: bool = True
     caption: str = ""
-    colour: Axis = Axis(label="count")
+    colour: Axis = _COUNT
 
     def __post_init__(self) -> None:
         as_vectors(self, "x_edges")
