@@ -19,7 +19,15 @@ from support.refinement_runs import PIXEL_SIZE, a_refinement_run, written
 KEPT = (
     *("symmetry", "mask_diameter_angstrom", "iteration", "healpix_order", "is_local", "offset_range_angstrom"),
     *("offset_step_angstrom", "rotation_accuracy_degrees", "offset_accuracy_angstrom", "resolution_angstrom"),
-    *("current_size_pixel", "regularisation", "padding", "join_resolution_angstrom", "is_final", "seed"),
+    *(
+        "current_size_pixel",
+        "regularisation",
+        "padding",
+        "join_resolution_angstrom",
+        "perturbation",
+        "is_final",
+        "seed",
+    ),
 )
 
 
@@ -54,7 +62,7 @@ def assert_is_read_back(run, read):
 
 @pytest.mark.parametrize(("side", "n_optics_groups", "symmetry"), [(24, 1, "C1"), (15, 2, "D2")])
 def test_a_run_under_way_is_read_back(tmp_path, side, n_optics_groups, symmetry):
-    run = a_refinement_run(side=side, n_optics_groups=n_optics_groups, symmetry=symmetry)
+    run = a_refinement_run(side=side, n_optics_groups=n_optics_groups, symmetry=symmetry, perturbation=-0.31)
     data = written(tmp_path, run)
     assert data.name == "run_it012_data.star"
     read = read_refinement_run(data, project=tmp_path)

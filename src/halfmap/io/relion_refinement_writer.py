@@ -270,7 +270,7 @@ def _sampling(run: RefinementRun) -> list[star.StarTable]:
         "rlnTiltAngleLimit": -91.0,
         **steps,
         "rlnHelicalOffsetStep": -1.0,
-        "rlnSamplingPerturbInstance": 0.0,
+        "rlnSamplingPerturbInstance": float(run.perturbation),
         "rlnSamplingPerturbFactor": 0.5,
         **first,
     }
