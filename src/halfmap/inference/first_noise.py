@@ -21,18 +21,35 @@ NOISE_IMAGES = 1000
 """Images of each optics group that the first noise spectra are measured on."""
 
 
-def first_noise_variance(data: ImageData) -> Tensor:
-    """Return first noise spectra from up to 1000 images of each optics group, float64, shape (groups, n_shells)."""
+def first_noise_variance(data: ImageData, rows: NDArray[np.int64] | None = None) -> Tensor:
+    """Return first noise spectra from up to 1000 images of each optics group, float64, shape (groups, n_shells).
+
+    Parameters
+    ----------
+    rows : of the particles that are looked at; None: all. Groups without any get the mean of the others' spectra.
+
+    Raises
+    ------
+    InputError
+        There is no particle at all.
+    """
+    seen = np.arange(len(data.particles)) if rows is None else rows
+    if len(seen) == 0:
+        raise InputError("First noise spectra must come from at least one image; got none.")
     spectra = torch.zeros((data.n_groups, n_shells(data.grid)), dtype=torch.float64)
-    for group in range(data.n_groups):
-        rows = some_rows(np.flatnonzero(data.group == group), NOISE_IMAGES, data.particles, data.seed)
-        images = torch.from_numpy(data.source.read(data.index[rows]))
-        low = torch.from_numpy(data.background[rows]).float()[:, None, None]
-        deviation = torch.from_numpy(data.deviation[rows]).float()[:, None, None]
+    group_of = data.group[seen]
+    for group in np.unique(group_of):
+        some = some_rows(seen[group_of == group], NOISE_IMAGES, data.particles, data.seed)
+        images = torch.from_numpy(data.source.read(data.index[some]))
+        low = torch.from_numpy(data.background[some]).float()[:, None, None]
+        deviation = torch.from_numpy(data.deviation[some]).float()[:, None, None]
         sums = spectrum_sums((images - low) / deviation * data.mask, data.grid)
         mask_mean_square = float(data.mask.double().square().mean())
         spectrum = initial_noise(sums, data.grid, mask_mean_square=mask_mean_square)
-        spectra[group] = spectrum / premultiplied_power(data, rows).mean(0)
+        spectra[group] = spectrum / premultiplied_power(data, some).mean(0)
+    absent = torch.ones(data.n_groups, dtype=torch.bool)
+    absent[np.unique(group_of)] = False
+    spectra[absent] = spectra[~absent].mean(0)
     return spectra
 
 

@@ -15,7 +15,11 @@ from halfmap.errors import InputError, ShapeError
 from halfmap.geometry import translations
 from halfmap.geometry.healpix import OrientationGrid
 from halfmap.geometry.rotations import matrix_from_euler, matrix_from_rotation_vector
+from halfmap.geometry.symmetry import operators
 from halfmap.tensors import Rotations
+
+_ODD_DIRECTION = (0.7013, 0.1187, 0.7029)
+"""On no axis or mirror plane of a point group: neither it nor its images are those of its opposite."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -173,18 +177,25 @@ def orientation_grid(
 
     Notes
     -----
-    All rotations are followed by the same small one about a diagonal of the image's axes, by the perturbation's share
-    of the step: turned in the frame of the images they still cover the asymmetric unit once. The second half of them is
-    the first, turned by half a turn in the plane.
+    A perturbation turns all rotations within the plane of the image, and about the image's x axis, each by its share of
+    the step over √2. Turns about x would separate rotations from those half a turn in the plane away, of which one
+    product serves both; so one of each two is turned by the angle and the other by its opposite: that one whose x axis,
+    seen from the particle, is nearer to the images of one direction under the group than to those of its opposite. A
+    turn about x leaves this as it is, so nothing is covered twice and nothing left out. The second half of the
+    rotations is the first, turned by half a turn in the plane.
     """
     grid = OrientationGrid(healpix_order)
     half = torch.arange(grid.n_angles // 2)
     numbers = (grid.direction_numbers(symmetry)[:, None] * grid.n_angles + half).flatten()
-    turn = matrix_from_rotation_vector(
-        torch.full((3,), math.radians(perturbation * grid.spacing_degrees) / math.sqrt(3), dtype=torch.float64)
-    )
+    share = math.radians(perturbation * grid.spacing_degrees) / math.sqrt(2)
+    x_axis, _, z_axis = torch.eye(3, dtype=torch.float64)
     half_turn = torch.tensor([-1.0, -1.0, 1.0], dtype=torch.float64).diag()
-    coarse, fine = turn @ grid.rotations(numbers), turn @ grid.finer().rotations(grid.children(numbers).flatten())
+    coarse = matrix_from_rotation_vector(share * z_axis) @ grid.rotations(numbers)
+    fine = matrix_from_rotation_vector(share * z_axis) @ grid.finer().rotations(grid.children(numbers))
+    other = ~_is_first_of_pair(coarse, symmetry)
+    coarse[other], fine[other] = half_turn @ coarse[other], half_turn @ fine[other]
+    turn = matrix_from_rotation_vector(share * x_axis)
+    coarse, fine = turn @ coarse, (turn @ fine).flatten(0, 1)
     shifts, fine_shifts, area = _shifts(offset_range_angstrom, offset_step_angstrom, perturbation)
     return PoseGrid(
         rotations=torch.cat([coarse, half_turn @ coarse]),
@@ -193,6 +204,14 @@ def orientation_grid(
         fine_shifts_angstrom=fine_shifts,
         shift_area_angstrom2=area,
     )
+
+
+def _is_first_of_pair(rotations: Rotations, symmetry: str) -> Tensor:
+    """Tell rotations from those half a turn in the plane away, alike for all that a group makes of one; shape (R,)."""
+    x_axis = rotations[:, 0]
+    images = operators(symmetry) @ torch.tensor(_ODD_DIRECTION, dtype=torch.float64)
+    along = x_axis @ images.T
+    return along.amax(-1) > (-along).amax(-1)
 
 
 def local_grid(

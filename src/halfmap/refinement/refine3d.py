@@ -70,21 +70,28 @@ def start(
     Raises
     ------
     InputError
-        A reference is not on the grid of the maps, or of one grey value.
+        There is another number of references, or one is not on the grid of the maps, or of one grey value.
     """
-    noise = first_noise_variance(problem.data)
+    if len(references) not in (1, 2):
+        raise InputError(f"There must be one reference, or one for each half; got {len(references)}.")
     n, grid = len(problem.particles), problem.grid
     n_shells = shells.n_shells(grid)
     halves = []
-    for volume in (references[0], references[-1]):
+    for volume, rows in zip((references[0], references[-1]), problem.half_sets.rows, strict=True):
         if volume.grid != problem.volume_grid:
             raise InputError(f"A reference must be on the maps' grid {problem.volume_grid}; got {volume.grid}.")
+        values = volume.values.float()
+        if not bool(torch.isfinite(values).all()) or float(values.std()) <= 1e-6 * float(values.abs().max()):
+            raise InputError(
+                "A reference must be a map of finite, different grey values; got one that is empty or not finite; "
+                "check the file."
+            )
         empty = torch.zeros(n_shells, dtype=torch.float64)
         halves.append(
             HalfMap(
-                reference=_low_passed(problem, params, volume.values.float()),
+                reference=_low_passed(problem, params, values),
                 unregularised=torch.zeros(problem.volume_grid.shape),
-                noise_variance=noise,
+                noise_variance=first_noise_variance(problem.data, rows),
                 scale=np.ones(problem.data.n_micrographs),
                 offset_sigma_angstrom=params.initial_offset_sigma_angstrom,
                 error_variance=empty,
@@ -127,6 +134,7 @@ def start(
         progression=Progression(),
         rotation_accuracy_degrees=float("nan"),
         offset_accuracy_angstrom=float("nan"),
+        is_last_next=params.max_iterations == 1,
     )
 
 
