@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from halfmap import keyed_random
 from halfmap.data.particles import ParticleSet
@@ -74,7 +74,7 @@ class HalfSets:
         return self.first, self.second
 
 
-def with_random_subsets(particles: ParticleSet, seed: int) -> ParticleSet:
+def with_random_subsets(particles: ParticleSet, seed: int, objects: ArrayLike | None = None) -> ParticleSet:
     """Return particles of which each has a half.
 
     Halves that a file gave (1 or 2) are kept. The others are drawn from the seed and the uid alone, so a
@@ -85,12 +85,13 @@ def with_random_subsets(particles: ParticleSet, seed: int) -> ParticleSet:
     ----------
     particles : may have the column ``random_subset``.
     seed : of the draw.
+    objects : which rows show one physical object, as of `halfmap.data.repeats.repeats`: they share a half too.
     """
     drawn = keyed_random.integers(1, 3, seed, "half sets", particles.uid)
     given = particles.get("random_subset", 0)
     subset = np.where(np.isin(given, HALVES), given, drawn)
     keys = particles.get("image_name", particles.uid)
-    for values in (particles.uid, keys):
+    for values in (particles.uid, keys, *([] if objects is None else [np.asarray(objects)])):
         subset = _following_the_first(subset, given, values)
     return particles.with_columns(random_subset=subset)
 

@@ -14,18 +14,16 @@ from halfmap.classification.earlier import check_earlier
 from halfmap.classification.memory import bytes_in_main_process, bytes_of_task, n_tasks
 from halfmap.classification.problem import ClassificationProblem
 from halfmap.classification.ranking.scores import score
-from halfmap.data.repeats import NEAR_DIAMETERS
 from halfmap.classification.state import ClassificationState
 from halfmap.data.class_averages import ClassRun
-from halfmap.data.image_source import ImageSource
-from halfmap.data.joined_images import JoinedImages, RescaledImages
+from halfmap.data.repeats import NEAR_DIAMETERS
 from halfmap.errors import InconsistentDataError
 from halfmap.inference.iterate import iterate
 from halfmap.io.relion_classes import particle_table, read_class_run, write_class_run
 from halfmap.jobs.class2d import Class2DJobParams
 from halfmap.jobs.class2d_members import members
 from halfmap.jobs.class2d_report import class2d_report
-from halfmap.jobs.particle_inputs import ParticleInputs, read_particle_inputs
+from halfmap.jobs.particle_inputs import ParticleInputs, one_source, read_particle_inputs
 from halfmap.jobs.step_states import StepStates
 from halfmap.project.job import JobContext
 
@@ -187,24 +185,6 @@ class _Course:
         self.context.report(page)
         self.page_drawn_at = time.monotonic()
         self.page_seconds = self.page_drawn_at - began
-
-
-def one_source(inputs: ParticleInputs) -> tuple[ImageSource, NDArray[np.int64]]:
-    """Return one source of all images, on the grid of most particles, and the number of each particle's image in it."""
-    if len(inputs.images) == 1:
-        return inputs.images[0], inputs.index_in_source
-    counts = np.bincount(inputs.source_of, minlength=len(inputs.images))
-    grid = inputs.images[int(np.argmax(counts))].grid
-    sources: list[ImageSource] = []
-    for number, source in enumerate(inputs.images):
-        if source.grid != grid:
-            level = np.zeros(len(source))
-            mine = inputs.source_of == number
-            level[inputs.index_in_source[mine]] = inputs.background_mean[mine]
-            source = RescaledImages(images=source, grid=grid, level=level)
-        sources.append(source)
-    joined = JoinedImages(sources=tuple(sources), source_of=inputs.source_of, index_in_source=inputs.index_in_source)
-    return joined, np.arange(len(inputs.particles))
 
 
 def repeats_told(

@@ -266,3 +266,23 @@ def _named_from_project(context: JobContext, particles: ParticleSet, stacks: Par
         for file, section in zip(stacks.file.tolist(), stacks.section.tolist(), strict=True)
     ]
     return particles.with_columns(image_name=np.array(names, dtype=object))
+
+
+def one_source(inputs: ParticleInputs) -> tuple[ImageSource, NDArray[np.int64]]:
+    """Return one source of all images, on the grid of most particles, and the number of each particle's image in it."""
+    from halfmap.data.joined_images import JoinedImages, RescaledImages
+
+    if len(inputs.images) == 1:
+        return inputs.images[0], inputs.index_in_source
+    counts = np.bincount(inputs.source_of, minlength=len(inputs.images))
+    grid = inputs.images[int(np.argmax(counts))].grid
+    sources: list[ImageSource] = []
+    for number, source in enumerate(inputs.images):
+        if source.grid != grid:
+            level = np.zeros(len(source))
+            mine = inputs.source_of == number
+            level[inputs.index_in_source[mine]] = inputs.background_mean[mine]
+            source = RescaledImages(images=source, grid=grid, level=level)
+        sources.append(source)
+    joined = JoinedImages(sources=tuple(sources), source_of=inputs.source_of, index_in_source=inputs.index_in_source)
+    return joined, np.arange(len(inputs.particles))

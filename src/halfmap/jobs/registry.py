@@ -67,6 +67,7 @@ COMMANDS: tuple[Entry, ...] = (
         "Train the network that scores class averages",
         _PARTICLES,
     ),
+    Entry("refine3d", "halfmap.jobs.refine3d:JOB", "Refine a map in two independent halves, to the end", _MAPS),
     Entry("mask create", "halfmap.jobs.mask_create:JOB", "Make a soft solvent mask from a map", _MAPS),
     Entry("postprocess", "halfmap.jobs.postprocess:JOB", "Measure the resolution of half maps and sharpen them", _MAPS),
     Entry(

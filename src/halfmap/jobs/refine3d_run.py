@@ -1,0 +1,270 @@
+"""The course of ``halfmap refine3d``: from the particle table to files and page, saved after every iteration."""
+
+import math
+import time
+from pathlib import Path
+
+import numpy as np
+
+from halfmap.data.half_sets import HalfSets, with_random_subsets
+from halfmap.data.particles import ParticleSet
+from halfmap.data.repeats import NEAR_DIAMETERS, repeats
+from halfmap.data.volumes import Volume
+from halfmap.errors import InconsistentDataError, InputError
+from halfmap.inference.iterate import iterate
+from halfmap.io import mrc
+from halfmap.io.relion_refinement_writer import write_refinement_run
+from halfmap.jobs import half_map_inputs
+from halfmap.jobs.particle_inputs import ParticleInputs, one_source, read_particle_inputs
+from halfmap.jobs.postprocess_files import write_fsc_xml, write_postprocess_star
+from halfmap.jobs.reference_inputs import read_mask, read_reference
+from halfmap.jobs.refine3d import Refine3DJobParams
+from halfmap.jobs.refine3d_report import refine3d_report
+from halfmap.jobs.step_states import StepStates
+from halfmap.postprocessing import local_resolution as local
+from halfmap.postprocessing.masks import automatic_mask
+from halfmap.postprocessing.params import LocalResolutionParams, PostprocessParams
+from halfmap.postprocessing.postprocess import PostprocessResult, mean_map, postprocess
+from halfmap.project.job import JobContext
+from halfmap.refinement import memory, refine3d
+from halfmap.refinement.by_number import resolutions_by_number
+from halfmap.refinement.problem import RefinementProblem
+from halfmap.refinement.state import RefinementState
+
+PAGE_SHARE = 0.1
+"""Share of a running job's time that drawing its page may take."""
+
+LEAST_IN_HALF = 10
+"""Particles that each half must have."""
+
+_FIRST_PAGE_SECONDS = 5.0
+
+
+def refine(context: JobContext, params: Refine3DJobParams) -> Path:
+    """Refine, and return the path of the sharpened map.
+
+    Raises
+    ------
+    InputError
+        Particles, reference and mask do not fit together.
+    InconsistentDataError
+        A job goes on, and its particles are not those that it began with.
+    """
+    with read_particle_inputs(
+        context,
+        params.particles,
+        mask_diameter_angstrom=params.mask_diameter_angstrom,
+        needs_ctf=params.ctf,
+    ) as inputs:
+        course = _Course(context, params, inputs)
+        states = StepStates(context, "refine3d", RefinementState)
+        state = states.newest()
+        if state is None:
+            context.progress.start("First noise spectra", None)
+            state = refine3d.start(course.problem, params, course.references, context.executor)
+            states.save(0, state)
+        else:
+            _check_same_particles(state, course.problem)
+            context.progress.message(f"Goes on after iteration {state.iteration}.")
+        for current in iterate(state, course.advance, lambda last: refine3d.is_done(params, last)):
+            states.save(current.iteration, current)
+            course.tell(current)
+            course.leave(current)
+            state = current
+        output = course.finish(state)
+        states.keep_only_newest()
+        return output
+
+
+class _Course:
+    """A running job."""
+
+    def __init__(self, context: JobContext, params: Refine3DJobParams, inputs: ParticleInputs) -> None:
+        self.context, self.params, self.inputs = context, params, inputs
+        self.warnings = list(inputs.warnings)
+        self.page_drawn_at = time.monotonic()
+        self.page_seconds = _FIRST_PAGE_SECONDS
+        images, index = one_source(inputs)
+        if len(inputs.images) > 1:
+            context.progress.message(
+                f"All images are compared on one grid, {images.grid.side} px of {images.grid.pixel_size_angstrom:.5g} "
+                "Å, that of most particles; the others are brought to it as they are read."
+            )
+        n = len(inputs.particles)
+        context.expect_memory(memory.bytes_in_main_process(images.grid, params, n), "sums, maps and states")
+        context.expect_memory(
+            memory.bytes_of_task(images.grid, params, n),
+            "comparing images with slices of the maps",
+            n_tasks=memory.n_tasks(images.grid, n),
+        )
+        self.references = read_reference(
+            params.reference,
+            images.grid,
+            params.initial_low_pass_angstrom,
+            project=context.project,
+            pixel_size_angstrom=params.reference_pixel_size_angstrom,
+            mask_diameter_angstrom=params.mask_diameter_angstrom,
+            invert=params.invert_reference,
+            message=context.progress.message,
+            warn=self._warn,
+        )
+        self.mask = None if params.mask is None else read_mask(params.mask, images.grid)
+        self.mtf = None if params.mtf is None else half_map_inputs.read_mtf(params.mtf)
+        self.problem = RefinementProblem.of(
+            HalfSets(particles=self._in_halves(inputs.particles, index)),
+            images,
+            params,
+            context.executor,
+            solvent_mask=None if self.mask is None else self.mask.values,
+            index=index,
+            background_mean=inputs.background_mean,
+            background_deviation=inputs.background_deviation,
+        )
+
+    def advance(self, state: RefinementState) -> RefinementState:
+        if self.context.is_cancelled():
+            raise KeyboardInterrupt
+        return refine3d.advance(self.problem, self.params, state, self.context.executor, self.context.progress)
+
+    def tell(self, state: RefinementState) -> None:
+        """Say in a line what an iteration has brought."""
+        self.context.progress.message(_line(state))
+        if state.is_last_next:
+            self.context.progress.message("Nothing gains any more: the last iteration takes all particles together.")
+
+    def leave(self, state: RefinementState) -> None:
+        """Write files of the iteration, and the page where it is time for it."""
+        if not refine3d.is_done(self.params, state):
+            self._write(state)
+            if PAGE_SHARE * (time.monotonic() - self.page_drawn_at) >= self.page_seconds:
+                self._report(state)
+
+    def finish(self, state: RefinementState) -> Path:
+        """Write the maps, post-process them, and draw the page as it stays; return the sharpened map."""
+        context, folder = self.context, self.context.folder
+        context.progress.start("Post-processing", None)
+        self._write(state)
+        first, second = (Volume(values=half.unregularised, grid=self.problem.volume_grid) for half in state.halves)
+        mask = automatic_mask(mean_map(first, second)) if self.mask is None else self.mask
+        mrc.write_volume(folder / "mask.mrc", mask)
+        result = postprocess(first, second, mask, PostprocessParams(), mtf=self.mtf, seed=self.params.seed)
+        self._write_postprocessed(result)
+        for concern in result.concerns:
+            context.progress.message(f"{concern.kind[0].upper()}{concern.kind[1:]}. {concern.text}")
+        by_number = [(len(self.problem.particles), result.resolution_angstrom)]
+        by_number += resolutions_by_number(self.problem, self.params, state, mask, context.executor)
+        if self.params.local_resolution:
+            self._write_local_resolution(first, second, mask, result)
+        self._report(state, result, by_number)
+        context.progress.message(
+            f"Resolution {result.resolution_angstrom:.2f} Å at FSC 0.143 in the mask, B-factor "
+            f"{result.b_factor_angstrom2:.0f} Å²."
+        )
+        return folder / "postprocess.mrc"
+
+    def _in_halves(self, particles: ParticleSet, index: np.ndarray) -> ParticleSet:
+        origin = particles.get("origin_angstrom", np.zeros((len(particles), 2)))
+        objects = repeats(
+            particles, origin, index, distance_angstrom=NEAR_DIAMETERS * self.params.mask_diameter_angstrom
+        )
+        n_repeated = len(objects) - len(np.unique(objects))
+        if n_repeated:
+            self._warn(
+                f"{n_repeated} particles show what another one shows: copies of an image, or picks nearer than a "
+                f"quarter of the mask diameter. They go to one half each; remove them with `halfmap select duplicates`."
+            )
+        found = with_random_subsets(particles, self.params.seed, objects)
+        counts = [int(np.sum(found["random_subset"] == half)) for half in (1, 2)]
+        if min(counts) < LEAST_IN_HALF:
+            raise InputError(
+                f"Each half must have at least {LEAST_IN_HALF} particles; got {counts[0]} and {counts[1]}; give more "
+                "particles, or assign halves anew by leaving out rlnRandomSubset."
+            )
+        return found
+
+    def _warn(self, text: str) -> None:
+        self.warnings.append(text)
+        self.context.progress.message(f"Warning: {text}")
+
+    def _write(self, state: RefinementState) -> None:
+        run = refine3d.finish(self.problem, self.params, state)
+        write_refinement_run(self.context.folder, "run", run, relative=self.context.relative)
+
+    def _write_postprocessed(self, result: PostprocessResult) -> None:
+        folder, relative = self.context.folder, self.context.relative
+        mrc.write_volume(folder / "postprocess.mrc", result.map)
+        mrc.write_volume(folder / "postprocess_masked.mrc", result.masked_map)
+        names = {
+            "rlnUnfilteredMapHalf1": relative(folder / "run_half1_class001_unfil.mrc"),
+            "rlnUnfilteredMapHalf2": relative(folder / "run_half2_class001_unfil.mrc"),
+            "rlnPostprocessedMap": relative(folder / "postprocess.mrc"),
+            "rlnMaskName": relative(folder / "mask.mrc"),
+            "rlnPostprocessedMapMasked": relative(folder / "postprocess_masked.mrc"),
+        }
+        write_postprocess_star(folder / "postprocess.star", result, names)
+        write_fsc_xml(folder / "postprocess_fsc.xml", result.fsc)
+
+    def _write_local_resolution(self, first: Volume, second: Volume, mask: Volume, result: PostprocessResult) -> None:
+        found = local.local_resolution(first, second, mask, LocalResolutionParams(), seed=self.params.seed)
+        mrc.write_volume(self.context.folder / "local_resolution.mrc", found.resolution)
+        filtered = local.locally_filtered(result.map, found.resolution)
+        mrc.write_volume(self.context.folder / "locally_filtered.mrc", filtered)
+
+    def _report(
+        self,
+        state: RefinementState,
+        result: PostprocessResult | None = None,
+        by_number: list[tuple[int, float]] | None = None,
+    ) -> None:
+        began = time.monotonic()
+        self.context.report(
+            refine3d_report(
+                refine3d.finish(self.problem, self.params, state),
+                postprocessed=result,
+                is_mask_automatic=self.mask is None,
+                warnings=self.warnings,
+                stop_reason=_stop_reason(state),
+                resolution_by_number=by_number or [],
+                n_set_aside=len(self.inputs.rejected),
+            )
+        )
+        self.page_drawn_at = time.monotonic()
+        self.page_seconds = self.page_drawn_at - began
+
+
+def _check_same_particles(state: RefinementState, problem: RefinementProblem) -> None:
+    n = len(state.orientations.norm)
+    if n != len(problem.particles):
+        raise InconsistentDataError(
+            f"The usable particles must be those that the job began with, {n}; got {len(problem.particles)}; bring the "
+            "stacks back as they were, or begin a new job."
+        )
+
+
+def _stop_reason(state: RefinementState) -> str:
+    if state.outcome == "running":
+        return ""
+    if state.outcome == "converged":
+        return "converged: nothing finer would tell, and neither map nor poses gain"
+    return f"the {state.iteration} iterations asked for are done"
+
+
+def _line(state: RefinementState) -> str:
+    """Return what matters of an iteration."""
+    last = {name: float(values[-1]) for name, values in state.history.items()}
+    kind = "local" if last["is_local"] else "global"
+
+    def known(text: str, *names: str) -> list[str]:
+        values = [last[name] for name in names]
+        return [text.format(*values)] if all(math.isfinite(value) for value in values) else []
+
+    parts = [
+        f"resolution {last['resolution_angstrom']:.1f} Å" if math.isfinite(last["resolution_angstrom"]) else "",
+        f"{kind} search of {last['rotation_step_degrees']:.3g}° and {last['offset_step_angstrom']:.2g} Å within "
+        f"{last['offset_range_angstrom']:.2g} Å",
+        *known("accuracy {:.2g}° and {:.2g} Å", "rotation_accuracy_degrees", "offset_accuracy_angstrom"),
+        *known("changes {:.2g}° and {:.2g} Å", "rotation_change_degrees", "offset_change_angstrom"),
+        f"Pmax {last['mean_max_probability']:.2f}",
+        f"{last['seconds']:.1f} s",
+    ]
+    return f"Auto: iteration {state.iteration}: " + ", ".join(part for part in parts if part) + "."
