@@ -175,10 +175,11 @@ def a_model(references: Tensor, data: ImageData, noise_variance: Tensor, search:
         "scale": np.ones(data.n_micrographs),
         "norm": np.ones(n),
         "origin_angstrom": np.zeros((n, 2)),
+        "padding": PADDING,
         **settings,
     }
     variance = noise_variance.double().expand(data.n_groups, -1).clone()
-    return Model(references=references, padding=PADDING, noise_variance=variance, search=search, **given)
+    return Model(references=references, noise_variance=variance, search=search, **given)
 
 
 def even_priors(n_classes: int, offset_sigma_angstrom: float = 8.0) -> Priors:
@@ -223,7 +224,8 @@ class BruteForce:
     """The E-step by its definition, in double precision and without pruning, for images without premultiplied CTFs.
 
     ``joint``: log p(X_i, class, rotation, shift), shape (n, C, R, T). ``expected``: Σ over the posterior of log p of
-    the unmasked images, which can be differentiated by ``references``.
+    the unmasked images, which can be differentiated by ``references`` where they are images. ``data``, ``weight``:
+    Σ over shifts of posterior · s C X / σ² and s² C² / σ², shapes (n, C, R, K) of the search's band.
     """
 
     joint: Tensor
@@ -232,14 +234,40 @@ class BruteForce:
     expected: Tensor
     references: Tensor
     residual: Tensor
+    data: Tensor
+    weight: Tensor
+
+
+def fine_rotations(model: Model, n: int) -> Tensor:
+    """Return the rotations that each of n images is compared at, shape (n, R, 3, 3)."""
+    turns = model.search.poses.fine_rotations
+    if model.rotation is None:
+        return turns.expand(n, -1, -1, -1)
+    return turns @ torch.from_numpy(model.rotation)[:, None]
+
+
+def _views_of(references: Tensor, model: Model, grid: ImageGrid, band: FourierBand, n: int) -> list[Tensor]:
+    """Return the slices that each of n images is compared with, shape (C, R, K)."""
+    rotations = fine_rotations(model, n)
+    if references.ndim == 3:
+        padded = [slices.prepare(references, grid, padding=model.padding)]
+    else:
+        cubic = ImageGrid.cubic(grid.side, grid.pixel_size_angstrom)
+        padded = [slices.prepare(one, cubic, padding=model.padding) for one in references]
+
+    def views(turns: Tensor) -> Tensor:
+        found = [slices.extract(one, turns, band) for one in padded]
+        return found[0] if references.ndim == 3 else torch.stack(found)
+
+    return [views(rotations[0])] * n if model.rotation is None else [views(turns) for turns in rotations]
 
 
 def brute_force(data: ImageData, model: Model) -> BruteForce:
     grid, search = data.grid, model.search
     band = FourierBand(grid)
     shell = band.shell_of
-    references = model.references.double().clone().requires_grad_()
-    turned = slices.extract(slices.prepare(references, grid, padding=model.padding), search.poses.fine_rotations, band)
+    references = model.references.double().clone().requires_grad_(model.references.ndim == 3)
+    turned = _views_of(references, model, grid, band, len(data.particles))
     images = torch.from_numpy(data.source.read(data.index)).double() - torch.from_numpy(data.background)[:, None, None]
     images = images / torch.from_numpy(data.deviation * model.norm)[:, None, None]
     pixels = np.rint(model.origin_angstrom / grid.pixel_size_angstrom).astype(int)
@@ -263,7 +291,7 @@ def brute_force(data: ImageData, model: Model) -> BruteForce:
         """|X − s C P|²/σ², shape (n, C, R, T); where nothing is modelled |X|²/σ²."""
         found = []
         for i in range(len(values)):
-            model_values = (transfer[i] * turned) * which
+            model_values = (transfer[i] * turned[i]) * which
             difference = (values[i] * factors) - model_values[:, :, None]
             found.append(((difference.real.square() + difference.imag.square()) / variance[i]).sum(-1))
         return torch.stack(found)
@@ -273,6 +301,8 @@ def brute_force(data: ImageData, model: Model) -> BruteForce:
     log_prior = (offsets + model.priors.log_class()).movedim(-1, 1)[:, :, None]
     constant = -(2 * math.pi * variance).log().sum(-1)
     joint = -0.5 * distances(masked, compared) + constant[:, None, None, None]
+    if search.poses.fine_log_prior is not None:
+        joint = joint + search.poses.fine_log_prior[:, None]
     joint = (joint + log_prior - math.log(len(search.poses.fine_rotations))).detach()
     log_likelihood = joint.flatten(1).logsumexp(-1)
     posterior = (joint - log_likelihood[:, None, None, None]).exp()
@@ -280,9 +310,11 @@ def brute_force(data: ImageData, model: Model) -> BruteForce:
     residual = torch.zeros((len(images), n_shells(grid)), dtype=torch.float64)
     with torch.no_grad():
         for i in range(len(images)):
-            difference = masked[i] * factors - ((transfer[i] * turned) * modelled)[:, :, None]
+            difference = masked[i] * factors - ((transfer[i] * turned[i]) * modelled)[:, :, None]
             square = (posterior[i][..., None] * difference.abs().square()).sum((0, 1, 2))
             residual[i].index_add_(0, shell, square)
+    weighted = (whole * transfer.conj() / variance)[:, modelled]
+    power = (transfer.abs().square() / variance)[:, modelled]
     return BruteForce(
         joint=joint,
         log_likelihood=log_likelihood,
@@ -290,4 +322,6 @@ def brute_force(data: ImageData, model: Model) -> BruteForce:
         expected=expected,
         references=references,
         residual=residual,
+        data=torch.einsum("ncrt,tk,nk->ncrk", posterior.to(weighted.dtype), factors[:, modelled], weighted),
+        weight=posterior.sum(-1)[..., None] * power[:, None, None],
     )
