@@ -77,6 +77,17 @@ def test_signal_beyond_the_join_is_seen() -> None:
     np.testing.assert_allclose(curves[:, JOIN + 1 : 16].mean(0), 0.5, atol=0.06)
 
 
+@pytest.mark.parametrize(("first", "last"), [(6, 6), (12, 12), (6, 8), (6, 15)])
+def test_what_noise_may_reach_by_chance_is_known(first: int, last: int) -> None:
+    curves = closing.agreement(white(1500, "first half"), white(1500, "second half"), GRID, MASK, JOIN, 15)
+    counts = shells.shell_counts(GRID)[first : last + 1]
+    found = (curves[:, first : last + 1] * counts).sum(1) / counts.sum()
+    # a deviation from 1500 values is known to 1.8 %
+    np.testing.assert_allclose(closing.chance_deviation(MASK, GRID, first, last), float(found.std()), rtol=0.06)
+    whole = torch.ones(GRID.shape)
+    np.testing.assert_allclose(closing.chance_deviation(whole, GRID, first, last), float(counts.sum()) ** -0.5)
+
+
 def test_classes_without_particles_and_shells_that_were_not_compared_have_no_frc() -> None:
     first, second = white(3, "one"), white(3, "two")
     second[1] = 0

@@ -3,10 +3,12 @@ import pytest
 import torch
 
 from halfmap import keyed_random
-from halfmap.classification.result import weighted_by_frc
+from halfmap.classification import closing
+from halfmap.classification.result import FRC_THRESHOLD, frc_resolutions, weighted_by_frc
 from halfmap.classification.state import References
 from halfmap.fourier.band import FourierBand
 from halfmap.fourier.shells import n_shells
+from halfmap.geometry.shapes import soft_disc
 from halfmap.grid import ImageGrid
 
 
@@ -84,3 +86,51 @@ def test_a_class_whose_halves_agree_nowhere_keeps_its_regularised_average():
     made, curve = references(grid), falling(grid)
     curve[1] = -0.1
     torch.testing.assert_close(weighted_by_frc(made, curve, grid, 5)[1], made.unmasked[1])
+
+
+GRID = ImageGrid.square(40, 4.0)
+MASK = soft_disc(GRID, 55.0, 20.0)
+JOIN = 5
+
+
+def resolution(*beyond):
+    """Return the resolution of a class whose FRC is 1 in the shells that are joined, and then as given."""
+    curve = torch.full((1, n_shells(GRID)), torch.nan, dtype=torch.float64)
+    curve[0, : JOIN + 1] = 1
+    curve[0, JOIN + 1 : JOIN + 1 + len(beyond)] = torch.tensor(beyond, dtype=torch.float64)
+    return float(frc_resolutions(curve, GRID, JOIN, MASK)[0])
+
+
+def test_a_class_has_the_resolution_where_its_halves_cease_to_agree():
+    # between shells 8 and 9, of 160 Å
+    assert resolution(0.9, 0.8, 0.243, 0.043, 0.9) == pytest.approx(160 / 8.5)
+    # to the last shell that was compared
+    assert 160 / 8 > resolution(0.9, 0.8, 0.7) > 160 / 9
+
+
+@pytest.mark.parametrize(
+    ("beyond", "is_real"),
+    [
+        ((0.3, 0.0), False),  # 1.7 deviations of a ring of 40 coefficients
+        ((0.5, 0.0), False),
+        ((0.6, 0.0), True),
+        ((0.3,) * 3 + (0.0,), False),
+        ((0.3,) * 6 + (0.0,), True),  # as little in as many rings is no chance
+        ((0.1, 0.9, 0.9), False),  # what comes back is not looked at
+        ((), False),
+    ],
+)
+def test_halves_that_agree_no_better_than_noise_have_no_resolution(beyond, is_real):
+    assert np.isfinite(resolution(*beyond)) == is_real
+
+
+def test_of_classes_of_noise_one_in_a_thousand_has_a_resolution():
+    def noise(purpose):
+        return torch.from_numpy(keyed_random.normal(6, purpose, np.arange(4000), size=GRID.shape)).float()
+
+    curves = closing.agreement(noise("one"), noise("two"), GRID, MASK, JOIN, 19)
+    # a threshold alone takes every fifth for resolved
+    assert 0.15 < float((curves[:, JOIN + 1] > FRC_THRESHOLD).double().mean()) < 0.25
+    n_resolved = int(np.isfinite(frc_resolutions(curves, GRID, JOIN, MASK)).sum())
+    # 3 deviations, on one side, are 1.35 in a thousand: 5.4 of 4000, and 16 by a chance of 1e-4
+    assert n_resolved <= 16

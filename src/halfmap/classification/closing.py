@@ -15,11 +15,11 @@ from halfmap import keyed_random
 from halfmap.classification import decisions, passes
 from halfmap.classification.params import ClassificationParams
 from halfmap.classification.problem import ClassificationProblem
-from halfmap.data.repeats import NEAR_DIAMETERS, owners, repeats
 from halfmap.classification.search import search_of
 from halfmap.classification.state import ClassificationState, ClosingStage, References
 from halfmap.compute.executor import Executor
 from halfmap.compute.progress import Progress
+from halfmap.data.repeats import NEAR_DIAMETERS, owners, repeats
 from halfmap.fourier import shells
 from halfmap.fourier.band import FourierBand
 from halfmap.fourier.filters import apply_filter
@@ -169,6 +169,37 @@ def agreement(
     curve[:, shell + 1 :] = torch.nan
     curve[seen, 0] = 1.0  # a single number, of which a correlation is but a sign
     return curve
+
+
+def chance_deviation(mask: torch.Tensor, grid: ImageGrid, first: int, last: int) -> float:
+    """Return by how much the FRC of noise differs from 0 by chance, as the mean over some shells.
+
+    Parameters
+    ----------
+    mask : within which both images are seen, shape (side, side).
+    first, last : of the shells; each counts by the number of its coefficients.
+
+    Returns
+    -------
+    The standard deviation between independent images of white noise.
+
+    Notes
+    -----
+    n independent coefficients, mates counted, have n^−½. A mask m makes neighbours depend on each other by
+    g(k) = Σ_x m² e^{−2πi kx} / Σ_x m², and the variance is Σ_kk' |g(k − k')|² / n². It is the same whatever the
+    number of particles in an average.
+
+    References
+    ----------
+    van Heel and Schatz 2005, J. Struct. Biol. 151, 250: the 3σ criterion, and what a mask does to σ.
+    """
+    number = torch.arange(shells.n_shells(grid))
+    kept = ((number >= first) & (number <= last)).double()
+    rings = grid.irfft(shells.spread(kept, grid).to(torch.complex128))
+    square = mask.double().square()
+    overlap = grid.irfft(grid.rfft(square).abs().square().to(torch.complex128))
+    n = float((shells.shell_counts(grid) * kept).sum())
+    return math.sqrt(float((rings.square() * overlap).mean())) / (n * float(square.mean()))
 
 
 def _filtered(images: Images, grid: ImageGrid, kept: torch.Tensor) -> Images:

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from halfmap.classification import decisions
+from halfmap.classification.closing import chance_deviation
 from halfmap.classification.params import ClassificationParams
 from halfmap.classification.problem import ClassificationProblem
 from halfmap.classification.state import ClassificationState, References
@@ -16,6 +17,8 @@ from halfmap.geometry.rotations import matrix_from_euler
 from halfmap.grid import ImageGrid
 
 FRC_THRESHOLD = 0.143
+SIGNIFICANT_DEVIATIONS = 3.0
+"""Of noise, by which halves must agree to have a resolution: one class of noise in a thousand does."""
 
 
 def class_run(problem: ClassificationProblem, params: ClassificationParams, state: ClassificationState) -> ClassRun:
@@ -78,7 +81,9 @@ def _averages(problem: ClassificationProblem, state: ClassificationState) -> Cla
         "n_particles": np.bincount(index[index >= 0], minlength=C),
         "fraction": references.fractions.numpy(),
         "score": np.full(C, np.nan),
-        "frc_resolution_angstrom": frc_resolutions(frc, grid, closing.join_shell if closing is not None else 0),
+        "frc_resolution_angstrom": frc_resolutions(
+            frc, grid, closing.join_shell if closing is not None else 0, problem.data.mask
+        ),
         "ssnr_resolution_angstrom": ssnr_resolutions(references.ssnr, grid),
         "rotation_accuracy_degrees": state.rotation_accuracy_degrees.numpy(),
         "offset_accuracy_angstrom": state.offset_accuracy_angstrom.numpy(),
@@ -127,19 +132,44 @@ def weighted_by_frc(references: References, frc: Tensor, grid: ImageGrid, join_s
     return torch.where(has_frc[:, None, None], filtered, references.unmasked)
 
 
-def frc_resolutions(frc: Tensor, grid: ImageGrid, join_shell: int) -> np.ndarray:
+def frc_resolutions(frc: Tensor, grid: ImageGrid, join_shell: int, mask: Tensor) -> np.ndarray:
     """Return the resolution of each class at which its halves' FRC falls below 0.143, in Å, shape (C,).
 
-    Shells up to ``join_shell``, where the halves are joined, say nothing: a class whose FRC is below the threshold
-    right beyond them has the resolution of the join at best, and gets nan, as one without FRC does.
+    Parameters
+    ----------
+    frc : shape (C, n_shells).
+    join_shell : the last in which the halves were joined.
+    mask : within which they were compared, shape (side, side).
+
+    Returns
+    -------
+    nan for a class without FRC, and for one whose halves agree no better than noise may: where the FRC, as the mean
+    over the shells beyond the join up to the resolution, is below 3 standard deviations of noise.
+
+    Notes
+    -----
+    Shells up to ``join_shell`` say nothing, so a class whose FRC is below the threshold right beyond has none. Of noise
+    every fifth class, of however many particles, is above it there by chance, because a ring has few coefficients:
+    `halfmap.classification.closing.chance_deviation`. The shells are taken together, as one, so that a class that
+    agrees a little in many of them counts as well as one that agrees much in few.
+
+    References
+    ----------
+    Rosenthal and Henderson 2003, J. Mol. Biol. 333, 721, for 0.143; van Heel and Schatz 2005, J. Struct. Biol. 151,
+    250, for 3σ.
     """
     resolutions = np.full(len(frc), np.nan)
+    counts = shells.shell_counts(grid)
     for c, curve in enumerate(frc):
-        if bool(torch.isnan(curve).all()) or not float(curve[join_shell + 1]) >= FRC_THRESHOLD:
-            continue
         known = torch.nan_to_num(curve, nan=0.0).clone()
         known[: join_shell + 1] = 1.0
-        resolutions[c] = resolution_at_threshold(known, grid, FRC_THRESHOLD)
+        n_above = int((known >= FRC_THRESHOLD).cumprod(0).sum())
+        above = slice(join_shell + 1, n_above)
+        if bool(torch.isnan(curve).all()) or n_above <= join_shell + 1:
+            continue
+        mean = float((known * counts)[above].sum() / counts[above].sum())
+        if mean >= SIGNIFICANT_DEVIATIONS * chance_deviation(mask, grid, join_shell + 1, n_above - 1):
+            resolutions[c] = resolution_at_threshold(known, grid, FRC_THRESHOLD)
     return resolutions
 
 

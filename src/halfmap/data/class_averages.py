@@ -29,7 +29,8 @@ class ClassAverages(Table):
     class_number (from 1); average, unmasked_average (float32, (n, side, side): with and without the solvent
     mask, particles bright, in units of the particles' background deviation); n_particles (hard assignments);
     fraction (expected share of all particles, sums to 1); score (of the ranker, 0 to 1, nan: none);
-    frc_resolution_angstrom (of the closing stage, from two halves classified apart; nan: none);
+    frc_resolution_angstrom (of the closing stage, from two halves classified apart; nan: none, or no more than
+    chance);
     ssnr_resolution_angstrom (last shell before the model's signal-to-noise ratio falls below 1; RELION's
     rlnEstimatedResolution; inf: none); rotation_accuracy_degrees, offset_accuracy_angstrom (estimated
     errors of a particle's pose; nan: not estimated); prior_offset_angstrom (n, 2); fourier_completeness
