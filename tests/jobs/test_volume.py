@@ -278,3 +278,17 @@ def test_truncated_map_names_the_bytes(a_map):
     a_map.write_bytes(a_map.read_bytes()[:-8])
     with pytest.raises(FormatError, match="truncated"):
         halfmap.volume_filter(volume=a_map, low_pass_angstrom=20)
+
+
+def test_aligned_map_has_its_axes_where_the_group_has_them(tmp_path):
+    grid = ImageGrid.cubic(32, 4.0)
+    parts = [blob(grid, centre=centre).values for centre in ((20, 14, 8), (0, 0, 26), (24, -10, 16))]
+    map_path = written(tmp_path / "two_fold.mrc", Volume(values=sum(parts), grid=grid))
+    symmetric = halfmap.volume_symmetrise(volume=map_path, symmetry="C2")
+    moved = mrc.read_volume(symmetric.main_output).values.permute(1, 2, 0).contiguous()  # the axis is y now
+    path = written(tmp_path / "turned.mrc", Volume(values=moved, grid=grid))
+    result = halfmap.volume_symmetry_align(volume=path, symmetry="C2")
+    after = mrc.read_volume(result.main_output).values
+    turned = torch.roll(torch.flip(after, (1, 2)), (1, 1), (1, 2))  # half a turn about z
+    assert float((after * turned).sum() / after.square().sum()) > 0.99
+    assert "Correlation of the aligned map" in (result.folder / "run.log").read_text()

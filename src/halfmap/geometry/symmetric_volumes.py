@@ -1,4 +1,4 @@
-"""Making volumes and half-volume accumulators symmetric under a point group."""
+"""Turning volumes, and making them and half-volume accumulators symmetric under a point group."""
 
 import math
 
@@ -9,7 +9,7 @@ from halfmap.errors import ShapeError
 from halfmap.geometry.symmetry import canonical_name, operators
 from halfmap.grid import ImageGrid
 from halfmap.kernels import symmetry_sums
-from halfmap.tensors import Volumes
+from halfmap.tensors import Rotations, Volumes
 
 _OVERSAMPLING = 2
 
@@ -53,6 +53,40 @@ def symmetrise_volume(volume: Volumes, grid: ImageGrid, name: str) -> Volumes:
         coefficients.numpy(), matrices.numpy(), side, n_threads=torch.get_num_threads()
     )
     return (torch.from_numpy(total) / len(matrices)).to(volume)
+
+
+def rotate_volume(volume: Volumes, grid: ImageGrid, rotation: Rotations) -> Volumes:
+    """Turn a volume about its centre voxel.
+
+    Parameters
+    ----------
+    volume : shape (z, y, x)
+        One volume.
+    grid : cubic.
+    rotation : M, shape (3, 3): the result at v is the volume at M v.
+
+    Returns
+    -------
+    Shape, dtype and device of ``volume``.
+
+    Raises
+    ------
+    ShapeError
+        The volume is not of the grid, or the grid not cubic.
+
+    Notes
+    -----
+    Interpolated as in `symmetrise_volume`.
+    """
+    grid.check(volume, "volume")
+    if volume.dim() != 3:
+        raise ShapeError(f"One volume must have three axes; got shape {tuple(volume.shape)}.")
+    coefficients = _spline_coefficients(volume.detach().cpu().float(), grid)
+    matrices = rotation.detach().cpu().double().reshape(1, 3, 3).contiguous()
+    turned = symmetry_sums.sum_rotated_spline(
+        coefficients.numpy(), matrices.numpy(), grid.side, n_threads=torch.get_num_threads()
+    )
+    return torch.from_numpy(turned).to(volume)
 
 
 def symmetrise_accumulators(data: Tensor, weight: Tensor, name: str) -> tuple[Tensor, Tensor]:

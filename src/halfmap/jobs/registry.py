@@ -80,6 +80,12 @@ COMMANDS: tuple[Entry, ...] = (
     Entry("volume crop", "halfmap.jobs.volume:CROP", "Cut a map, or surround it, about its centre", _MAPS),
     Entry("volume filter", "halfmap.jobs.volume:FILTER", "Low-pass, high-pass, sharpen or dampen a map", _MAPS),
     Entry("volume symmetrise", "halfmap.jobs.volume:SYMMETRISE", "Average a map over a point group", _MAPS),
+    Entry(
+        "volume symmetry-align",
+        "halfmap.jobs.volume:SYMMETRY_ALIGN",
+        "Turn a map so that its symmetry axes lie as its group's",
+        _MAPS,
+    ),
     Entry("volume fsc", "halfmap.jobs.volume:FSC", "Correlate two maps, shell by shell", _MAPS),
     Entry("volume info", "halfmap.jobs.volume:INFO", "Print header facts and statistics of MRC files", _MAPS),
     Entry("jobs list", "halfmap.jobs.manage:LIST", "List the jobs of the project", _PROJECT),

@@ -25,6 +25,10 @@ BLOCK_VALUES = 1 << 24
 """Values that ``info`` holds in memory at a time."""
 
 
+LEAST_SYMMETRY = 0.9
+"""Correlation of a map with its symmetrised self below which it hardly has the symmetry."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class MapParams:
     """What every command that turns one map into another takes."""
@@ -102,6 +106,20 @@ class VolumeSymmetriseParams(MapParams):
 
     symmetry: str
     """Point group: C1, C2, …, D2, …, T, O, I1 to I4, axes as in RELION."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VolumeSymmetryAlignParams(MapParams):
+    """Inputs and settings of ``halfmap volume symmetry-align``."""
+
+    symmetry: str
+    """Point group whose axes are looked for: C2, …, D2, …, T, O, I1 to I4."""
+
+    symmetrise: bool = False
+    """Average the aligned map over the group too."""
+
+    resolution_angstrom: Annotated[float, Gt(0)] | None = None
+    """Resolution of the details that the axes are found by; a sixteenth of the particle's diameter where left out."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,6 +225,39 @@ def symmetrise(context: JobContext, params: VolumeSymmetriseParams) -> Path:
     return _finish(context, params, "Symmetrised map", "symmetrised.mrc", before, after, note)
 
 
+def symmetry_align(context: JobContext, params: VolumeSymmetryAlignParams) -> Path:
+    """Write the map turned and moved so that its symmetry axes lie where the group has them."""
+    from halfmap.data.volumes import Volume
+    from halfmap.geometry.rotations import euler_from_matrix
+    from halfmap.geometry.symmetric_volumes import symmetrise_volume
+    from halfmap.geometry.symmetry import order
+    from halfmap.inference.symmetry_axes import aligned, find_axes
+
+    n_rotations = order(params.symmetry)
+    before = _read(params.volume, params.header_pixel_size_angstrom)
+    _require_cubic(params.volume, before)
+    context.progress.message(f"Looking for the axes of {params.symmetry.upper()}")
+    axes = find_axes(before.values, before.grid, params.symmetry, resolution_angstrom=params.resolution_angstrom)
+    values = aligned(before.values, before.grid, axes)
+    if params.symmetrise:
+        values = symmetrise_volume(values, before.grid, params.symmetry)
+    rot, tilt, psi = euler_from_matrix(axes.rotation).tolist()
+    x, y, z = axes.centre_angstrom.tolist()
+    note = (
+        f"Correlation of the aligned map with its mean over the {n_rotations} rotations of "
+        f"{params.symmetry.upper()}, at {axes.resolution_angstrom:.3g} Å: {axes.correlation:.3f}. The map was turned "
+        f"by rot {rot:.2f}°, tilt {tilt:.2f}°, psi {psi:.2f}° about the point ({x:.2f}, {y:.2f}, {z:.2f}) Å from its "
+        "centre voxel, which is now the centre."
+    )
+    context.progress.message(note)
+    if axes.correlation < LEAST_SYMMETRY:
+        context.progress.message(
+            f"Warning: a map of {params.symmetry.upper()} symmetry correlates with its symmetrised self above "
+            f"{LEAST_SYMMETRY:g}; got {axes.correlation:.3f}; look at the map, or ask for another group."
+        )
+    return _finish(context, params, "Aligned map", "aligned.mrc", before, Volume(values=values, grid=before.grid), note)
+
+
 def fsc(context: JobContext, params: VolumeFscParams) -> Path:
     """Write the correlation of two maps, shell by shell, as a table, and where it falls below 0.5 and 0.143."""
     from halfmap.fourier import shells
@@ -302,6 +353,14 @@ SYMMETRISE = JobType(
     parameters=VolumeSymmetriseParams,
     run=symmetrise,
     summary="Average a map over the rotations of a point group",
+    inputs=("volume",),
+)
+SYMMETRY_ALIGN = JobType(
+    command="volume symmetry-align",
+    folder="Volume",
+    parameters=VolumeSymmetryAlignParams,
+    run=symmetry_align,
+    summary="Turn a map so that its symmetry axes lie where its group has them",
     inputs=("volume",),
 )
 FSC = JobType(

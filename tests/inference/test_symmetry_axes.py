@@ -1,0 +1,85 @@
+"""A turned and moved map is brought back to where its group has its axes, and what cannot be is refused."""
+
+import functools
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from halfmap import keyed_random
+from halfmap.errors import InputError
+from halfmap.fourier.resample import shift
+from halfmap.geometry.rotations import random_rotations
+from halfmap.geometry.symmetric_volumes import rotate_volume, symmetrise_volume
+from halfmap.geometry.symmetry import operators
+from halfmap.grid import ImageGrid
+from halfmap.inference.symmetry_axes import aligned, find_axes
+
+GRID = ImageGrid.cubic(36, 4.0)
+MOVED = torch.tensor([5.0, -6.0, 3.0], dtype=torch.float64)  # Å
+
+
+@functools.cache
+def particle(group):
+    """Return a map of a group: blobs at random, symmetrised."""
+    places = torch.from_numpy(keyed_random.normal(3, "blobs", np.arange(10), size=(3,)))
+    reach = torch.from_numpy(keyed_random.uniform(3, "reach of blobs", np.arange(10)))
+    places = places / places.norm(dim=1, keepdim=True) * (18 + 20 * reach)[:, None]
+    away = (GRID.positions()[..., None, :] - places).square().sum(-1)
+    return symmetrise_volume(torch.exp(-away / (2 * 6.5**2)).sum(-1), GRID, group)
+
+
+def turned(group):
+    rotation = random_rotations(5, "rotations of maps", np.array([1]))[0]
+    return shift(rotate_volume(particle(group), GRID, rotation), GRID, MOVED), rotation
+
+
+def noise(strength):
+    return strength * torch.from_numpy(keyed_random.normal(8, "noise", np.array([0]), size=GRID.shape)[0])
+
+
+@pytest.mark.parametrize("group", ["D2", "D7", "O", "C4"])
+def test_a_turned_map_gets_its_axes_back(group):
+    volume, rotation = turned(group)
+    axes = find_axes(volume + noise(0.02), GRID, group)
+    # particle(R (M v + c − moved)) must be symmetric in v: the axes of the group, turned, are axes of the particle
+    turn = rotation @ axes.rotation
+    images = turn @ operators(group) @ turn.T
+    nearest = (images[:, None] - operators(group)).square().sum((-2, -1)).amin(1).sqrt()
+    assert float(torch.rad2deg(nearest.max()) / math.sqrt(2)) < 1.5  # degrees; twice the error of an axis
+    off_axis = rotation @ (axes.centre_angstrom - MOVED)
+    if group == "C4":
+        off_axis[2] = 0.0  # anywhere on the axis
+    assert float(off_axis.norm()) < 0.5  # Å, an eighth of a voxel
+    back = aligned(volume, GRID, axes)
+    with_symmetry = symmetrise_volume(back, GRID, group)
+    assert float((back * with_symmetry).sum() / (back.norm() * with_symmetry.norm())) > 0.998
+
+
+def test_orientations_follow_the_map():
+    """A point v of the aligned map is M v + c of the map before, so A of its particles becomes A M."""
+    volume, _ = turned("C4")
+    axes = find_axes(volume, GRID, "C4")
+    back = aligned(volume, GRID, axes)
+    points = torch.tensor([[8.0, 4.0, -12.0], [0.0, 16.0, 4.0]], dtype=torch.float64)
+    before = points @ axes.rotation.T + axes.centre_angstrom
+    for one, other in zip(points, before, strict=True):
+        # read both maps at the points by moving them there
+        assert float(shift(back, GRID, -one)[18, 18, 18]) == pytest.approx(
+            float(shift(volume, GRID, -other)[18, 18, 18]), abs=0.01
+        )
+
+
+def test_a_map_without_the_symmetry_does_not_correlate_with_its_symmetrised_self():
+    volume, _ = turned("C1")
+    assert find_axes(volume, GRID, "C4").correlation < 0.9
+
+
+def test_no_axes_are_looked_for_where_there_are_none():
+    with pytest.raises(InputError, match="must have some; got C1"):
+        find_axes(particle("D2"), GRID, "c1")
+    with pytest.raises(InputError, match="positive density; got none"):
+        find_axes(-torch.ones(GRID.shape), GRID, "D2")
+    with pytest.raises(InputError, match="one of C1, C2"):
+        find_axes(particle("D2"), GRID, "Q3")
