@@ -103,7 +103,7 @@ class ClassificationParams:
     """Share of the posterior that a first pass hands on to the fine one, and the fine one to the averages."""
 
     max_kept_samples: Annotated[int, Ge(1)] | None = None
-    """Most samples that a first pass hands on; else 5 for each class in mini-batches, 50 (at least 1000) in others."""
+    """Most samples that a first pass hands on; else 5 for each class in mini-batches, 50 (at least 4000) in others."""
 
     perturbation: Annotated[float, Ge(0), Le(1)] = 0.5
     """Random shift of the sampling between iterations, as a share of the step."""
