@@ -85,9 +85,9 @@ def find_axes(
     Notes
     -----
     Maximises the correlation of V(M p + c) with its mean ⟨V(M S p + c)⟩ over the rotations S of the group, p within the
-    particle, V without its radial mean. The start is the middle of the density, which lies on every axis of a symmetric particle; M goes
-    over a grid of all orientations that the group tells apart, 7.5° apart, on a map of few voxels. The best of them,
-    apart from one another, are refined together with c, first at the details they were found by, then at finer ones.
+    particle, V without its radial mean. The start is the middle of the density, which lies on every axis of a symmetric
+    particle; M goes over a grid of all orientations that the group tells apart, 7.5° apart, on a map of few voxels. The
+    best of them, apart from one another, are refined together with c, then the best of these at finer details.
 
     Settings that a group leaves open, as up and down of C, or which twofold axis of D2 is z, are all equally right, and
     so are several where the map has more symmetry than asked for; the first of the best is returned.
@@ -97,7 +97,7 @@ def find_axes(
         raise InputError("A symmetry whose axes are to be found must have some; got C1; give C2, D2, O …")
     grid.check(volume, "volume")
     values = volume.detach().cpu().double()
-    middle, diameter = _extent(values, grid)
+    middle, diameter = density_extent(values, grid)
     finest = 2.5 * grid.pixel_size_angstrom
     coarse = max(diameter / COARSE_DETAILS, finest)
     fine = max(diameter / FINE_DETAILS, finest) if resolution_angstrom is None else max(resolution_angstrom, finest)
@@ -129,6 +129,30 @@ def aligned(volume: Volumes, grid: ImageGrid, axes: SymmetryAxes) -> Volumes:
     """
     centred = shift(volume.double(), grid, -axes.centre_angstrom)
     return rotate_volume(centred.to(volume.dtype), grid, axes.rotation)
+
+
+def density_extent(volume: Volumes, grid: ImageGrid) -> tuple[Tensor, float]:
+    """Return the middle of a map's density, (x, y, z) in Å from the centre voxel, and the particle's diameter in Å.
+
+    Raises
+    ------
+    InputError
+        There is no positive density.
+    """
+    values = volume.double()
+    passed = apply_filter(values, grid, low_pass(grid, 8 * grid.pixel_size_angstrom, dtype=torch.float64))
+    dense = (passed - _DENSE * passed.max()).clamp(min=0)
+    total = dense.sum()
+    if not bool(total > 0) or not bool(torch.isfinite(total)):
+        raise InputError("A map of a particle must hold positive density; got none; invert its contrast.")
+    axis = (torch.arange(grid.side, dtype=torch.float64) - grid.side // 2) * grid.pixel_size_angstrom
+    middle = torch.stack(
+        [(dense.sum(dim=others) * axis).sum() / total for others in ((0, 1), (0, 2), (1, 2))]
+    )  # over all but x, y and z in turn
+    z, y, x = torch.meshgrid(axis - middle[2], axis - middle[1], axis - middle[0], indexing="ij")
+    distance = (x.square() + y.square() + z.square()).sqrt()[dense > 0]
+    box = grid.side * grid.pixel_size_angstrom
+    return middle, min(2 * float(distance.quantile(0.98)) + 2 * grid.pixel_size_angstrom, box)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -179,23 +203,6 @@ def _ball(n: int) -> Tensor:
     radius, height, angle = u[0].sort().values ** (1 / 3), 2 * u[1] - 1, 2 * math.pi * u[2]
     across = (1 - height.square()).clamp(min=0).sqrt()
     return torch.stack([radius * across * angle.cos(), radius * across * angle.sin(), radius * height], dim=-1)
-
-
-def _extent(values: Tensor, grid: ImageGrid) -> tuple[Tensor, float]:
-    """Return the middle of the density, (x, y, z) in Å from the centre voxel, and the particle's diameter in Å."""
-    passed = apply_filter(values, grid, low_pass(grid, 8 * grid.pixel_size_angstrom, dtype=torch.float64))
-    dense = (passed - _DENSE * passed.max()).clamp(min=0)
-    total = dense.sum()
-    if not bool(total > 0) or not bool(torch.isfinite(total)):
-        raise InputError("A map whose axes are to be found must hold positive density; got none; invert its contrast.")
-    axis = (torch.arange(grid.side, dtype=torch.float64) - grid.side // 2) * grid.pixel_size_angstrom
-    middle = torch.stack(
-        [(dense.sum(dim=others) * axis).sum() / total for others in ((0, 1), (0, 2), (1, 2))]
-    )  # over all but x, y and z in turn
-    z, y, x = torch.meshgrid(axis - middle[2], axis - middle[1], axis - middle[0], indexing="ij")
-    distance = (x.square() + y.square() + z.square()).sqrt()[dense > 0]
-    box = grid.side * grid.pixel_size_angstrom
-    return middle, min(2 * float(distance.quantile(0.98)) + 2 * grid.pixel_size_angstrom, box)
 
 
 def _searched(density: _Density, ops: Tensor, group: str, centre: Tensor) -> list[Rotations]:

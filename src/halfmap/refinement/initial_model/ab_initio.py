@@ -1,0 +1,321 @@
+"""A first map from particles alone.
+
+A step of halfmap: `start`, `advance` until `is_done`, then `finish`. EM on mini-batches: sums over earlier ones fade,
+and what images are compared with gains detail as it goes. The reasons are in ``docs/decisions/0040-initial-model.md``.
+"""
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from halfmap import keyed_random
+from halfmap.compute.executor import Executor
+from halfmap.compute.progress import Progress
+from halfmap.data.image_source import ImageSource
+from halfmap.data.particles import ParticleSet
+from halfmap.fourier import shells
+from halfmap.fourier.filters import apply_filter, low_pass
+from halfmap.fourier.slices import PaddedGrid
+from halfmap.grid import ImageGrid
+from halfmap.inference import expectation
+from halfmap.inference.beliefs import Beliefs, updated_beliefs
+from halfmap.inference.expectation import Model
+from halfmap.inference.first_noise import first_noise_variance
+from halfmap.inference.maximisation import MIN_OFFSET_VARIANCE_ANGSTROM2
+from halfmap.inference.posterior import Search
+from halfmap.inference.priors import Priors
+from halfmap.inference.reconstruction import SliceAccumulator
+from halfmap.inference.sampling import orientation_grid, perturbation, shell_of_arc
+from halfmap.inference.sums import Sums
+from halfmap.inference.symmetry_axes import aligned, find_axes
+from halfmap.refinement.initial_model.params import InitialModelParams
+from halfmap.refinement.initial_model.result import InitialModel, initial_model
+from halfmap.refinement.initial_model.schedule import MiniBatch, minibatch, n_iterations
+from halfmap.refinement.initial_model.state import Assignments, InitialModelState
+from halfmap.refinement.volume_problem import VolumeProblem
+
+PADDING = 2
+
+MOST_KEPT = 500
+"""Samples of an image that the first pass hands on at most."""
+
+_SHELLS_BEYOND = 2  # that maps get beyond what images were compared at: where their soft edge ends
+_OFFSET_STEPS = 4  # in the smallest detail
+_MEMORY_OF_NOISE = 0.9
+_ARC_DIVISOR = 1.2
+
+
+def problem_of(
+    particles: ParticleSet,
+    images: ImageSource,
+    params: InitialModelParams,
+    executor: Executor,
+    *,
+    index: ArrayLike | None = None,
+    background_mean: ArrayLike = 0.0,
+    background_deviation: ArrayLike = 1.0,
+) -> VolumeProblem:
+    """Put particles and images together; images no larger than the finest detail needs.
+
+    Parameters
+    ----------
+    particles, images, index, background_mean, background_deviation : as of `VolumeProblem.of`.
+
+    Raises
+    ------
+    InputError
+        Numbers of particles and images differ, the mask is larger than the box, or the symmetry is unknown.
+    """
+    return VolumeProblem.of(
+        particles,
+        images,
+        executor,
+        mask_diameter_angstrom=params.mask_diameter_angstrom,
+        mask_edge_pixel=params.mask_edge_pixel,
+        symmetry=params.symmetry,
+        ctf=params.ctf,
+        ctf_intact_first_peak=params.ctf_intact_first_peak,
+        seed=params.seed,
+        side=working_side(params, images.grid),
+        index=index,
+        background_mean=background_mean,
+        background_deviation=background_deviation,
+    )
+
+
+def working_side(params: InitialModelParams, grid: ImageGrid) -> int:
+    """Return the side that images are brought to: even, quick to transform, and as fine as the finest detail needs."""
+    field = grid.side * grid.pixel_size_angstrom
+    side = 2 * (math.ceil(field / params.finest_angstrom) + _SHELLS_BEYOND + 2)
+    while side < grid.side and _largest_factor(side) > 5:
+        side += 2
+    return min(side, grid.side)
+
+
+def start(problem: VolumeProblem, params: InitialModelParams) -> InitialModelState:
+    """Make the first state: noise spectra, no map and no pose."""
+    n, K = len(problem.particles), params.classes
+    sums = (2, K, *_padded_grid(problem).shape)
+    return InitialModelState(
+        iteration=0,
+        references=torch.zeros((K, *problem.volume_grid.shape)),
+        data=torch.zeros(sums, dtype=torch.complex64),
+        weight=torch.zeros(sums),
+        fractions=torch.full((K,), 1 / K, dtype=torch.float64),
+        noise_variance=first_noise_variance(problem.data),
+        offset_sigma_angstrom=params.initial_offset_sigma_angstrom,
+        assignments=Assignments(
+            class_index=np.zeros(n, dtype=np.int64),
+            rotation=np.tile(np.eye(3), (n, 1, 1)),
+            origin_angstrom=np.zeros((n, 2)),
+            max_probability=np.zeros(n),
+            log_likelihood=np.zeros(n),
+            n_significant=np.zeros(n, dtype=np.int64),
+            seen_in=np.zeros(n, dtype=np.int64),
+        ),
+        symmetry_correlation=torch.full((K,), torch.nan, dtype=torch.float64),
+    )
+
+
+def is_done(params: InitialModelParams, state: InitialModelState) -> bool:
+    """Return whether the last mini-batch, of all particles, is done."""
+    return state.iteration >= n_iterations(params)
+
+
+def advance(
+    problem: VolumeProblem,
+    params: InitialModelParams,
+    state: InitialModelState,
+    executor: Executor,
+    progress: Progress | None = None,
+) -> InitialModelState:
+    """Run a mini-batch: an E-step, new sums, new maps. In the first one poses are drawn, not found."""
+    began = time.monotonic()
+    iteration = state.iteration + 1
+    n = len(problem.particles)
+    batch = minibatch(params, iteration, n)
+    if batch.has_symmetry and not params.symmetry_from_start and bool(state.symmetry_correlation.isnan().all()):
+        state = _with_axes(problem, state)
+    moved = perturbation(params.seed, iteration, state.perturbation, params.perturbation)
+    search = search_of(problem, params, batch, moved)
+    uids = problem.particles.uid
+    drawn = keyed_random.uniform(params.seed, "mini-batches of an initial model", uids, iteration=iteration)
+    rows = np.sort(np.lexsort((uids, drawn))[: batch.n_particles]).astype(np.int64)
+    assigned = None
+    if iteration == 1:
+        n_rows = params.classes * len(search.poses.fine_rotations)
+        share = keyed_random.uniform(params.seed, "first poses of an initial model", uids)
+        assigned = np.minimum((share * n_rows).astype(np.int64), n_rows - 1)
+    model = Model(
+        references=state.references,
+        padding=PADDING,
+        priors=Priors(
+            fractions=state.fractions,
+            offset_sigma_angstrom=state.offset_sigma_angstrom,
+            prior_offset_angstrom=torch.zeros((params.classes, 2), dtype=torch.float64),
+        ),
+        noise_variance=state.noise_variance,
+        scale=np.ones(problem.data.n_micrographs),
+        norm=np.ones(n),
+        origin_angstrom=np.zeros((n, 2)),
+        search=search,
+        assigned_row=assigned,
+        iteration=iteration,
+        pseudo_halves=True,
+    )
+    if progress is not None:
+        progress.start(f"Mini-batch {iteration} of {n_iterations(params)}", len(rows))
+    sums = expectation.expect(problem.sent, model, problem.data, rows, executor, progress=progress)
+    data = batch.memory * state.data + sums.slices.data
+    weight = batch.memory * state.weight + sums.slices.weight
+    symmetry = problem.symmetry if batch.has_symmetry else "C1"
+    made = [_map(problem, data[:, c], weight[:, c], batch, symmetry, search.shell) for c in range(params.classes)]
+    largest = int(state.fractions.argmax())
+    found = sums.estimates
+    after = replace(
+        _believing(problem, state, sums, is_first=iteration == 1, is_whole=batch.n_particles == n),
+        iteration=iteration,
+        references=torch.stack([one for one, _ in made]),
+        data=data,
+        weight=weight,
+        assignments=state.assignments if iteration == 1 else _assigned(state.assignments, sums, iteration),
+        perturbation=moved,
+    )
+    row = {
+        "iteration": iteration,
+        "n_particles": batch.n_particles,
+        "resolution_angstrom": batch.resolution_angstrom,
+        "shell": search.fine_shell,
+        "healpix_order": batch.healpix_order,
+        "has_symmetry": float(batch.has_symmetry),
+        "offset_step_angstrom": _offset_step(batch),
+        "agreement_angstrom": shells.resolution_at_threshold(made[largest][1], problem.volume_grid, 0.5),
+        "mean_max_probability": float(found.max_probability.mean()) if iteration > 1 else math.nan,
+        "log_likelihood": float(found.log_likelihood.mean()) if iteration > 1 else math.nan,
+        "median_n_significant": float(np.median(found.n_significant)) if iteration > 1 else math.nan,
+        "lost_mass": float(found.lost_mass.mean()) if iteration > 1 else math.nan,
+        "offset_sigma_angstrom": after.offset_sigma_angstrom,
+        "seconds": time.monotonic() - began,
+    }
+    return replace(after, history=_grown(state.history, row))
+
+
+def finish(problem: VolumeProblem, params: InitialModelParams, state: InitialModelState) -> InitialModel:
+    """Return the maps of a state, on the grid of the images, and what was found for the particles."""
+    return initial_model(problem, params, state, is_final=is_done(params, state))
+
+
+def search_of(problem: VolumeProblem, params: InitialModelParams, batch: MiniBatch, moved: float) -> Search:
+    """Return where a mini-batch looks."""
+    last = problem.grid.side // 2 - 1
+    shell = max(1, min(round(problem.field_angstrom / batch.resolution_angstrom), last - _SHELLS_BEYOND))
+    poses = orientation_grid(
+        healpix_order=batch.healpix_order,
+        symmetry=problem.symmetry if batch.has_symmetry else "C1",
+        offset_range_angstrom=params.widest_offset_angstrom,
+        offset_step_angstrom=2 * _offset_step(batch),
+        perturbation=moved,
+    )
+    coarse = shell_of_arc(
+        60 / 2**batch.healpix_order,
+        params.mask_diameter_angstrom,
+        problem.field_angstrom,
+        shell,
+        divisor=_ARC_DIVISOR,
+    )
+    return Search(
+        poses=poses,
+        coarse_shell=coarse,
+        fine_shell=shell,
+        shell=min(shell + _SHELLS_BEYOND, last),
+        kept_mass=params.kept_mass,
+        max_kept=MOST_KEPT,
+    )
+
+
+def _offset_step(batch: MiniBatch) -> float:
+    return batch.resolution_angstrom / _OFFSET_STEPS
+
+
+def _padded_grid(problem: VolumeProblem) -> PaddedGrid:
+    return PaddedGrid(problem.volume_grid, padding=PADDING)
+
+
+def _map(
+    problem: VolumeProblem, data: Tensor, weight: Tensor, batch: MiniBatch, symmetry: str, shell: int
+) -> tuple[Tensor, Tensor]:
+    """Return the map of a class from the sums of both pseudo-halves, and the halves' FSC."""
+    grid = problem.volume_grid
+    halves = [
+        SliceAccumulator(data=data[h], weight=weight[h], grid=_padded_grid(problem)).symmetrised(symmetry)
+        for h in (0, 1)
+    ]
+    first, second = (grid.rfft(half.volume().double() * problem.solvent_mask) for half in halves)
+    fsc = shells.fsc(first, second, grid).nan_to_num(0.0).clamp(0.0, 1.0)
+    fsc[0] = 1.0
+    fsc[shell + 1 :] = 0.0
+    # that of all particles with the signal, from the ratio of signal to noise of two halves
+    joined = halves[0].joined(halves[1]).volume(2 * fsc / (1 + fsc))
+    passed = apply_filter(joined * problem.solvent_mask, grid, low_pass(grid, batch.resolution_angstrom))
+    return passed * problem.solvent_mask, fsc
+
+
+def _believing(
+    problem: VolumeProblem, state: InitialModelState, sums: Sums, *, is_first: bool, is_whole: bool
+) -> InitialModelState:
+    """Return the state with what else a mini-batch tells: noise, offsets and shares of the classes."""
+    if is_first:  # poses were drawn: nothing follows from how they fit
+        return state
+    kept = 0.0 if is_whole else _MEMORY_OF_NOISE
+    beliefs = Beliefs(noise_variance=state.noise_variance, scale=np.ones(problem.data.n_micrographs))
+    beliefs = updated_beliefs(problem.data, beliefs, sums, scale_correction=False, kept=kept)
+    mass = sums.class_mass.sum(0)
+    variance = max(float(sums.offset_square.sum() / (2 * mass.sum())), MIN_OFFSET_VARIANCE_ANGSTROM2)
+    return replace(
+        state,
+        noise_variance=beliefs.noise_variance,
+        offset_sigma_angstrom=math.sqrt(kept * state.offset_sigma_angstrom**2 + (1 - kept) * variance),
+        fractions=kept * state.fractions + (1 - kept) * mass / mass.sum(),
+    )
+
+
+def _assigned(before: Assignments, sums: Sums, iteration: int) -> Assignments:
+    found = sums.estimates
+    columns = {name: getattr(before, name).copy() for name in Assignments.__dataclass_fields__}
+    for name, values in columns.items():
+        values[found.row] = iteration if name == "seen_in" else getattr(found, name)
+    return Assignments(**columns)
+
+
+def _with_axes(problem: VolumeProblem, state: InitialModelState) -> InitialModelState:
+    """Return the state with each map turned so that its axes lie where the symmetry has them."""
+    grid = problem.volume_grid
+    references, correlation = [], []
+    for values in state.references:
+        axes = find_axes(values, grid, problem.symmetry)
+        references.append(aligned(values, grid, axes) * problem.solvent_mask)
+        correlation.append(axes.correlation)
+    return replace(
+        state,
+        references=torch.stack(references),
+        symmetry_correlation=torch.tensor(correlation, dtype=torch.float64),
+    )
+
+
+def _largest_factor(number: int) -> int:
+    largest, factor = 1, 2
+    while number > 1:
+        while number % factor == 0:
+            number, largest = number // factor, factor
+        factor += 1
+    return largest
+
+
+def _grown(history: Mapping[str, NDArray[np.float64]], row: Mapping[str, float]) -> dict[str, NDArray[np.float64]]:
+    return {name: np.append(history.get(name, np.zeros(0)), np.float64(value)) for name, value in row.items()}
