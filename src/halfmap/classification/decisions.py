@@ -255,23 +255,6 @@ def coarser_sampling(
     return psi_step, offset_step
 
 
-def needs_fine_sampling(coarse: int, fine: int, median_n_significant: float, *, many: int = 64) -> bool:
-    """Return whether the second pass of a search needs finer steps than the first.
-
-    Parameters
-    ----------
-    coarse, fine : last shells that the passes compare.
-    median_n_significant : samples that the first pass handed on in the iteration before; infinity before the first.
-    many : so many mean that the posterior is wide.
-
-    Notes
-    -----
-    While references hold no more than what the coarse steps resolve, and the posterior is much wider than these, finer
-    steps have the weights of those they lie between, at eight times the work. RELION always takes them.
-    """
-    return fine > coarse or median_n_significant <= many
-
-
 def most_samples(n_classes: int, *, is_minibatch: bool) -> int:
     """Return the most samples of an image that a first pass hands on, unless the user says.
 

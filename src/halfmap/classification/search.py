@@ -7,7 +7,7 @@ from halfmap.classification.params import ClassificationParams
 from halfmap.classification.problem import ClassificationProblem
 from halfmap.classification.state import ClassificationState
 from halfmap.inference.posterior import Search
-from halfmap.inference.sampling import in_plane_grid
+from halfmap.inference.sampling import in_plane_grid, needs_fine_sampling
 
 
 def search_of(
@@ -50,7 +50,7 @@ def search_of(
         offset_range_angstrom=params.offset_range.to_angstrom(grid.pixel_size_angstrom),
         offset_step_angstrom=2 * state.offset_step_angstrom,
         perturbation=perturbation,
-        oversampling=int(decisions.needs_fine_sampling(coarse, fine, significant)),
+        oversampling=int(needs_fine_sampling(coarse, fine, significant)),
     )
     return Search(
         poses=poses,

@@ -123,18 +123,10 @@ def in_plane_grid(
     n_angles = max(1, math.ceil(360.0 / psi_step_degrees - 1e-6))
     step = 360.0 / n_angles
     angles = (torch.arange(n_angles, dtype=torch.float64) + perturbation) * step
-    shifts = translations.disc(offset_range_angstrom, offset_step_angstrom)
-    fine_angles, fine_shifts, area = angles, shifts, offset_step_angstrom**2
+    fine_angles = angles
     if oversampling:
         fine_angles = (angles[:, None] + torch.tensor([-0.25, 0.25], dtype=torch.float64) * step).reshape(-1)
-    if oversampling and offset_range_angstrom > 0:
-        fine_shifts = translations.children(shifts, offset_step_angstrom).reshape(-1, 2)
-        area /= 4
-    if offset_range_angstrom > 0:
-        shifts = shifts + perturbation * offset_step_angstrom
-        fine_shifts = fine_shifts + perturbation * offset_step_angstrom
-    else:
-        area = 1.0
+    shifts, fine_shifts, area = _shifts(offset_range_angstrom, offset_step_angstrom, perturbation, oversampling)
     return PoseGrid(
         rotations=_in_plane(angles),
         shifts_angstrom=shifts,
@@ -165,6 +157,7 @@ def orientation_grid(
     offset_range_angstrom: float,
     offset_step_angstrom: float,
     perturbation: float = 0.0,
+    oversampling: int = 1,
 ) -> PoseGrid:
     """Return orientations of the asymmetric unit of a group, and shifts within a disc.
 
@@ -174,6 +167,7 @@ def orientation_grid(
     symmetry : of the references.
     offset_range_angstrom, offset_step_angstrom : radius of the disc and coarse step.
     perturbation : shift of the whole grid, as a share of the coarse steps.
+    oversampling : 1 has finer poses within each coarse one, 0 has not.
 
     Notes
     -----
@@ -191,12 +185,13 @@ def orientation_grid(
     x_axis, _, z_axis = torch.eye(3, dtype=torch.float64)
     half_turn = torch.tensor([-1.0, -1.0, 1.0], dtype=torch.float64).diag()
     coarse = matrix_from_rotation_vector(share * z_axis) @ grid.rotations(numbers)
-    fine = matrix_from_rotation_vector(share * z_axis) @ grid.finer().rotations(grid.children(numbers))
+    finer = grid.finer().rotations(grid.children(numbers)) if oversampling else grid.rotations(numbers)[:, None]
+    fine = matrix_from_rotation_vector(share * z_axis) @ finer
     other = ~_is_first_of_pair(coarse, symmetry)
     coarse[other], fine[other] = half_turn @ coarse[other], half_turn @ fine[other]
     turn = matrix_from_rotation_vector(share * x_axis)
     coarse, fine = turn @ coarse, (turn @ fine).flatten(0, 1)
-    shifts, fine_shifts, area = _shifts(offset_range_angstrom, offset_step_angstrom, perturbation)
+    shifts, fine_shifts, area = _shifts(offset_range_angstrom, offset_step_angstrom, perturbation, oversampling)
     return PoseGrid(
         rotations=torch.cat([coarse, half_turn @ coarse]),
         fine_rotations=torch.cat([fine, half_turn @ fine]),
@@ -263,13 +258,17 @@ def _gaussian(vectors: Tensor, sigma: float) -> Tensor:
     return log_weight - log_weight.logsumexp(0) + math.log(len(vectors))
 
 
-def _shifts(range_angstrom: float, step_angstrom: float, perturbation: float) -> tuple[Tensor, Tensor, float]:
+def _shifts(
+    range_angstrom: float, step_angstrom: float, perturbation: float, oversampling: int = 1
+) -> tuple[Tensor, Tensor, float]:
     """Return coarse shifts, the finer ones within each, and the area of a fine one's cell."""
     shifts = translations.disc(range_angstrom, step_angstrom)
     if not range_angstrom > 0:
         return shifts, shifts, 1.0
-    fine = translations.children(shifts, step_angstrom).reshape(-1, 2)
     moved = perturbation * step_angstrom
+    if not oversampling:
+        return shifts + moved, shifts + moved, step_angstrom**2
+    fine = translations.children(shifts, step_angstrom).reshape(-1, 2)
     return shifts + moved, fine + moved, step_angstrom**2 / 4
 
 
@@ -327,3 +326,20 @@ def shell_of_arc(
     """
     resolution = math.radians(step_degrees) * mask_diameter_angstrom / 2 / divisor
     return max(1, min(math.ceil(field_angstrom / resolution - 1e-9), most))
+
+
+def needs_fine_sampling(coarse: int, fine: int, median_n_significant: float, *, many: int = 64) -> bool:
+    """Return whether the second pass of a search needs finer steps than the first.
+
+    Parameters
+    ----------
+    coarse, fine : last shells that the passes compare.
+    median_n_significant : samples that the first pass handed on in the iteration before; infinity before the first.
+    many : so many mean that the posterior is wide.
+
+    Notes
+    -----
+    While references hold no more than what the coarse steps resolve, and the posterior is much wider than these, finer
+    steps have the weights of those they lie between, at eight times the work. RELION always takes them.
+    """
+    return fine > coarse or median_n_significant <= many

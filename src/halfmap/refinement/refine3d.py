@@ -158,8 +158,17 @@ def advance(
         state.sampling,
         perturbation=perturbation(params.seed, iteration, state.sampling.perturbation, params.perturbation),
     )
-    known = _first_shell(problem, params) if iteration == 1 else state.shell
-    search = search_of(problem, params, sampling, reference_shell=known, shell=state.shell)
+    # what the first iteration finds by correlation is low-passed again
+    is_low_passed = iteration == 1 or (iteration == 2 and not params.absolute_greyscale)
+    known = _first_shell(problem, params) if is_low_passed else state.shell
+    search = search_of(
+        problem,
+        params,
+        sampling,
+        reference_shell=known,
+        shell=state.shell,
+        median_n_significant=state.history["median_n_significant"][-1] if state.iteration else float("inf"),
+    )
     if by_correlation:
         search = replace(search, low_share=1.0)
     if progress is not None:

@@ -3,7 +3,7 @@
 import math
 
 from halfmap.inference.posterior import Search
-from halfmap.inference.sampling import PoseGrid, local_grid, orientation_grid
+from halfmap.inference.sampling import PoseGrid, local_grid, needs_fine_sampling, orientation_grid
 from halfmap.refinement import decisions
 from halfmap.refinement.params import RefinementParams
 from halfmap.refinement.problem import RefinementProblem
@@ -13,8 +13,8 @@ MOST_KEPT = 4000
 """Samples of an image that the first pass hands on at most; what is left out is told as lost mass."""
 
 
-def pose_grid(sampling: PoseSampling, symmetry: str) -> PoseGrid:
-    """Return the rotations and shifts of a sampling."""
+def pose_grid(sampling: PoseSampling, symmetry: str, *, oversampling: int = 1) -> PoseGrid:
+    """Return the rotations and shifts of a sampling; a global one may leave out the finer ones."""
     offsets = {
         "offset_range_angstrom": sampling.offset_range_angstrom,
         "offset_step_angstrom": 2 * sampling.offset_step_angstrom,
@@ -26,7 +26,9 @@ def pose_grid(sampling: PoseSampling, symmetry: str) -> PoseGrid:
             sigma_degrees=decisions.local_sigma_degrees(sampling),
             **offsets,
         )
-    return orientation_grid(healpix_order=sampling.healpix_order, symmetry=symmetry, **offsets)
+    return orientation_grid(
+        healpix_order=sampling.healpix_order, symmetry=symmetry, oversampling=oversampling, **offsets
+    )
 
 
 def search_of(
@@ -36,6 +38,7 @@ def search_of(
     *,
     reference_shell: int,
     shell: int,
+    median_n_significant: float,
 ) -> Search:
     """Return the search of an iteration.
 
@@ -43,6 +46,7 @@ def search_of(
     ----------
     reference_shell : the last in which the references hold anything.
     shell : the last that the maps get.
+    median_n_significant : of the iteration before; infinity before the first.
     """
     grid = problem.grid
     field = grid.side * grid.pixel_size_angstrom
@@ -51,7 +55,11 @@ def search_of(
         fine = min(fine, max(1, math.floor(field / params.max_resolution_angstrom)))
     coarse = decisions.coarse_shell(2 * sampling.rotation_step_degrees, params.mask_diameter_angstrom, field, fine)
     return Search(
-        poses=pose_grid(sampling, problem.symmetry),
+        poses=pose_grid(
+            sampling,
+            problem.symmetry,
+            oversampling=int(sampling.is_local or needs_fine_sampling(coarse, fine, median_n_significant)),
+        ),
         coarse_shell=coarse,
         fine_shell=fine,
         shell=shell,
