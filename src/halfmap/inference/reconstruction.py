@@ -111,7 +111,9 @@ class SliceAccumulator:
 def join_low_shells(
     first: SliceAccumulator, second: SliceAccumulator, shell: int
 ) -> tuple[SliceAccumulator, SliceAccumulator]:
-    """Give two halves their mean up to a shell, so that they stay in one orientation."""
+    """Give two halves their mean up to a shell, so that they stay in one orientation; at shell 0 nothing is joined."""
+    if shell < 1:
+        return first, second
     low = _shells(first.grid) <= shell
     data, weight = (first.data + second.data) / 2, (first.weight + second.weight) / 2
 
