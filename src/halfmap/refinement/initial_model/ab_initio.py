@@ -28,27 +28,21 @@ from halfmap.inference.beliefs import Beliefs, updated_beliefs
 from halfmap.inference.expectation import Model
 from halfmap.inference.first_noise import first_noise_variance
 from halfmap.inference.maximisation import MIN_OFFSET_VARIANCE_ANGSTROM2
-from halfmap.inference.posterior import Search
 from halfmap.inference.priors import Priors
 from halfmap.inference.reconstruction import SliceAccumulator
-from halfmap.inference.sampling import orientation_grid, perturbation, shell_of_arc
+from halfmap.inference.sampling import perturbation
 from halfmap.inference.sums import Sums
 from halfmap.inference.symmetry_axes import aligned, find_axes
 from halfmap.refinement.initial_model.params import InitialModelParams
 from halfmap.refinement.initial_model.result import InitialModel, initial_model
 from halfmap.refinement.initial_model.schedule import MiniBatch, minibatch, n_iterations
+from halfmap.refinement.initial_model.search import SHELLS_BEYOND, offset_step_angstrom, search_of
 from halfmap.refinement.initial_model.state import Assignments, InitialModelState
 from halfmap.refinement.volume_problem import VolumeProblem
 
 PADDING = 2
 
-MOST_KEPT = 500
-"""Samples of an image that the first pass hands on at most."""
-
-_SHELLS_BEYOND = 2  # that maps get beyond what images were compared at: where their soft edge ends
-_OFFSET_STEPS = 4  # in the smallest detail
 _MEMORY_OF_NOISE = 0.9
-_ARC_DIVISOR = 1.2
 
 
 def problem_of(
@@ -92,7 +86,7 @@ def problem_of(
 def working_side(params: InitialModelParams, grid: ImageGrid) -> int:
     """Return the side that images are brought to: even, quick to transform, and as fine as the finest detail needs."""
     field = grid.side * grid.pixel_size_angstrom
-    side = 2 * (math.ceil(field / params.finest_angstrom) + _SHELLS_BEYOND + 2)
+    side = 2 * (math.ceil(field / params.finest_angstrom) + SHELLS_BEYOND + 2)
     while side < grid.side and _largest_factor(side) > 5:
         side += 2
     return min(side, grid.side)
@@ -194,7 +188,7 @@ def advance(
         "shell": search.fine_shell,
         "healpix_order": batch.healpix_order,
         "has_symmetry": float(batch.has_symmetry),
-        "offset_step_angstrom": _offset_step(batch),
+        "offset_step_angstrom": offset_step_angstrom(batch),
         "agreement_angstrom": shells.resolution_at_threshold(made[largest][1], problem.volume_grid, 0.5),
         "mean_max_probability": float(found.max_probability.mean()) if iteration > 1 else math.nan,
         "log_likelihood": float(found.log_likelihood.mean()) if iteration > 1 else math.nan,
@@ -209,38 +203,6 @@ def advance(
 def finish(problem: VolumeProblem, params: InitialModelParams, state: InitialModelState) -> InitialModel:
     """Return the maps of a state, on the grid of the images, and what was found for the particles."""
     return initial_model(problem, params, state, is_final=is_done(params, state))
-
-
-def search_of(problem: VolumeProblem, params: InitialModelParams, batch: MiniBatch, moved: float) -> Search:
-    """Return where a mini-batch looks."""
-    last = problem.grid.side // 2 - 1
-    shell = max(1, min(round(problem.field_angstrom / batch.resolution_angstrom), last - _SHELLS_BEYOND))
-    poses = orientation_grid(
-        healpix_order=batch.healpix_order,
-        symmetry=problem.symmetry if batch.has_symmetry else "C1",
-        offset_range_angstrom=params.widest_offset_angstrom,
-        offset_step_angstrom=2 * _offset_step(batch),
-        perturbation=moved,
-    )
-    coarse = shell_of_arc(
-        60 / 2**batch.healpix_order,
-        params.mask_diameter_angstrom,
-        problem.field_angstrom,
-        shell,
-        divisor=_ARC_DIVISOR,
-    )
-    return Search(
-        poses=poses,
-        coarse_shell=coarse,
-        fine_shell=shell,
-        shell=min(shell + _SHELLS_BEYOND, last),
-        kept_mass=params.kept_mass,
-        max_kept=MOST_KEPT,
-    )
-
-
-def _offset_step(batch: MiniBatch) -> float:
-    return batch.resolution_angstrom / _OFFSET_STEPS
 
 
 def _padded_grid(problem: VolumeProblem) -> PaddedGrid:

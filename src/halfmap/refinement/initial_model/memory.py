@@ -5,12 +5,12 @@ import math
 from halfmap.fourier.slices import PaddedGrid
 from halfmap.grid import ImageGrid
 from halfmap.inference import expectation
+from halfmap.inference.posterior import bytes_of_posteriors
 from halfmap.refinement.initial_model.params import InitialModelParams
-from halfmap.refinement.initial_model.schedule import minibatch, n_iterations
+from halfmap.refinement.initial_model.schedule import minibatch
+from halfmap.refinement.initial_model.search import MOST_KEPT, poses_of
 
 _BYTES_OF_SUM = 12  # of a coefficient of data and weight
-_MOST_KEPT = 500
-_FINEST_ROTATIONS, _COEFFICIENT_BYTES = 36_864, 28
 
 
 def n_tasks(grid: ImageGrid, n_particles: int) -> int:
@@ -30,18 +30,16 @@ def bytes_of_task(grid: ImageGrid, params: InitialModelParams, n_particles: int)
     Images, the classes' transforms and three sets of their sums, and what `bytes_of_posteriors` counts, of the finest
     mini-batch without symmetry.
     """
-    from halfmap.refinement.initial_model.ab_initio import poses_of
-
     n_images = max(chunk.stop - chunk.start for chunk in expectation.chunks_of(grid, n_particles, volumes=True))
     batch = minibatch(params, params.minibatches, n_particles)
     poses = poses_of(params, batch, "C1", 0.0)
-    posteriors = expectation.bytes_of_posteriors(
+    posteriors = bytes_of_posteriors(
         grid,
         n_images,
         params.classes,
         poses,
         coarse_shell=grid.side // 2 - 1,
-        most_kept=_MOST_KEPT,
+        most_kept=MOST_KEPT,
     )
     sums = params.classes * _transform(grid) * (8 + 3 * 2 * _BYTES_OF_SUM)
     return n_images * expectation.bytes_per_image(grid) + sums + posteriors
