@@ -159,7 +159,8 @@ def advance(
         perturbation=perturbation(params.seed, iteration, state.sampling.perturbation, params.perturbation),
     )
     # what the first iteration finds by correlation is low-passed again
-    is_low_passed = iteration == 1 or (iteration == 2 and not params.absolute_greyscale)
+    is_low_passed_twice = not params.absolute_greyscale
+    is_low_passed = iteration <= (2 if is_low_passed_twice else 1)
     known = _first_shell(problem, params) if is_low_passed else state.shell
     search = search_of(
         problem,
@@ -167,7 +168,7 @@ def advance(
         sampling,
         reference_shell=known,
         shell=state.shell,
-        median_n_significant=state.history["median_n_significant"][-1] if state.iteration else float("inf"),
+        median_n_significant=_median_n_significant(state, told_from=3 if is_low_passed_twice else 2),
     )
     if by_correlation:
         search = replace(search, low_share=1.0)
@@ -436,6 +437,11 @@ def _accuracy(problem: RefinementProblem, params: RefinementParams, state: Refin
     transform = slices.prepare(half.reference, problem.volume_grid, padding=padding(params))
     rotations = torch.from_numpy(state.orientations.rotation[rows])
     return volume_pose_accuracy(transform, band, information * scale.square() / variance, rotations)
+
+
+def _median_n_significant(state: RefinementState, *, told_from: int) -> float:
+    """Return how many coarse poses had weight; infinity while references were low-passed before iteration told_from."""
+    return float(state.history["median_n_significant"][-1]) if state.iteration >= told_from else float("inf")
 
 
 def _of_joined(fsc: Tensor) -> Tensor:

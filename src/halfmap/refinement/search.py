@@ -13,6 +13,10 @@ MOST_KEPT = 4000
 """Samples of an image that the first pass hands on at most; what is left out is told as lost mass."""
 
 
+WIDE_POSTERIOR = 500
+"""With more coarse poses that have weight, the median particle does not know where it is: finer ones tell nothing."""
+
+
 def pose_grid(sampling: PoseSampling, symmetry: str, *, oversampling: int = 1) -> PoseGrid:
     """Return the rotations and shifts of a sampling; a global one may leave out the finer ones."""
     offsets = {
@@ -46,7 +50,13 @@ def search_of(
     ----------
     reference_shell : the last in which the references hold anything.
     shell : the last that the maps get.
-    median_n_significant : of the iteration before; infinity before the first.
+    median_n_significant : coarse poses that had weight in the iteration before, of the median particle; infinity where
+        that iteration tells nothing of this one.
+
+    Notes
+    -----
+    There are no finer poses while the reference holds no more than what coarse steps resolve and the posterior is
+    wide, nor while it is very wide: then all shells are compared at the coarse poses, by one product.
     """
     grid = problem.grid
     field = grid.side * grid.pixel_size_angstrom
@@ -54,12 +64,13 @@ def search_of(
     if params.max_resolution_angstrom is not None:
         fine = min(fine, max(1, math.floor(field / params.max_resolution_angstrom)))
     coarse = decisions.coarse_shell(2 * sampling.rotation_step_degrees, params.mask_diameter_angstrom, field, fine)
+    oversampling = int(needs_fine_sampling(coarse, fine, median_n_significant))
+    if WIDE_POSTERIOR < median_n_significant < math.inf:
+        oversampling, coarse = 0, fine
+    if sampling.is_local:
+        oversampling = 1
     return Search(
-        poses=pose_grid(
-            sampling,
-            problem.symmetry,
-            oversampling=int(sampling.is_local or needs_fine_sampling(coarse, fine, median_n_significant)),
-        ),
+        poses=pose_grid(sampling, problem.symmetry, oversampling=oversampling),
         coarse_shell=coarse,
         fine_shell=fine,
         shell=shell,
