@@ -69,6 +69,7 @@ COMMANDS: tuple[Entry, ...] = (
     ),
     Entry("refine3d", "halfmap.jobs.refine3d:JOB", "Refine a map in two independent halves, to the end", _MAPS),
     Entry("initial-model", "halfmap.jobs.initial_model:JOB", "Make a first map from particles alone", _MAPS),
+    Entry("class3d", "halfmap.jobs.class3d:JOB", "Part particles among several maps", _MAPS),
     Entry("mask create", "halfmap.jobs.mask_create:JOB", "Make a soft solvent mask from a map", _MAPS),
     Entry("postprocess", "halfmap.jobs.postprocess:JOB", "Measure the resolution of half maps and sharpen them", _MAPS),
     Entry(

@@ -34,7 +34,7 @@ class InitialModelParams:
     """Mini-batches before symmetry is imposed and all particles are taken."""
 
     resolution_angstrom: Annotated[float, Gt(0)] | None = None
-    """Finest detail of the model, in Å; 15, or a sixteenth of the mask's diameter if that is more, where left out."""
+    """Finest detail of the model, in Å; 15, or an eighteenth of the mask's diameter if that is more, where left out."""
 
     first_resolution_angstrom: Annotated[float, Gt(0)] | None = None
     """Detail of the first mini-batches, in Å; the mask's diameter divided by 4.5 where left out."""
@@ -73,7 +73,7 @@ class InitialModelParams:
     @property
     def finest_angstrom(self) -> float:
         """Finest detail of the model in Å."""
-        return self.resolution_angstrom or max(15.0, self.mask_diameter_angstrom / 16)
+        return self.resolution_angstrom or max(15.0, self.mask_diameter_angstrom / 18)
 
     @property
     def coarsest_angstrom(self) -> float:

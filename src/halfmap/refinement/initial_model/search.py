@@ -6,7 +6,7 @@ from halfmap.refinement.initial_model.params import InitialModelParams
 from halfmap.refinement.initial_model.schedule import MiniBatch
 from halfmap.refinement.volume_problem import VolumeProblem
 
-MOST_KEPT = 500
+MOST_KEPT = 200
 """Samples of an image that the first pass hands on at most."""
 
 SHELLS_BEYOND = 2

@@ -1,0 +1,1 @@
+"""3D classification: particles parted among several maps."""

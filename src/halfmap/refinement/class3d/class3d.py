@@ -1,0 +1,367 @@
+"""3D classification by expectation maximisation: each particle is compared with all maps in every iteration.
+
+A step of halfmap: `start`, `advance` until `is_done`, then `finish`.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from halfmap import keyed_random
+from halfmap.compute.executor import Executor
+from halfmap.compute.progress import Progress
+from halfmap.data.class3d_run import Class3DRun
+from halfmap.data.image_source import ImageSource
+from halfmap.data.particles import ParticleSet
+from halfmap.data.volumes import Volume
+from halfmap.errors import InputError
+from halfmap.fourier import shells
+from halfmap.fourier.filters import apply_filter, low_pass
+from halfmap.fourier.slices import PaddedGrid
+from halfmap.inference import expectation
+from halfmap.inference.beliefs import Beliefs, measured_norms, updated_beliefs
+from halfmap.inference.expectation import Model
+from halfmap.inference.first_noise import first_noise_variance
+from halfmap.inference.maximisation import MIN_OFFSET_VARIANCE_ANGSTROM2
+from halfmap.inference.posterior import Search
+from halfmap.inference.priors import Priors
+from halfmap.inference.reconstruction import SliceAccumulator
+from halfmap.inference.sampling import perturbation
+from halfmap.inference.sums import Sums
+from halfmap.refinement import decisions
+from halfmap.refinement.class3d.params import Classification3DParams
+from halfmap.refinement.class3d.result import class3d_run
+from halfmap.refinement.class3d.search import search_of
+from halfmap.refinement.class3d.state import ClassAssignments, Classification3DState, ClassMaps
+from halfmap.refinement.refine3d import CORRELATION_POWER, FIRST_SHELLS_BEYOND, SCALE_SIGNAL_TO_NOISE
+from halfmap.refinement.volume_problem import VolumeProblem
+
+STILL_SHARE = 0.01
+"""Share of particles that change class below which nothing changes."""
+
+SHELLS_EACH = 1
+"""Shells that each iteration compares more than the one before: classes part by what is coarse, of which every particle
+is a small share, before finer shells, in which a particle meets itself, would keep it where it is."""
+
+_LEAST_ITERATIONS = 10
+_STILL_ITERATIONS = 2
+_LEAST_GAIN = 1e-5  # of the log-likelihood
+
+
+def padding(params: Classification3DParams) -> int:
+    """Return by how much maps are padded before their transform."""
+    return 1 if params.skip_padding else 2
+
+
+def problem_of(
+    particles: ParticleSet,
+    images: ImageSource,
+    params: Classification3DParams,
+    executor: Executor,
+    *,
+    solvent_mask: Tensor | None = None,
+    index: ArrayLike | None = None,
+    background_mean: ArrayLike = 0.0,
+    background_deviation: ArrayLike = 1.0,
+) -> VolumeProblem:
+    """Put particles and images together.
+
+    Parameters
+    ----------
+    particles, images, solvent_mask, index, background_mean, background_deviation : as of `VolumeProblem.of`.
+
+    Raises
+    ------
+    InputError
+        Numbers of particles and images differ, the mask is larger than the box, the symmetry is unknown, or angles that
+        are to be kept or searched around are missing.
+    ShapeError
+        The solvent mask has another shape than the maps.
+    """
+    if (params.skip_alignment or params.local) and "rotation" not in particles:
+        raise InputError(
+            "Particles must have angles where these are kept (--skip-alignment) or searched around (--local); got "
+            "none; give the particles of a refinement."
+        )
+    return VolumeProblem.of(
+        particles,
+        images,
+        executor,
+        mask_diameter_angstrom=params.mask_diameter_angstrom,
+        mask_edge_pixel=params.mask_edge_pixel,
+        symmetry=params.symmetry,
+        ctf=params.ctf,
+        ctf_intact_first_peak=params.ctf_intact_first_peak,
+        seed=params.seed,
+        solvent_mask=solvent_mask,
+        index=index,
+        background_mean=background_mean,
+        background_deviation=background_deviation,
+    )
+
+
+def start(
+    problem: VolumeProblem, params: Classification3DParams, references: Sequence[Volume]
+) -> Classification3DState:
+    """Make the first state: noise spectra, low-passed references, and no class.
+
+    Parameters
+    ----------
+    references : one, or one for each class; on the grid of the maps.
+
+    Raises
+    ------
+    InputError
+        There are neither one nor K references, or one is not on the grid of the maps.
+    """
+    if len(references) not in (1, params.classes):
+        raise InputError(
+            f"There must be one reference, or one for each of {params.classes} classes; got {len(references)}."
+        )
+    for volume in references:
+        if volume.grid != problem.volume_grid:
+            raise InputError(f"A reference must be on the maps' grid {problem.volume_grid}; got {volume.grid}.")
+    n, n_shells = len(problem.particles), shells.n_shells(problem.grid)
+    given = problem.particles
+    empty = torch.zeros((params.classes, n_shells), dtype=torch.float64)
+    return Classification3DState(
+        iteration=0,
+        maps=ClassMaps(
+            references=torch.stack([_low_passed(problem, params, volume.values.float()) for volume in references]),
+            fractions=torch.full((params.classes,), 1 / params.classes, dtype=torch.float64),
+            ssnr=empty,
+            error_variance=empty,
+            completeness=empty,
+        ),
+        assignments=ClassAssignments(
+            class_index=np.full(n, -1, dtype=np.int64),
+            rotation=np.array(given["rotation"]) if "rotation" in given else np.tile(np.eye(3), (n, 1, 1)),
+            origin_angstrom=np.array(given.get("origin_angstrom", np.zeros((n, 2))), dtype=np.float64),
+            norm=np.ones(n),
+            max_probability=np.zeros(n),
+            log_likelihood=np.zeros(n),
+            lost_mass=np.zeros(n),
+            n_significant=np.zeros(n, dtype=np.int64),
+        ),
+        noise_variance=first_noise_variance(problem.data),
+        scale=np.ones(problem.data.n_micrographs),
+        offset_sigma_angstrom=params.initial_offset_sigma_angstrom,
+        shell=min(_first_shell(problem, params) + FIRST_SHELLS_BEYOND, problem.grid.side // 2 - 1),
+    )
+
+
+def is_done(state: Classification3DState) -> bool:
+    """Return whether the classification has ended."""
+    return state.outcome != "running"
+
+
+def advance(
+    problem: VolumeProblem,
+    params: Classification3DParams,
+    state: Classification3DState,
+    executor: Executor,
+    progress: Progress | None = None,
+) -> Classification3DState:
+    """Run an iteration: an E-step against all maps, then new maps.
+
+    Notes
+    -----
+    In the first one, images are compared by correlation, since nothing is known of the references' grey scale; and
+    from a single reference each class begins with particles of its own, drawn at random.
+    """
+    began = time.monotonic()
+    iteration, n = state.iteration + 1, len(problem.particles)
+    is_first = iteration == 1
+    moved = perturbation(params.seed, iteration, state.perturbation, params.perturbation)
+    first = _first_shell(problem, params)
+    known = min(state.shell, first + SHELLS_EACH * (iteration - 1))
+    wide = float("inf") if iteration <= 2 else float(state.history["median_n_significant"][-1])
+    search = search_of(problem, params, moved, reference_shell=known, shell=state.shell, median_n_significant=wide)
+    if is_first:
+        search = replace(search, low_share=1.0)
+    if progress is not None:
+        progress.start(f"Iteration {iteration}", n)
+    every = np.arange(n, dtype=np.int64)
+    if is_first and len(state.maps.references) < params.classes:
+        drawn = keyed_random.uniform(params.seed, "first classes", problem.particles.uid)
+        rank = np.empty(n, dtype=np.int64)
+        rank[np.lexsort((problem.particles.uid, drawn))] = every
+        number = rank % params.classes
+        parts = [every[number == c] for c in range(params.classes)]
+    else:
+        number, parts = every * 0, [every]
+    sums = [_expected(problem, params, state, search, rows, executor, progress) for rows in parts]
+    accumulators = [
+        SliceAccumulator(
+            data=one.slices.data[0, c],
+            weight=one.slices.weight[0, c],
+            grid=PaddedGrid(problem.volume_grid, padding=padding(params)),
+        ).symmetrised(problem.symmetry)
+        for one in sums
+        for c in range(one.slices.data.shape[1])
+    ]
+    mass = torch.cat([one.class_mass[0] for one in sums])
+    made = [_map(problem, params, one, search.shell, is_first=is_first) for one in accumulators]
+    maps = ClassMaps(
+        references=torch.stack([one for one, _ in made]),
+        fractions=mass / mass.sum(),
+        ssnr=torch.stack([ssnr for _, ssnr in made]),
+        error_variance=torch.stack([one.error_variance() for one in accumulators]),
+        completeness=torch.stack([one.completeness() for one in accumulators]),
+    )
+    assignments = _assigned(problem, params, state.assignments, sums, parts, number, is_first=is_first)
+    beliefs = Beliefs(noise_variance=state.noise_variance, scale=state.scale)
+    if not is_first:  # residuals against references of another scale say nothing
+        beliefs = updated_beliefs(problem.data, beliefs, sums[0], scale_correction=params.scale_correction)
+    variance = sum(float(one.offset_square.sum()) for one in sums) / (2 * float(mass.sum()))
+    resolved = max(decisions.resolution_shell(ssnr / (1 + ssnr)) for ssnr in maps.ssnr)
+    after = replace(
+        state,
+        iteration=iteration,
+        maps=maps,
+        assignments=assignments,
+        noise_variance=beliefs.noise_variance,
+        scale=beliefs.scale,
+        offset_sigma_angstrom=max(variance, MIN_OFFSET_VARIANCE_ANGSTROM2) ** 0.5,
+        shell=min(max(resolved, first) + FIRST_SHELLS_BEYOND, problem.grid.side // 2 - 1),
+        perturbation=moved,
+    )
+    changed = float((assignments.class_index != state.assignments.class_index).mean())
+    row = {
+        "iteration": iteration,
+        "resolution_angstrom": problem.field_angstrom / resolved if resolved else float("inf"),
+        "shell": state.shell,
+        "changed_share": float("nan") if is_first else changed,
+        "mean_max_probability": float(assignments.max_probability.mean()),
+        "log_likelihood": float(assignments.log_likelihood.sum()),
+        "median_n_significant": float(np.median(assignments.n_significant)),
+        "lost_mass": float(assignments.lost_mass.mean()),
+        "offset_sigma_angstrom": after.offset_sigma_angstrom,
+        "smallest_fraction": float(maps.fractions.min()),
+        "seconds": time.monotonic() - began,
+    }
+    history = {name: np.append(state.history.get(name, np.zeros(0)), np.float64(value)) for name, value in row.items()}
+    return replace(after, history=history, outcome=outcome(params, history))
+
+
+def finish(problem: VolumeProblem, params: Classification3DParams, state: Classification3DState) -> Class3DRun:
+    """Return what a state says of classes and particles."""
+    return class3d_run(problem, params, state)
+
+
+def outcome(params: Classification3DParams, history: Mapping[str, NDArray[np.float64]]) -> str:
+    """Return ``converged``, ``iteration limit`` or ``running`` from the history.
+
+    Notes
+    -----
+    Converged: in two iterations hardly a particle has changed class, and the likelihood has not grown.
+    """
+    changed, likelihood = history["changed_share"], history["log_likelihood"]
+    if params.stop_early and len(changed) >= _LEAST_ITERATIONS:
+        still = bool((changed[-_STILL_ITERATIONS:] < STILL_SHARE).all())
+        gain = (likelihood[-1] - likelihood[-1 - _STILL_ITERATIONS]) / abs(likelihood[-1])
+        if still and gain < _LEAST_GAIN:
+            return "converged"
+    return "iteration limit" if len(changed) >= params.iterations else "running"
+
+
+def _expected(
+    problem: VolumeProblem,
+    params: Classification3DParams,
+    state: Classification3DState,
+    search: Search,
+    rows: NDArray[np.int64],
+    executor: Executor,
+    progress: Progress | None,
+) -> Sums:
+    references = state.maps.references
+    K = len(references)
+    is_first = state.iteration == 0
+    around = params.skip_alignment or params.local
+    told = torch.nonzero((state.maps.ssnr / params.regularisation > SCALE_SIGNAL_TO_NOISE).all(0)).flatten()
+    model = Model(
+        references=references,
+        padding=padding(params),
+        priors=Priors(
+            fractions=state.maps.fractions if len(state.maps.fractions) == K else torch.ones(K, dtype=torch.float64),
+            offset_sigma_angstrom=state.offset_sigma_angstrom,
+            prior_offset_angstrom=torch.zeros((K, 2), dtype=torch.float64),
+        ),
+        noise_variance=state.noise_variance,
+        scale=state.scale,
+        norm=state.assignments.norm,
+        origin_angstrom=state.assignments.origin_angstrom,
+        search=search,
+        rotation=state.assignments.rotation if around else None,
+        keep_origin=params.skip_alignment,
+        iteration=state.iteration + 1,
+        scale_shell=int(told[-1]) if params.scale_correction and not is_first and len(told) else 0,
+        slice_power=CORRELATION_POWER if is_first else None,
+    )
+    return expectation.expect(problem.sent, model, problem.data, rows, executor, progress=progress)
+
+
+def _map(
+    problem: VolumeProblem, params: Classification3DParams, sums: SliceAccumulator, shell: int, *, is_first: bool
+) -> tuple[Tensor, Tensor]:
+    """Return the map of a class, masked, and its ssnr: T times signal against noise, shell by shell.
+
+    Notes
+    -----
+    τ² is the power of the unregularised map within the mask, less what noise puts there. RELION takes that of the
+    reference before, which cannot grow where it is 0, and in which noise counts as signal.
+    """
+    grid = problem.volume_grid
+    strength = params.regularisation / problem.data.mask_power
+    plain = sums.volume().double()
+    noise = sums.error_variance() * float(problem.solvent_mask.double().square().mean())
+    power = 0.5 * shells.power_spectrum(grid.rfft(plain * problem.solvent_mask), grid)
+    number = shells.shell_counts(grid).double().clamp(min=1)
+    signal = (power - noise * (1 + (2 / number).sqrt())).clamp(min=0)
+    error = sums.error_variance().clamp(min=1e-300)
+    ratio = torch.where(sums.error_variance() > 0, signal / error, torch.zeros_like(error))
+    ratio[shell + 1 :] = 0.0
+    reference = sums.volume(ratio / (1 + ratio), strength)
+    if is_first:
+        return _low_passed(problem, params, reference), strength * ratio
+    return reference * problem.solvent_mask, strength * ratio
+
+
+def _assigned(
+    problem: VolumeProblem,
+    params: Classification3DParams,
+    before: ClassAssignments,
+    sums: Sequence[Sums],
+    parts: Sequence[NDArray[np.int64]],
+    number: NDArray[np.int64],
+    *,
+    is_first: bool,
+) -> ClassAssignments:
+    columns = {name: getattr(before, name).copy() for name in ClassAssignments.__dataclass_fields__}
+    for one in sums:
+        found = one.estimates
+        if params.norm_correction and not is_first:
+            columns["norm"][found.row] = measured_norms(before.norm[found.row], found, problem.data.group[found.row])
+        for name in columns:
+            if name != "norm":
+                columns[name][found.row] = getattr(found, name)
+        if len(parts) > 1:
+            columns["class_index"][found.row] = number[found.row]
+    return ClassAssignments(**columns)
+
+
+def _first_shell(problem: VolumeProblem, params: Classification3DParams) -> int:
+    """Return the last shell of the low-passed references: where the soft edge ends."""
+    last = int(np.ceil(problem.field_angstrom / params.initial_low_pass_angstrom - 1e-9)) + 1
+    return max(1, min(last, problem.grid.side // 2 - 1))
+
+
+def _low_passed(problem: VolumeProblem, params: Classification3DParams, volume: Tensor) -> Tensor:
+    grid = problem.volume_grid
+    passed = apply_filter(volume, grid, low_pass(grid, params.initial_low_pass_angstrom))
+    return passed * problem.solvent_mask
