@@ -7,6 +7,7 @@ import pytest
 from halfmap.classification import decisions
 from halfmap.data.table import Table
 from halfmap.errors import InputError
+from halfmap.inference import vdam
 
 
 @pytest.mark.parametrize(
@@ -32,6 +33,14 @@ def test_em_is_chosen_where_it_looks_at_particles_less_often() -> None:
     chosen, reason = decisions.choose_algorithm(30_000, "auto", 50, iterations=5)
     assert chosen == "em"
     assert "5 iterations" in reason
+
+
+def test_the_choice_goes_by_the_minibatches_that_are_asked_for() -> None:
+    assert decisions.choose_algorithm(100_000, "auto", 50)[0] == "vdam"
+    many = decisions.choose_algorithm(100_000, "auto", 50, sizes=vdam.Sizes(20_000, 40_000))
+    few = decisions.choose_algorithm(100_000, "auto", 50, sizes=vdam.Sizes(first=49))
+    assert (many[0], few[0]) == ("em", "em")
+    assert "49 of 100,000" in few[1]
 
 
 def test_what_is_asked_for_is_done() -> None:

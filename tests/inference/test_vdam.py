@@ -39,6 +39,18 @@ def test_particles_are_visited_as_often_as_in_relion(n_particles: int, visits: f
     assert vdam.total_visits(200, n_particles) / n_particles == pytest.approx(visits, abs=0.6)
 
 
+def test_sizes_and_steps_that_are_asked_for_are_those_of_the_first_and_last_phase() -> None:
+    sizes = [vdam.minibatch_size(iteration, 200, 10_000, vdam.Sizes(100, 3000)) for iteration in range(1, 201)]
+    assert (sizes[:60], sizes[160:199], sizes[199]) == ([100] * 60, [3000] * 39, 10_000)
+    assert sizes[109] == 1550
+    assert vdam.minibatch_size(1, 200, 10_000, vdam.Sizes(last=3000)) == 200
+    assert vdam.total_visits(200, 10_000, vdam.Sizes(100, 3000)) == sum(sizes)
+    rows = vdam.minibatch(1, 3, np.arange(1, 10_001), 200, vdam.Sizes(100, 3000))
+    assert len(rows) == 100
+    steps = [vdam.step_size(iteration, 200, vdam.Steps(0.6, 0.2)) for iteration in (1, 85, 200)]
+    assert steps == pytest.approx([0.6, 0.4, 0.2], abs=5e-4)
+
+
 def test_a_minibatch_of_more_than_half_takes_all() -> None:
     assert vdam.minibatch_size(1, 200, 399) == 399
     assert vdam.minibatch_size(1, 200, 400) == 200

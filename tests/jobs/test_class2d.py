@@ -394,6 +394,15 @@ def test_optics_groups_of_other_pixel_size_classify_alike_on_the_grid_of_most_pa
     "options",
     [
         {"algorithm": "vdam", "minibatches": 4},
+        {
+            "first_minibatch_size": 8,
+            "last_minibatch_size": 20,
+            "minibatch_memory": 0.5,
+            "algorithm": "vdam",
+            "first_minibatch_step": 0.6,
+            "last_minibatch_step": 0.2,
+            "minibatches": 4,
+        },
         {"skip_alignment": True},
         {"skip_rotation": True},
         {"center": False, "mask": "noise", "ctf_intact_first_peak": True, "max_alignment_resolution_angstrom": 20},

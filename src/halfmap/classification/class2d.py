@@ -36,9 +36,6 @@ from halfmap.inference.first_noise import first_noise_variance
 from halfmap.inference.iterate import iterate
 from halfmap.inference.sums import Sums
 
-MINIBATCH_MEMORY = 0.9
-"""What stays of noise, scales, norms and priors after a mini-batch."""
-
 
 def classify(
     particles: ParticleSet,
@@ -101,7 +98,12 @@ def start(
     """
     n = len(problem.particles)
     algorithm, reason = decisions.choose_algorithm(
-        n, params.algorithm, params.classes, iterations=params.iterations, minibatches=params.minibatches
+        n,
+        params.algorithm,
+        params.classes,
+        iterations=params.iterations,
+        minibatches=params.minibatches,
+        sizes=minibatch_sizes(params),
     )
     noise = first_noise_variance(problem.data)
     assignments = _first_assignments(problem)
@@ -158,6 +160,11 @@ def _first_assignments(problem: ClassificationProblem) -> Assignments:
     )
 
 
+def minibatch_sizes(params: ClassificationParams) -> vdam.Sizes:
+    """Return the sizes of mini-batches that are asked for."""
+    return vdam.Sizes(params.first_minibatch_size, params.last_minibatch_size)
+
+
 def n_iterations(params: ClassificationParams, algorithm: str) -> int:
     """Return the most iterations of an algorithm."""
     return params.iterations if algorithm == "em" else params.minibatches
@@ -198,7 +205,7 @@ def _iteration(
     # the last mini-batch of VDAM holds all particles, so that each has an assignment
     last_of_vdam = state.algorithm == "vdam" and state.outcome == "running" and _stops_vdam(params, state)
     if state.algorithm == "vdam" and not last_of_vdam:
-        rows = vdam.minibatch(params.seed, iteration, uids, params.minibatches)
+        rows = vdam.minibatch(params.seed, iteration, uids, params.minibatches, minibatch_sizes(params))
     whole = len(rows) == len(uids)
     perturbation = sampling.perturbation(params.seed, iteration, state.perturbation, params.perturbation)
     is_minibatch = state.algorithm == "vdam" and not last_of_vdam
@@ -220,7 +227,8 @@ def _iteration(
         pseudo_halves=state.algorithm == "vdam",
         progress=progress,
     )
-    kept = 0.0 if whole else MINIBATCH_MEMORY
+    # of noise, scales, norms and priors; nothing is left to remember where all particles are looked at
+    kept = 0.0 if whole else params.minibatch_memory
     references, moments, misfit = _maximised(problem, params, state, sums, search.shell, whole=whole)
     groups = problem.data.group if params.norm_correction else None
     assignments = passes.updated_assignments(state.assignments, sums.estimates, groups=groups, kept=kept)
@@ -303,21 +311,24 @@ def _maximised(
     strength = vdam.regularisation(min(iteration, params.minibatches), params.minibatches, params.regularisation)
     on = passes.on_band(problem, state.references, sums, shell, strength)
     band = FourierBand(problem.grid)
+    kept = 0.0 if whole else params.minibatch_memory
     fractions = sums.class_mass.sum(0) / sums.class_mass.sum()
     update = vdam.update(
         band.gather(problem.grid.rfft(state.references.masked)),
         on.gradient,
         on.curvature,
         state.moments,
-        step=vdam.step_size(min(iteration, params.minibatches), params.minibatches),
+        step=vdam.step_size(
+            min(iteration, params.minibatches),
+            params.minibatches,
+            vdam.Steps(params.first_minibatch_step, params.last_minibatch_step),
+        ),
         regularisation=strength / problem.data.mask_power,
         fractions=fractions if whole else state.references.fractions,
         shell_of=band.shell_of,
-        # nothing is left to remember where all particles are looked at
-        momentum=0.0 if whole else MINIBATCH_MEMORY,
+        momentum=kept,
     )
     references = passes.described(problem, state.references, sums, on, update.references, band)
-    kept = 0.0 if whole else MINIBATCH_MEMORY
     before = state.references
     ssnr = torch.zeros_like(before.ssnr)
     ssnr[:, : update.signal_to_noise.shape[1]] = strength * update.signal_to_noise

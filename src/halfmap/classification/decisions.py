@@ -18,7 +18,13 @@ _COARSENING = 0.8
 
 
 def choose_algorithm(
-    n_particles: int, asked: str, n_classes: int, *, iterations: int = 25, minibatches: int = 200
+    n_particles: int,
+    asked: str,
+    n_classes: int,
+    *,
+    iterations: int = 25,
+    minibatches: int = 200,
+    sizes: vdam.Sizes | None = None,
 ) -> tuple[str, str]:
     """Choose between EM and VDAM.
 
@@ -27,6 +33,7 @@ def choose_algorithm(
     asked : ``em``, ``vdam`` or ``auto``.
     iterations : of EM.
     minibatches : of VDAM.
+    sizes : of its mini-batches; None: as usual.
 
     Returns
     -------
@@ -42,8 +49,9 @@ def choose_algorithm(
         raise InputError(f"The algorithm must be auto, em or vdam; got {asked!r}.")
     if asked != "auto":
         return asked, f"The algorithm is {asked.upper()}, as asked for."
-    visits = vdam.total_visits(minibatches, n_particles) / n_particles if n_particles else math.inf
-    smallest = vdam.minibatch_size(1, minibatches, n_particles)
+    sizes = sizes or vdam.Sizes()
+    visits = vdam.total_visits(minibatches, n_particles, sizes) / n_particles if n_particles else math.inf
+    smallest = vdam.minibatch_size(1, minibatches, n_particles, sizes)
     if n_particles < _FEW_PARTICLES:
         return "em", (
             f"EM, because {n_particles:,} particles are few: all of them fit into every iteration; "

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from annotated_types import Ge, Gt, Le
+from annotated_types import Ge, Gt, Le, Lt
 
 from halfmap.errors import InputError
 from halfmap.units import Length
@@ -35,6 +35,21 @@ class ClassificationParams:
 
     minibatches: Annotated[int, Ge(1)] = 200
     """Mini-batches of VDAM."""
+
+    first_minibatch_size: Annotated[int, Ge(1)] | None = None
+    """Particles of each of VDAM's first mini-batches; else 0.5 % of all, but 200 to 10,000."""
+
+    last_minibatch_size: Annotated[int, Ge(1)] | None = None
+    """Particles of each of VDAM's last mini-batches; else 5 % of all, but 1,000 to 100,000."""
+
+    first_minibatch_step: Annotated[float, Gt(0), Le(1)] = 0.9
+    """How far VDAM's first mini-batches move an average towards what they show; 1: all the way."""
+
+    last_minibatch_step: Annotated[float, Gt(0), Le(1)] = 0.3
+    """How far VDAM's last mini-batches move an average towards what they show."""
+
+    minibatch_memory: Annotated[float, Ge(0), Lt(1)] = 0.9
+    """Share of what earlier mini-batches told that stays after another."""
 
     stop_early: bool = True
     """Stop when nothing changes any more."""

@@ -9,6 +9,7 @@ unpadded image grid, on the scale of the images.
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -20,7 +21,23 @@ from halfmap.errors import InputError, ShapeError
 from halfmap.tensors import BandValues
 
 _FIRST_SHARE, _LAST_SHARE = 0.3, 0.2
-_LONG_STEP, _SHORT_STEP = 0.9, 0.3
+
+
+class Sizes(NamedTuple):
+    """Particles of the mini-batches of the first and of the last phase; None: by the number of all particles."""
+
+    first: int | None = None
+    last: int | None = None
+
+
+class Steps(NamedTuple):
+    """η of the first and of the last phase."""
+
+    first: float = 0.9
+    last: float = 0.3
+
+
+_USUAL_SIZES, _USUAL_STEPS = Sizes(), Steps()
 
 
 def phases(n_minibatches: int) -> tuple[int, int, int]:
@@ -37,17 +54,18 @@ def phases(n_minibatches: int) -> tuple[int, int, int]:
     return first, n_minibatches - first - last, last
 
 
-def minibatch_size(iteration: int, n_minibatches: int, n_particles: int) -> int:
+def minibatch_size(iteration: int, n_minibatches: int, n_particles: int, sizes: Sizes = _USUAL_SIZES) -> int:
     """Return how many particles an iteration takes.
 
     Parameters
     ----------
     iteration : from 1 to ``n_minibatches``.
+    sizes : that are asked for.
 
     Returns
     -------
-    In the first phase 0.5 % of all, but 200 to 10,000; in the last 5 %, but 1,000 to 100,000; linear
-    between. All particles where that would be more than half of them, and in the last iteration.
+    Unless asked otherwise, in the first phase 0.5 % of all, but 200 to 10,000; in the last 5 %, but 1,000 to 100,000;
+    linear between. All particles where that would be more than half of them, and in the last iteration.
 
     Raises
     ------
@@ -60,27 +78,28 @@ def minibatch_size(iteration: int, n_minibatches: int, n_particles: int) -> int:
     times where there are 100,000 to a million.
     """
     first, between, _ = _position(iteration, n_minibatches)
-    small = min(max(0.005 * n_particles, 200), 10_000)
-    large = min(max(0.05 * n_particles, 1000), 100_000)
+    small = sizes.first or min(max(0.005 * n_particles, 200), 10_000)
+    large = sizes.last or min(max(0.05 * n_particles, 1000), 100_000)
     share = min(max((iteration - first) / max(between, 1), 0.0), 1.0)
     size = round(small + (large - small) * share)
     return n_particles if iteration == n_minibatches or size > n_particles // 2 else size
 
 
-def total_visits(n_minibatches: int, n_particles: int) -> int:
+def total_visits(n_minibatches: int, n_particles: int, sizes: Sizes = _USUAL_SIZES) -> int:
     """Return how many times particles are looked at in a whole run, all particles together."""
-    return sum(minibatch_size(iteration, n_minibatches, n_particles) for iteration in range(1, n_minibatches + 1))
+    numbers = range(1, n_minibatches + 1)
+    return sum(minibatch_size(iteration, n_minibatches, n_particles, sizes) for iteration in numbers)
 
 
-def step_size(iteration: int, n_minibatches: int) -> float:
-    """Return η, the share of the way to its target that a common class goes: from 0.9 down to 0.3.
+def step_size(iteration: int, n_minibatches: int, steps: Steps = _USUAL_STEPS) -> float:
+    """Return η, the share of the way to its target that a common class goes: from 0.9 down to 0.3 as a rule.
 
     Notes
     -----
     RELION 5's "3-step" schedule; see `_early_share`.
     """
     early = _early_share(iteration, n_minibatches, 0.5)
-    return _LONG_STEP * early + _SHORT_STEP * (1.0 - early)
+    return steps.first * early + steps.last * (1.0 - early)
 
 
 def regularisation(iteration: int, n_minibatches: int, regularisation: float) -> float:
@@ -100,13 +119,16 @@ def _early_share(iteration: int, n_minibatches: int, width: float) -> float:
     return 0.0 if exponent > 300 else 1.0 / (10.0**exponent + 1.0)
 
 
-def minibatch(seed: int, iteration: int, uids: ArrayLike, n_minibatches: int) -> NDArray[np.int64]:
+def minibatch(
+    seed: int, iteration: int, uids: ArrayLike, n_minibatches: int, sizes: Sizes = _USUAL_SIZES
+) -> NDArray[np.int64]:
     """Return the rows of the particles that an iteration takes.
 
     Parameters
     ----------
     seed : of the run.
     uids : shape (n,), of all particles.
+    sizes : as for `minibatch_size`.
 
     Returns
     -------
@@ -122,10 +144,10 @@ def minibatch(seed: int, iteration: int, uids: ArrayLike, n_minibatches: int) ->
     """
     uids = np.asarray(uids)
     n = len(uids)
-    size = minibatch_size(iteration, n_minibatches, n)
+    size = minibatch_size(iteration, n_minibatches, n, sizes)
     if size == n:
         return np.arange(n, dtype=np.int64)
-    start = sum(minibatch_size(earlier, n_minibatches, n) for earlier in range(1, iteration))
+    start = sum(minibatch_size(earlier, n_minibatches, n, sizes) for earlier in range(1, iteration))
     half = np.empty(n, dtype=np.int64)
     half[np.lexsort((uids, keyed_random.uniform(seed, "vdam halves of an order", uids)))] = np.arange(n) >= (n + 1) // 2
     rows: list[NDArray[np.int64]] = []
