@@ -1,7 +1,7 @@
 import numpy as np
 
-from halfmap.data.repeats import owners, repeats
 from halfmap.data.particles import ParticleSet
+from halfmap.data.repeats import owners, repeats
 from halfmap.grid import ImageGrid
 from support.model_images import particles_of
 
