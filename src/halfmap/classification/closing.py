@@ -31,10 +31,31 @@ from halfmap.tensors import Images
 COARSEST_JOIN_ANGSTROM = 30.0
 """Halves share what is coarser than this, or than a fifth of the mask where that is more."""
 
+CARRIED_BY_MASK = 2.0
+"""Cycles per diameter of the mask by which it carries on what halves share."""
+
 
 def join_resolution_angstrom(mask_diameter_angstrom: float) -> float:
     """Return the resolution up to which the halves are joined: max(30 Å, D/5)."""
     return max(COARSEST_JOIN_ANGSTROM, mask_diameter_angstrom / 5)
+
+
+def last_shared_shell(join_shell: int, grid: ImageGrid, mask_diameter_angstrom: float) -> int:
+    """Return the last shell in which the halves' agreement says nothing of a class.
+
+    Parameters
+    ----------
+    join_shell : the last in which the halves were joined.
+
+    Notes
+    -----
+    Images are compared within a mask. So noise that is aligned to what both halves share makes averages that agree in
+    that times the mask, which reaches on beyond the join, the further the more particles the averages hold. In stacks
+    of pure noise with a mask of 0.7 of the box, joined up to shell 5, the next had a mean FRC of 0.05, 0.015 and 0.00
+    where classes held 100 particles, and of 0.18, 0.07, 0.03 and 0.00 where they held 1000. Joined up to shell 2 or 4
+    they had the same: what is shared spreads from pass to pass.
+    """
+    return join_shell + math.ceil(CARRIED_BY_MASK * grid.side * grid.pixel_size_angstrom / mask_diameter_angstrom)
 
 
 def halves_of(seed: int, uids: NDArray[np.int64]) -> NDArray[np.int64]:

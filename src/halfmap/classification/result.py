@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from halfmap.classification import decisions
-from halfmap.classification.closing import chance_deviation
+from halfmap.classification.closing import chance_deviation, last_shared_shell
 from halfmap.classification.params import ClassificationParams
 from halfmap.classification.problem import ClassificationProblem
 from halfmap.classification.state import ClassificationState, References
@@ -28,7 +28,7 @@ def class_run(problem: ClassificationProblem, params: ClassificationParams, stat
     pixel = problem.grid.pixel_size_angstrom
     n_seen = max(int(seen.sum()), 1)
     return ClassRun(
-        averages=_averages(problem, state),
+        averages=_averages(problem, params, state),
         particles=_particles(problem, state),
         noise=NoiseModel(
             optics_group=problem.optics_numbers,
@@ -68,7 +68,9 @@ def class_run(problem: ClassificationProblem, params: ClassificationParams, stat
     )
 
 
-def _averages(problem: ClassificationProblem, state: ClassificationState) -> ClassAverages:
+def _averages(
+    problem: ClassificationProblem, params: ClassificationParams, state: ClassificationState
+) -> ClassAverages:
     references, grid = state.references, problem.grid
     C = len(references.masked)
     index = state.assignments.class_index
@@ -82,7 +84,10 @@ def _averages(problem: ClassificationProblem, state: ClassificationState) -> Cla
         "fraction": references.fractions.numpy(),
         "score": np.full(C, np.nan),
         "frc_resolution_angstrom": frc_resolutions(
-            frc, grid, closing.join_shell if closing is not None else 0, problem.data.mask
+            frc,
+            grid,
+            last_shared_shell(closing.join_shell if closing is not None else 0, grid, params.mask_diameter_angstrom),
+            problem.data.mask,
         ),
         "ssnr_resolution_angstrom": ssnr_resolutions(references.ssnr, grid),
         "rotation_accuracy_degrees": state.rotation_accuracy_degrees.numpy(),
@@ -132,26 +137,26 @@ def weighted_by_frc(references: References, frc: Tensor, grid: ImageGrid, join_s
     return torch.where(has_frc[:, None, None], filtered, references.unmasked)
 
 
-def frc_resolutions(frc: Tensor, grid: ImageGrid, join_shell: int, mask: Tensor) -> np.ndarray:
+def frc_resolutions(frc: Tensor, grid: ImageGrid, shared_shell: int, mask: Tensor) -> np.ndarray:
     """Return the resolution of each class at which its halves' FRC falls below 0.143, in Å, shape (C,).
 
     Parameters
     ----------
     frc : shape (C, n_shells).
-    join_shell : the last in which the halves were joined.
+    shared_shell : the last in which the halves shared anything, see `halfmap.classification.closing.last_shared_shell`.
     mask : within which they were compared, shape (side, side).
 
     Returns
     -------
     nan for a class without FRC, and for one whose halves agree no better than noise may: where the FRC, as the mean
-    over the shells beyond the join up to the resolution, is below 3 standard deviations of noise.
+    over the shells beyond those shared up to the resolution, is below 3 standard deviations of noise.
 
     Notes
     -----
-    Shells up to ``join_shell`` say nothing, so a class whose FRC is below the threshold right beyond has none. Of noise
-    every fifth class, of however many particles, is above it there by chance, because a ring has few coefficients:
-    `halfmap.classification.closing.chance_deviation`. The shells are taken together, as one, so that a class that
-    agrees a little in many of them counts as well as one that agrees much in few.
+    Shells up to ``shared_shell`` say nothing, so a class whose FRC is below the threshold right beyond has none. Of
+    noise every fifth class, of however many particles, is above it there by chance, because a ring has few
+    coefficients: `halfmap.classification.closing.chance_deviation`. The shells are taken together, as one, so that a
+    class that agrees a little in many of them counts as well as one that agrees much in few.
 
     References
     ----------
@@ -162,13 +167,13 @@ def frc_resolutions(frc: Tensor, grid: ImageGrid, join_shell: int, mask: Tensor)
     counts = shells.shell_counts(grid)
     for c, curve in enumerate(frc):
         known = torch.nan_to_num(curve, nan=0.0).clone()
-        known[: join_shell + 1] = 1.0
+        known[: shared_shell + 1] = 1.0
         n_above = int((known >= FRC_THRESHOLD).cumprod(0).sum())
-        above = slice(join_shell + 1, n_above)
-        if bool(torch.isnan(curve).all()) or n_above <= join_shell + 1:
+        above = slice(shared_shell + 1, n_above)
+        if bool(torch.isnan(curve).all()) or n_above <= shared_shell + 1:
             continue
         mean = float((known * counts)[above].sum() / counts[above].sum())
-        if mean >= SIGNIFICANT_DEVIATIONS * chance_deviation(mask, grid, join_shell + 1, n_above - 1):
+        if mean >= SIGNIFICANT_DEVIATIONS * chance_deviation(mask, grid, shared_shell + 1, n_above - 1):
             resolutions[c] = resolution_at_threshold(known, grid, FRC_THRESHOLD)
     return resolutions
 

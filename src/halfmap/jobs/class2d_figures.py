@@ -69,9 +69,10 @@ def _frc_caption(joined_up_to_angstrom: float | None) -> str:
     return (
         "In the closing stage the particles were split in two for good, and each half was classified against "
         f"references of its own. Only {limit} were the halves joined, so that their classes stay paired: there the "
-        "curve says nothing. It compares the two averages of a class; where it first falls below 0.143 beyond is the "
-        "class's FRC resolution. A class whose halves agree no better than noise may has none: coarse shells hold few "
-        "coefficients."
+        "curve says nothing, nor does it within two cycles per diameter of the mask beyond, to where the mask carries "
+        "on what they share. It compares the two averages of a class; where it first falls below 0.143 after that is "
+        "the class's FRC resolution. A class whose halves agree no better than noise may has none: coarse shells hold "
+        "few coefficients."
     )
 
 
