@@ -40,6 +40,12 @@ def join_resolution_angstrom(mask_diameter_angstrom: float) -> float:
     return max(COARSEST_JOIN_ANGSTROM, mask_diameter_angstrom / 5)
 
 
+def last_joined_shell(grid: ImageGrid, mask_diameter_angstrom: float) -> int:
+    """Return the last shell that is no finer than `join_resolution_angstrom`; at least 1."""
+    join = join_resolution_angstrom(mask_diameter_angstrom)
+    return max(1, min(grid.side // 2 - 1, math.floor(grid.side * grid.pixel_size_angstrom / join + 1e-9)))
+
+
 def last_shared_shell(join_shell: int, grid: ImageGrid, mask_diameter_angstrom: float) -> int:
     """Return the last shell in which the halves' agreement says nothing of a class.
 
@@ -87,8 +93,7 @@ def begin_closing(
 ) -> ClosingStage:
     """Start both halves from the same references, low-passed to what they may share."""
     grid = problem.grid
-    join = join_resolution_angstrom(params.mask_diameter_angstrom)
-    shell = max(1, min(grid.side // 2 - 1, math.floor(grid.side * grid.pixel_size_angstrom / join + 1e-9)))
+    shell = last_joined_shell(grid, params.mask_diameter_angstrom)
     low = _low_passed(state.references, grid, shell)
     return ClosingStage(
         n_done=0,

@@ -165,17 +165,36 @@ def frc_resolutions(frc: Tensor, grid: ImageGrid, shared_shell: int, mask: Tenso
     """
     resolutions = np.full(len(frc), np.nan)
     counts = shells.shell_counts(grid)
-    for c, curve in enumerate(frc):
-        known = torch.nan_to_num(curve, nan=0.0).clone()
-        known[: shared_shell + 1] = 1.0
-        n_above = int((known >= FRC_THRESHOLD).cumprod(0).sum())
-        above = slice(shared_shell + 1, n_above)
-        if bool(torch.isnan(curve).all()) or n_above <= shared_shell + 1:
-            continue
-        mean = float((known * counts)[above].sum() / counts[above].sum())
-        if mean >= SIGNIFICANT_DEVIATIONS * chance_deviation(mask, grid, shared_shell + 1, n_above - 1):
-            resolutions[c] = resolution_at_threshold(known, grid, FRC_THRESHOLD)
+    crossings = frc_crossings(frc, grid, shared_shell)
+    for c in np.flatnonzero(np.isfinite(crossings)):
+        curve = torch.nan_to_num(frc[c], nan=0.0)
+        last = shared_shell + int((curve[shared_shell + 1 :] >= FRC_THRESHOLD).cumprod(0).sum())
+        above = slice(shared_shell + 1, last + 1)
+        mean = float((curve * counts)[above].sum() / counts[above].sum())
+        if mean >= SIGNIFICANT_DEVIATIONS * chance_deviation(mask, grid, shared_shell + 1, last):
+            resolutions[c] = crossings[c]
     return resolutions
+
+
+def frc_crossings(frc: Tensor, grid: ImageGrid, first: int) -> np.ndarray:
+    """Return where curves fall below 0.143 after a shell, in Å, shape (C,), whatever chance may do.
+
+    Parameters
+    ----------
+    frc : shape (C, n_shells).
+    first : shells up to this one are not looked at.
+
+    Returns
+    -------
+    nan for a curve that is nan throughout, and for one that is below the threshold right after ``first``.
+    """
+    found = np.full(len(frc), np.nan)
+    for c, curve in enumerate(frc):
+        known = torch.nan_to_num(curve, nan=0.0)
+        known[: first + 1] = 1.0
+        if first + 1 < len(known) and float(known[first + 1]) >= FRC_THRESHOLD and not bool(curve.isnan().all()):
+            found[c] = resolution_at_threshold(known, grid, FRC_THRESHOLD)
+    return found
 
 
 def ssnr_resolutions(ssnr: Tensor, grid: ImageGrid) -> np.ndarray:

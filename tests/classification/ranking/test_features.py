@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from halfmap.classification.closing import last_joined_shell
 from halfmap.classification.ranking.features import FEATURES, GROUPS, SIDE, describe
 from halfmap.errors import InputError
 from support.class_tables import MASK_ANGSTROM, a_table
@@ -76,6 +77,22 @@ def test_what_a_run_did_not_leave_is_unknown_and_nothing_else(missing, group):
     others = np.ones(len(FEATURES), dtype=bool)
     others[mine] = False
     np.testing.assert_array_equal(part.features[:5, others], whole.features[:5, others])
+
+
+def test_the_frc_counts_where_it_falls_even_if_that_may_be_chance():
+    name = "log (1 + diameter over FRC resolution)"
+    # 256 Å, joined up to max(30 Å, a fifth of the mask): curves that fall at 24 Å and at the join
+    frc = np.full((6, 33), np.nan)
+    joined = last_joined_shell(a_table().grid, MASK_ANGSTROM)
+    frc[:, : joined + 1], frc[:, joined + 1 :] = 1.0, 0.0
+    frc[0, joined + 1] = 0.286
+    table = a_table().with_columns(frc=frc, frc_resolution_angstrom=np.full(6, np.nan))
+    found = column(described(table), name)
+    np.testing.assert_allclose(found[0], np.log1p(MASK_ANGSTROM * (joined + 1.5) / 256), rtol=1e-5)
+    assert np.isnan(found[1:]).all()
+    # what has no curves, as a table of a selection, has the resolution
+    without = a_table().without_columns("frc")
+    np.testing.assert_allclose(column(described(without), name)[0], np.log1p(MASK_ANGSTROM / 9.0), rtol=1e-5)
 
 
 def test_an_accuracy_that_relion_did_not_estimate_is_unknown():

@@ -9,6 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from halfmap.classification.closing import last_joined_shell
+from halfmap.classification.result import frc_crossings
 from halfmap.data.class_averages import ClassAverages
 from halfmap.errors import InputError
 from halfmap.fourier import filters
@@ -179,8 +181,15 @@ def _of_tables(averages: ClassAverages, diameter: float) -> NDArray[np.float64]:
 
 
 def _frc_cycles(averages: ClassAverages, diameter: float) -> NDArray[np.float64]:
-    """Return diameter over FRC resolution: 0 where the curve never rises, nan where there is none."""
+    """Return diameter over where the FRC falls beyond the join, nan where there is none.
+
+    The ranker weighs for itself how much that is worth; so it sees the crossing also where it may be chance, and the
+    class has no FRC resolution. Of tables without curves it sees the FRC resolution.
+    """
     resolution = averages.get("frc_resolution_angstrom", math.nan)
+    if "frc" in averages:
+        joined = last_joined_shell(averages.grid, diameter)
+        resolution = frc_crossings(torch.from_numpy(np.array(averages["frc"])), averages.grid, joined)
     return np.where(resolution > 0, diameter / np.where(resolution > 0, resolution, 1.0), math.nan)
 
 
