@@ -1,4 +1,8 @@
-"""2D classification of real micrographs: apoferritin, and windows of ice as junk."""
+"""2D classification of real micrographs: apoferritin, and windows at random in one with ice as junk.
+
+Classes in which junk is the majority are told from those of particles. That is not to say that all junk is found: many
+windows show background and no more, which fits every class alike, and about half of them end in classes of particles.
+"""
 
 from pathlib import Path
 
@@ -74,15 +78,21 @@ def test_the_largest_class_is_apoferritins_ring(classified):
     assert np.nanmin(run.averages["frc_resolution_angstrom"]) < 16
 
 
-def test_classes_of_ice_are_scored_below_a_half_and_those_of_particles_above(classified):
+def test_classes_are_scored_below_a_half_where_junk_is_the_majority_and_above_where_particles_are(classified):
+    """Of classes of 50 particles or more: of fewer, an average shows little."""
     run, is_junk = classified
     number, score = run.particles["class_number"], run.averages["score"]
     for k in range(len(score)):
         mine = number == k + 1
-        if mine.sum() >= 50:  # of fewer, an average shows little
+        if mine.sum() >= 50:
             assert (score[k] < 0.5) == (is_junk[mine].mean() > 0.5), f"class {k + 1}"
-    kept = score[number - 1] >= 0.5
-    assert is_junk[~kept].mean() > 0.5
-    # windows of nothing but noise fit every class alike, and some stay in good ones
-    assert kept[is_junk].mean() < 0.65
+
+
+def test_the_choice_by_score_drops_half_of_the_junk_and_hardly_a_particle(classified):
+    """Found: 52 % of the junk dropped, 97 % of the particles kept; junk 20 % of all before, 11 % after."""
+    run, is_junk = classified
+    kept = run.averages["score"][run.particles["class_number"] - 1] >= 0.5
     assert kept[~is_junk].mean() > 0.85
+    assert kept[is_junk].mean() < 0.65
+    assert is_junk[~kept].mean() > 0.5
+    assert is_junk[kept].mean() < 0.75 * is_junk.mean()
