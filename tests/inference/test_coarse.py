@@ -14,6 +14,7 @@ from halfmap.inference.coarse import CoarsePoses, CoarseReferences, Pruning, coa
 from halfmap.inference.posterior import Search, posteriors
 from halfmap.inference.priors import Priors
 from halfmap.inference.sampling import in_plane_grid
+from halfmap.refinement.search import CUT_DEVIATIONS
 from support.search_problems import (
     PARTICLES,
     SearchProblem,
@@ -149,7 +150,7 @@ CHECKS = {"low shells first": check_low_shells_first, "coarse, then fine": check
 @pytest.mark.parametrize("particle", PARTICLES)
 @pytest.mark.parametrize("reduction", CHECKS)
 def test_reduced_searches_lose_next_to_no_posterior(reduction: str, particle: str, power: float) -> None:
-    CHECKS[reduction](particle, power, 60)
+    CHECKS[reduction](particle, power, 40)
 
 
 @pytest.mark.slow
@@ -175,8 +176,8 @@ def lost_besides_pruning(problem: SearchProblem, search: Search) -> torch.Tensor
     return lost
 
 
-WIDE = {"cut_deviations": 3.0, "max_kept": 0}
-"""What volumes need: cells of rotations in space hold more that differs, and some particles are lost by default."""
+WIDE = {"cut_deviations": CUT_DEVIATIONS, "max_kept": 0}
+"""What is compared with volumes, but for the limit on samples, which at power 50 leaves out 1 % of the posterior."""
 
 
 def check_local(particle: str, power: float, n: int) -> None:
@@ -184,14 +185,14 @@ def check_local(particle: str, power: float, n: int) -> None:
     assert_next_to_nothing(lost_besides_pruning(problem, replace(problem.search, **WIDE)))
 
 
-@pytest.mark.parametrize("power", [50.0, 100.0])
+@pytest.mark.parametrize("power", POWERS)
 @pytest.mark.parametrize("particle", PARTICLES)
 def test_local_searches_against_volumes_lose_next_to_no_posterior(particle: str, power: float) -> None:
-    check_local(particle, power, 12)
+    check_local(particle, power, 8)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("power", [50.0, 100.0])
+@pytest.mark.parametrize("power", POWERS)
 @pytest.mark.parametrize("particle", PARTICLES)
 def test_local_searches_against_volumes_lose_next_to_no_posterior_of_many_images(particle: str, power: float) -> None:
     check_local(particle, power, 150)
@@ -199,10 +200,7 @@ def test_local_searches_against_volumes_lose_next_to_no_posterior_of_many_images
 
 def check_global(power: float, n: int) -> None:
     problem = a_volume_problem("100 kDa", power, n, is_local=False)
-    lost = lost_besides_pruning(problem, replace(problem.search, **WIDE))
-    assert float(lost.mean()) < 1e-3
-    # at power 100 the 25 nats that the kernel looks at are reached by a few
-    assert float(lost.quantile(0.99)) < 2e-2
+    assert_next_to_nothing(lost_besides_pruning(problem, replace(problem.search, **WIDE)))
 
 
 def test_global_searches_against_volumes_lose_next_to_no_posterior() -> None:
@@ -210,19 +208,9 @@ def test_global_searches_against_volumes_lose_next_to_no_posterior() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("power", [50.0, 100.0])
+@pytest.mark.parametrize("power", POWERS)
 def test_global_searches_against_volumes_lose_next_to_no_posterior_of_many_images(power: float) -> None:
     check_global(power, 60)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("power", POWERS)
-@pytest.mark.parametrize(("particle", "is_local"), [("100 kDa", True), ("ribosome", True), ("100 kDa", False)])
-def test_searches_against_volumes_lose_a_few_particles_by_default(particle: str, power: float, is_local: bool) -> None:
-    """Measured means: up to 0.8 % around each pose, 2.2 % of all orientations; of power 50 there the limit on samples
-    leaves out 1 %."""
-    problem = a_volume_problem(particle, power, 150 if is_local else 60, is_local)
-    assert float(lost_besides_pruning(problem, problem.search).mean()) < 0.03
 
 
 def test_low_shells_first_pass_over_most_poses(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -54,7 +54,7 @@ class Search:
     kept_mass : share of the posterior that the coarse pass hands on, and the fine one to the sums.
     max_kept : most samples of an image that the coarse pass hands on; 0: any number.
     cut_nats, cut_deviations : the coarse pass hands on poses too that are no more than ``cut_nats`` below the best, and
-        ``cut_deviations`` · √E more, where E is the power of an image's signal that coarse poses leave out; up to 25.
+        ``cut_deviations`` · √E more, where E is the power of an image's signal that coarse poses leave out; up to 100.
     low_share : the coarse pass scores all poses on the low shells that hold this share of the signal's power, and goes
         on only with those that the others can still raise to near the best; 1: all shells at once, as where all mass
         is kept.

@@ -107,7 +107,7 @@ def keep_mass(
     log_weights : float32, shape (S,).
     kept_mass : the share, up to 1.
     most : keep about so many for an image at most; 0: any number.
-    nats : shape (n,): samples within so much of the best are kept too, up to 25; None: the share alone decides.
+    nats : shape (n,): samples within so much of the best are kept too, up to 100; None: the share alone decides.
 
     Returns
     -------

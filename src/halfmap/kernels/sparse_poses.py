@@ -24,11 +24,11 @@ Float32: TypeAlias = npt.NDArray[np.float32]
 Float64: TypeAlias = npt.NDArray[np.float64]
 Int64: TypeAlias = npt.NDArray[np.int64]
 
-_FLOOR = np.float32(25)
+_FLOOR = np.float32(100)
 """Samples that many nats below the largest weigh nothing."""
 
 _BINS_PER_NAT = np.float32(32)
-_BINS = 800
+_BINS = 3200
 
 
 def score_children(
@@ -140,7 +140,7 @@ def keep_mass(
     first : the samples of image i are those from first[i] to first[i + 1].
     log_weights : shape (S,).
     kept_mass : the share, up to 1.
-    nats : shape (n,): samples within so much of the best are kept too, up to 25.
+    nats : shape (n,): samples within so much of the best are kept too, up to 100.
     most : keep about so many for an image at most; 0: any number.
     n_threads : threads to share the images among; the result is the same for any number.
 

@@ -13,6 +13,9 @@ MOST_KEPT = 4000
 """Samples of an image that the first pass hands on at most; what is left out is told as lost mass."""
 
 
+CUT_DEVIATIONS = 3.0
+"""See `halfmap.inference.posterior.Search`: cells of rotations in space leave more out than those in a plane."""
+
 WIDE_POSTERIOR = 500
 """With more coarse poses that have weight, the median particle does not know where it is: finer ones tell nothing."""
 
@@ -76,4 +79,5 @@ def search_of(
         shell=shell,
         kept_mass=params.kept_mass,
         max_kept=MOST_KEPT,
+        cut_deviations=CUT_DEVIATIONS,
     )
