@@ -133,7 +133,9 @@ def test_each_iteration_is_a_line_of_the_log_with_what_matters(run):
         )
     assert "Ended after 5 iterations: the 5 iterations asked for are done." in log
     assert "Closing pass 3 of 3: 60 to do" in log
-    assert re.search(r"FRC resolution [\d.]+ Å at best, of 2 classes|halves of no class agree", log)
+    assert re.search(
+        r"FRC resolution [\d.]+ Å at best, [\d.]+ Å in the median, of [12] of 2 classes|halves of no class agree", log
+    )
     assert log.count("Needs at most") >= 2
 
 

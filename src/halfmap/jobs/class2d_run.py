@@ -264,4 +264,7 @@ def _reached(run: ClassRun) -> str:
     known = resolution[np.isfinite(resolution)]
     if not len(known):
         return "The halves of no class agree beyond where they are joined"
-    return f"FRC resolution {known.min():.1f} Å at best, of {len(known)} classes {np.median(known):.1f} Å in the median"
+    return (
+        f"FRC resolution {known.min():.1f} Å at best, {np.median(known):.1f} Å in the median, of {len(known)} of "
+        f"{len(resolution)} classes"
+    )

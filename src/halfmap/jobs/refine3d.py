@@ -49,6 +49,6 @@ JOB = JobType(
     folder="Refine3D",
     parameters=Refine3DJobParams,
     run=_run,
-    summary="Refine a map from particles: two independent halves, automatic from the sampling to the sharpened map",
+    summary="Refine a map from particles in two independent halves, to the sharpened map",
     inputs=("particles", "reference", "mask", "mtf"),
 )
