@@ -28,9 +28,8 @@ from halfmap.classification.problem import ClassificationProblem
 from halfmap.compute.allocator import keep_large_blocks
 from halfmap.compute.in_process import InProcessExecutor
 from halfmap.data.image_source import ArraySource
-from halfmap.fourier import slices
 from halfmap.grid import ImageGrid
-from halfmap.inference import coarse, expectation, posterior, sparse
+from halfmap.inference import coarse, expectation, posterior, references, sparse, sums
 from halfmap.io.mrc import StackSource
 from halfmap.io.relion import read_particles
 from halfmap.kernels import dense_scores
@@ -102,9 +101,8 @@ def attach(clock: Clock) -> None:
         (sparse, "list_weighted", "weights"),
         (sparse, "sum_into_rows", "sums: images into slices"),
         (sparse, "model_sums", "sums: residuals"),
-        (posterior.References, "take", "slices of references"),
-        (slices, "adjoint", "slices into averages"),
-        (expectation, "rotate_back", "slices into averages"),
+        (references.References, "take", "slices of references"),
+        (sums.GradientSums, "insert", "slices into averages"),
     ):
         setattr(holder, name, clock.timed(part, getattr(holder, name)))
 

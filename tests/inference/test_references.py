@@ -68,7 +68,8 @@ def test_blocks_hold_the_slices_of_the_rows_that_are_needed(
         assert bool((rows // len(rotations) >= block.classes.start).all())
         assert bool((rows // len(rotations) < block.classes.stop).all())
         seen[block.groups] += 1
-        place, inside = block.place(groups)
+        place, found_inside = block.place(groups)
+        inside = torch.ones(len(groups), dtype=torch.bool) if found_inside is None else found_inside
         assert torch.equal(block.groups[place[inside]], groups[inside])
         assert not bool(torch.isin(groups[~inside], block.groups).any())
     assert seen[groups].tolist() == [1] * len(groups)

@@ -413,11 +413,12 @@ def _summed(
     if spectra.weight is not None:
         told = images.masked * spectra.weight[..., None], images.power * spectra.weight
     rotations = rotations_of(images, grid, fine=True)
-    for block in references.blocks(rotations, found.poses.row.unique(), 1, search.shell):
+    for block in references.blocks(rotations, found.poses.row, 1, search.shell):
         place, inside = block.place(found.poses.row)
         mine = sparse.WeightedPoses(
             image=found.poses.image, row=place, shift=found.poses.shift, weight=found.poses.weight
-        ).take(inside)
+        )
+        mine = mine if inside is None else mine.take(inside)
         one, two = sparse.model_sums(mine, images.masked, images.power, block.values, factors, band.shell_of, shells)
         cross += one
         square += two

@@ -325,10 +325,12 @@ def _fine(
     used = slice(_first_coefficient(references.band, search), len(references.band.head(search.fine_shell)))
     masked, power = images.masked[:, used], images.power[:, used]
     rotations = rotations_of(images, grid, fine=True)
-    for block in references.blocks(rotations, poses.row.unique(), J, search.fine_shell):
+    for block in references.blocks(rotations, poses.row, J, search.fine_shell):
         place, inside = block.place(poses.row)
         sparse.score_children(
-            PoseList(first=poses.first, row=torch.where(inside, place, -1), shift=poses.shift),
+            PoseList(
+                first=poses.first, row=place if inside is None else torch.where(inside, place, -1), shift=poses.shift
+            ),
             masked,
             power,
             block.values[:, used],

@@ -95,13 +95,13 @@ class References:
         power = found.abs().square() @ self.transfer_power[: len(band)]
         return found * (self.slice_power / power.clamp(min=1e-30)).sqrt()[:, None]
 
-    def blocks(self, rotations: Rotations, used: Tensor, group: int, shell: int) -> Iterator["SliceBlock"]:
+    def blocks(self, rotations: Rotations, rows: Tensor, group: int, shell: int) -> Iterator["SliceBlock"]:
         """Yield the slices of rows, as many at a time as memory allows.
 
         Parameters
         ----------
         rotations : float64, shape (R, 3, 3); row c · R + r is class c at rotation r.
-        used : int64, ascending: groups of rows that are needed, of ``group`` consecutive rows each.
+        rows : int64, shape (S,): groups of rows that are needed, of ``group`` consecutive rows each, in any order.
         group : rows of a group.
         shell : last one of the slices.
 
@@ -116,13 +116,14 @@ class References:
             for classes in plan_chunks(self.n_classes, max(1, at_once // R)):
                 first, last = classes.start * R // group, classes.stop * R // group
                 yield SliceBlock(
-                    groups=torch.arange(first, last, device=used.device),
+                    groups=torch.arange(first, last, device=rows.device),
                     classes=classes,
                     rotations=rotations,
                     values=self.take(classes, rotations, shell),
                 )
             return
         groups_of_class = R // group
+        used = rows.unique()
         for c in range(self.n_classes):
             low, high = torch.searchsorted(
                 used, torch.tensor([c, c + 1], device=used.device) * groups_of_class
@@ -155,7 +156,13 @@ class SliceBlock:
     rotations: Rotations
     values: BandValues
 
-    def place(self, groups: Tensor) -> tuple[Tensor, Tensor]:
-        """Return where groups stand in the block, and whether they are in it."""
-        place = torch.searchsorted(self.groups, groups).clamp(max=len(self.groups) - 1)
-        return place, self.groups[place] == groups
+    def place(self, groups: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return where groups stand in the block, and which of them are in it; None: all are."""
+        first, last = int(self.groups[0]), int(self.groups[-1])
+        if last - first + 1 == len(self.groups):  # without gaps, as those of images always are
+            place = groups - first
+            inside = (place >= 0) & (place < len(self.groups))
+        else:
+            place = torch.searchsorted(self.groups, groups).clamp(max=len(self.groups) - 1)
+            inside = self.groups[place] == groups
+        return place, None if bool(inside.all()) else inside
