@@ -73,7 +73,7 @@ class Search:
     kept_mass: float = 0.999
     max_kept: int = 0
     cut_nats: float = 8.0
-    cut_deviations: float = 1.7
+    cut_deviations: float = 2.0
     low_share: float = 0.9
 
     @property
