@@ -72,6 +72,11 @@ class _Course:
         self.warnings = list(inputs.warnings)
         self.page_drawn_at = time.monotonic()
         self.page_seconds = _FIRST_PAGE_SECONDS
+        if params.classes > 1 and not (params.skip_alignment or params.local):
+            self._warn(
+                "A search of all angles does not part classes reliably yet: one class may end with all particles. "
+                "Refine first, then classify with --skip-alignment or --local."
+            )
         images, index = one_source(inputs)
         n = len(inputs.particles)
         context.expect_memory(memory.bytes_in_main_process(images.grid, params, n), "sums, maps and states")
