@@ -25,6 +25,7 @@ KEPT = (
         "padding",
         "join_resolution_angstrom",
         "perturbation",
+        "perturbation_factor",
         "is_final",
         "seed",
     ),
@@ -62,7 +63,9 @@ def assert_is_read_back(run, read):
 
 @pytest.mark.parametrize(("side", "n_optics_groups", "symmetry"), [(24, 1, "C1"), (15, 2, "D2")])
 def test_a_run_under_way_is_read_back(tmp_path, side, n_optics_groups, symmetry):
-    run = a_refinement_run(side=side, n_optics_groups=n_optics_groups, symmetry=symmetry, perturbation=-0.31)
+    run = a_refinement_run(
+        side=side, n_optics_groups=n_optics_groups, symmetry=symmetry, perturbation=-0.31, perturbation_factor=0.4
+    )
     data = written(tmp_path, run)
     assert data.name == "run_it012_data.star"
     read = read_refinement_run(data, project=tmp_path)

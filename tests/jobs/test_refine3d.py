@@ -99,6 +99,7 @@ def test_a_refinement_leaves_maps_tables_and_a_page(project):
     assert "Needs at most" in log
     run = read_refinement_run(folder)
     assert run.is_final
+    assert 0 < abs(run.perturbation) <= run.perturbation_factor == 0.5
     assert sorted(np.unique(run.particles["random_subset"])) == [1, 2]
     truth = relion.read_particles("made/ground_truth.star")
     assert set(run.particles.uid) == set(truth.uid)

@@ -84,7 +84,7 @@ class RefinementRun:
     regularisation : T, RELION's tau fudge.
     padding : by how much maps are padded before their transform, 1 or 2.
     join_resolution_angstrom : up to which the halves were joined after each iteration; inf: nowhere.
-    perturbation : shift of the grid of poses, as a share of the coarse steps.
+    perturbation, perturbation_factor : shift of the grid of poses and its largest, as shares of the coarse steps.
     is_final : whether all particles have been joined, and nothing is to follow.
     seed : of the run.
     settings : RELION label → value of what else was set (``rlnDoCorrectCtf`` …), for its optimiser file.
@@ -121,6 +121,7 @@ class RefinementRun:
     padding: float = 2.0
     join_resolution_angstrom: float = 40.0
     perturbation: float = 0.0
+    perturbation_factor: float = 0.5
     is_final: bool = False
     seed: int = 1
     settings: Mapping[str, str] | None = None

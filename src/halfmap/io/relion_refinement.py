@@ -28,6 +28,7 @@ from halfmap.io.relion_runs import OPTIMISER, first_number, noise_model, part_of
 __all__ = ["newest_stem", "read_refinement_run", "write_angular_distribution", "write_refinement_run"]
 
 _PERTURBATION = "rlnSamplingPerturbInstance"
+_FACTOR = "rlnSamplingPerturbFactor"
 _ITERATION = re.compile(r"_it(\d+)$")
 _ENDINGS = (
     *("_half1_model.star", "_half2_model.star", "_half1_class001_unfil.mrc", "_half2_class001_unfil.mrc"),
@@ -147,6 +148,7 @@ def read_refinement_run(path: str | Path, *, project: str | Path = ".") -> Refin
         padding=first_number(general, "rlnPaddingFactor"),
         join_resolution_angstrom=join_resolution if join_resolution > 0 else np.inf,
         perturbation=first_number(sampling, _PERTURBATION) if _PERTURBATION in sampling else 0.0,
+        perturbation_factor=first_number(sampling, _FACTOR) if _FACTOR in sampling else 0.5,
         is_final=is_final,
         seed=int(settings.get("rlnRandomSeed", "1")),
         settings=settings,

@@ -271,7 +271,7 @@ def _sampling(run: RefinementRun) -> list[star.StarTable]:
         **steps,
         "rlnHelicalOffsetStep": -1.0,
         "rlnSamplingPerturbInstance": float(run.perturbation),
-        "rlnSamplingPerturbFactor": 0.5,
+        "rlnSamplingPerturbFactor": float(run.perturbation_factor),
         **first,
     }
     grid = OrientationGrid(run.healpix_order)

@@ -46,6 +46,8 @@ def refinement_run(problem: RefinementProblem, params: RefinementParams, state: 
         regularisation=params.regularisation,
         padding=1 if params.skip_padding else 2,
         join_resolution_angstrom=_angstrom(problem, state.join_shell),
+        perturbation=state.sampling.perturbation,
+        perturbation_factor=params.perturbation,
         is_final=is_final,
         seed=params.seed,
         settings={
