@@ -37,6 +37,9 @@ PAGE_SHARE = 0.1
 LEAST_IN_HALF = 10
 """Particles that each half must have."""
 
+POSES_UNKNOWN = 0.02
+"""Mean Pmax below which a finished refinement warns."""
+
 _FIRST_PAGE_SECONDS = 5.0
 
 
@@ -129,7 +132,7 @@ class _Course:
     def tell(self, state: RefinementState) -> None:
         """Say in a line what an iteration has brought."""
         self.context.progress.message(_line(state))
-        if state.is_last_next:
+        if state.is_last_next and not refine3d.is_done(self.params, state):
             self.context.progress.message("Nothing gains any more: the last iteration takes all particles together.")
 
     def leave(self, state: RefinementState) -> None:
@@ -142,6 +145,14 @@ class _Course:
     def finish(self, state: RefinementState) -> Path:
         """Write the maps, post-process them, and draw the page as it stays; return the sharpened map."""
         context, folder = self.context, self.context.folder
+        known = float(state.orientations.max_probability.mean())
+        if known < POSES_UNKNOWN:
+            self._warn(
+                f"Poses are hardly known: the most probable one of a particle holds {known:.3f} of its posterior on "
+                "average. "
+                "The map may be a mean over orientations, and its resolution that of what does not depend on them. "
+                "Begin with a finer --initial-low-pass or another reference."
+            )
         context.progress.start("Post-processing", None)
         self._write(state)
         first, second = (Volume(values=half.unregularised, grid=self.problem.volume_grid) for half in state.halves)
