@@ -17,7 +17,7 @@ from halfmap.fourier.resample import rescale
 from halfmap.geometry.rotations import matrix_from_euler
 from halfmap.io import mrc, relion, star
 from halfmap.io.relion_classes import read_class_run
-from halfmap.jobs import class2d_run
+from halfmap.jobs import class2d_run, page_pace
 from halfmap.jobs.class2d import JOB
 from halfmap.project.job import JobContext
 from halfmap.project.record import read_record
@@ -83,7 +83,7 @@ def run(tmp_path_factory):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
-        patch.setattr(class2d_run, "PAGE_SHARE", 1e9)
+        patch.setattr(page_pace, "PAGE_SHARE", 1e9)
         patch.setattr(JobContext, "report", drawn_in_the_end)
         result = classified(iterations=5, closing_passes=3, stop_early=False, algorithm="em")
     return result, pages

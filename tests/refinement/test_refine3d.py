@@ -60,7 +60,9 @@ class Case:
     def problem(self, params: RefinementParams, executor: InProcessExecutor, **changes: object) -> RefinementProblem:
         images = changes.pop("images", self.images)
         half_sets = changes.pop("half_sets", self.half_sets)
-        return RefinementProblem.of(half_sets, ArraySource(images=images, grid=self.grid), params, executor, **changes)
+        return RefinementProblem.of_halves(
+            half_sets, ArraySource(images=images, grid=self.grid), params, executor, **changes
+        )
 
 
 @cache

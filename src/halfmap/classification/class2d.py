@@ -4,7 +4,6 @@ A step of halfmap: `start`, `advance` until `is_done`, then `finish`; `classify`
 """
 
 import time
-from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -33,7 +32,7 @@ from halfmap.inference import sampling, vdam
 from halfmap.inference.accuracy import pose_accuracy
 from halfmap.inference.beliefs import Beliefs, updated_beliefs
 from halfmap.inference.first_noise import first_noise_variance
-from halfmap.inference.iterate import iterate
+from halfmap.inference.iterate import grown, iterate
 from halfmap.inference.sums import Sums
 
 
@@ -234,7 +233,7 @@ def _iteration(
     assignments = passes.updated_assignments(state.assignments, sums.estimates, groups=groups, kept=kept)
     beliefs = updated_beliefs(problem.data, beliefs, sums, scale_correction=params.scale_correction, kept=kept)
     history = _history(problem, state, assignments, references, sums)
-    revived_before = _grown(state.history, {"revived_classes": 0})
+    revived_before = grown(state.history, {"revived_classes": 0})
     outcome = _outcome(
         params, state.algorithm, iteration, Table(columns={**history, **revived_before}), last_of_vdam=last_of_vdam
     )
@@ -265,7 +264,7 @@ def _iteration(
         rotation_accuracy_degrees=rotation_accuracy,
         offset_accuracy_angstrom=offset_accuracy,
         moments=moments,
-        history=history | _grown(state.history, told),
+        history=history | grown(state.history, told),
         outcome=outcome,
     )
 
@@ -481,12 +480,7 @@ def _history(
         "psi_change_degrees": float(np.median(turn)) if len(turn) else np.nan,
         "offset_change_angstrom": float(np.median(move)) if len(move) else np.nan,
     }
-    return _grown(state.history, row)
-
-
-def _grown(history: Mapping[str, NDArray[np.float64]], row: Mapping[str, float]) -> dict[str, NDArray[np.float64]]:
-    """Return the columns of a row, one longer than in a history."""
-    return {name: np.append(history.get(name, np.zeros(0)), np.float64(value)) for name, value in row.items()}
+    return grown(state.history, row)
 
 
 def finish(problem: ClassificationProblem, params: ClassificationParams, state: ClassificationState) -> ClassRun:

@@ -1,7 +1,6 @@
 """The course of ``halfmap class2d``: from the particle table to files and page, saved after every iteration."""
 
 import math
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,21 +16,18 @@ from halfmap.classification.ranking.scores import score
 from halfmap.classification.state import ClassificationState
 from halfmap.data.class_averages import ClassRun
 from halfmap.data.repeats import NEAR_DIAMETERS
-from halfmap.errors import InconsistentDataError
 from halfmap.inference.iterate import iterate
 from halfmap.io.relion_classes import particle_table, read_class_run, write_class_run
 from halfmap.jobs.class2d import Class2DJobParams
 from halfmap.jobs.class2d_members import members
 from halfmap.jobs.class2d_report import class2d_report
-from halfmap.jobs.particle_inputs import ParticleInputs, one_source, read_particle_inputs
+from halfmap.jobs.page_pace import PagePace
+from halfmap.jobs.particle_inputs import ParticleInputs, check_same_particles, one_source, read_particle_inputs
 from halfmap.jobs.step_states import StepStates
 from halfmap.project.job import JobContext
 
 WRITTEN_EVERY = {"em": 5, "vdam": 10}
 """Iterations after which files are written; they are at the end in any case."""
-
-PAGE_SHARE = 0.1
-"""Share of a running job's time that drawing its page may take."""
 
 _FEW_REPEATED = 0.01  # share of particles found twice which goes without saying
 _FEW_CHANGED = 0.02  # share of particles that change class which goes without saying
@@ -66,7 +62,7 @@ def classify(context: JobContext, params: Class2DJobParams) -> Path:
             state = class2d.start(course.problem, params, context.executor, run=earlier)
             states.save(0, state)
         else:
-            _check_same_particles(state, inputs)
+            check_same_particles(len(state.assignments.class_index), len(inputs.particles))
             context.progress.message(f"Goes on after {_place(params, state)}.")
         context.progress.message(state.reason)
         course.leave(state)
@@ -85,8 +81,7 @@ class _Course:
 
     def __init__(self, context: JobContext, params: Class2DJobParams, inputs: ParticleInputs) -> None:
         self.context, self.params, self.inputs = context, params, inputs
-        self.page_drawn_at = time.monotonic()
-        self.page_seconds = _FIRST_PAGE_SECONDS
+        self.page_pace = PagePace(_FIRST_PAGE_SECONDS)
         self.scores: NDArray[np.float64] | None = None
         self.warnings = inputs.warnings
         images, index = one_source(inputs)
@@ -133,8 +128,7 @@ class _Course:
         """Write files and page where it is time for them."""
         if state.closing is None and self._is_due(state):
             self._write(state)
-        since = time.monotonic() - self.page_drawn_at
-        if state.iteration > 0 and PAGE_SHARE * since >= self.page_seconds:
+        if state.iteration > 0 and self.page_pace.is_due():
             self._report(state)
 
     def finish(self, state: ClassificationState) -> Path:
@@ -160,31 +154,31 @@ class _Course:
         return write_class_run(self.context.folder, "run", self._run(state), relative=self.context.relative)
 
     def _report(self, state: ClassificationState) -> None:
-        began = time.monotonic()
-        run, params, data = self._run(state), self.params, self.problem.data
-        is_done = class2d.is_done(params, state)
-        history = state.history_table.with_columns(current_size_pixel=2 * state.history["shell"])
-        page = class2d_report(
-            run,
-            history,
-            members=members(
+        with self.page_pace.drawing():
+            run, params, data = self._run(state), self.params, self.problem.data
+            is_done = class2d.is_done(params, state)
+            history = state.history_table.with_columns(current_size_pixel=2 * state.history["shell"])
+            page = class2d_report(
                 run,
-                data.source,
-                index=data.index,
-                background_mean=data.background,
-                background_deviation=data.deviation,
-            ),
-            warnings=self.warnings,
-            algorithm_reason=state.reason,
-            stop_reason=stop_reason(params, state) if is_done else "",
-            joined_up_to_angstrom=join_resolution_angstrom(params.mask_diameter_angstrom) if state.closing else None,
-            n_set_aside=len(self.inputs.rejected),
-        )
-        if state.outcome != "running" and not is_done:
-            page = replace(page, status="closing stage")
-        self.context.report(page)
-        self.page_drawn_at = time.monotonic()
-        self.page_seconds = self.page_drawn_at - began
+                history,
+                members=members(
+                    run,
+                    data.source,
+                    index=data.index,
+                    background_mean=data.background,
+                    background_deviation=data.deviation,
+                ),
+                warnings=self.warnings,
+                algorithm_reason=state.reason,
+                stop_reason=stop_reason(params, state) if is_done else "",
+                joined_up_to_angstrom=join_resolution_angstrom(params.mask_diameter_angstrom)
+                if state.closing
+                else None,
+                n_set_aside=len(self.inputs.rejected),
+            )
+            if state.outcome != "running" and not is_done:
+                page = replace(page, status="closing stage")
+            self.context.report(page)
 
 
 def repeats_told(
@@ -212,15 +206,6 @@ def stop_reason(params: Class2DJobParams, state: ClassificationState) -> str:
         return "nothing changes any more"
     asked = params.iterations if state.algorithm == "em" else params.minibatches
     return f"the {asked} {_noun(state, asked)} asked for are done"
-
-
-def _check_same_particles(state: ClassificationState, inputs: ParticleInputs) -> None:
-    n = len(state.assignments.class_index)
-    if n != len(inputs.particles):
-        raise InconsistentDataError(
-            f"The usable particles must be those that the job began with, {n}; got {len(inputs.particles)}; bring the "
-            "stacks back as they were, or begin a new job."
-        )
 
 
 def _number(state: ClassificationState) -> int:

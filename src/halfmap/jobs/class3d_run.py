@@ -1,16 +1,15 @@
 """The course of ``halfmap class3d``: from the particle table to files and page, saved after every iteration."""
 
 import math
-import time
 from pathlib import Path
 
 from halfmap.data.volumes import Volume
-from halfmap.errors import InconsistentDataError
 from halfmap.inference.iterate import iterate
 from halfmap.io.relion_class3d_writer import write_class3d_run
 from halfmap.jobs.class3d import Class3DJobParams
 from halfmap.jobs.class3d_report import class3d_report
-from halfmap.jobs.particle_inputs import ParticleInputs, one_source, read_particle_inputs
+from halfmap.jobs.page_pace import PagePace
+from halfmap.jobs.particle_inputs import ParticleInputs, check_same_particles, one_source, read_particle_inputs
 from halfmap.jobs.reference_inputs import read_mask, read_reference
 from halfmap.jobs.step_states import StepStates
 from halfmap.project.job import JobContext
@@ -19,9 +18,6 @@ from halfmap.refinement.class3d.state import Classification3DState
 
 WRITTEN_EVERY = 5
 """Iterations after which files are written; they are at the end in any case."""
-
-PAGE_SHARE = 0.1
-"""Share of a running job's time that drawing its page may take."""
 
 _FIRST_PAGE_SECONDS = 3.0
 
@@ -52,7 +48,7 @@ def classify(context: JobContext, params: Class3DJobParams) -> Path:
             state = class3d.start(course.problem, params, references)
             states.save(0, state)
         else:
-            _check_same_particles(state, len(inputs.particles))
+            check_same_particles(len(state.assignments.class_index), len(inputs.particles))
             context.progress.message(f"Goes on after iteration {state.iteration}.")
         for current in iterate(state, course.advance, class3d.is_done):
             states.save(current.iteration, current)
@@ -70,8 +66,7 @@ class _Course:
     def __init__(self, context: JobContext, params: Class3DJobParams, inputs: ParticleInputs) -> None:
         self.context, self.params, self.inputs = context, params, inputs
         self.warnings = list(inputs.warnings)
-        self.page_drawn_at = time.monotonic()
-        self.page_seconds = _FIRST_PAGE_SECONDS
+        self.page_pace = PagePace(_FIRST_PAGE_SECONDS)
         if params.classes > 1 and not (params.skip_alignment or params.local):
             self._warn(
                 "A search of all angles does not part classes reliably yet: one class may end with all particles. "
@@ -127,7 +122,7 @@ class _Course:
             return
         if state.iteration % WRITTEN_EVERY == 0:
             self._write(state)
-        if PAGE_SHARE * (time.monotonic() - self.page_drawn_at) >= self.page_seconds:
+        if self.page_pace.is_due():
             self._report(state)
 
     def finish(self, state: Classification3DState) -> Path:
@@ -146,26 +141,15 @@ class _Course:
         return write_class3d_run(self.context.folder, "run", run, relative=self.context.relative)
 
     def _report(self, state: Classification3DState) -> None:
-        began = time.monotonic()
-        self.context.report(
-            class3d_report(
-                class3d.finish(self.problem, self.params, state),
-                warnings=self.warnings,
-                stop_reason=_stop_reason(state),
-                n_set_aside=len(self.inputs.rejected),
+        with self.page_pace.drawing():
+            self.context.report(
+                class3d_report(
+                    class3d.finish(self.problem, self.params, state),
+                    warnings=self.warnings,
+                    stop_reason=_stop_reason(state),
+                    n_set_aside=len(self.inputs.rejected),
+                )
             )
-        )
-        self.page_drawn_at = time.monotonic()
-        self.page_seconds = self.page_drawn_at - began
-
-
-def _check_same_particles(state: Classification3DState, n: int) -> None:
-    known = len(state.assignments.class_index)
-    if known != n:
-        raise InconsistentDataError(
-            f"The usable particles must be those that the job began with, {known}; got {n}; bring the stacks back as "
-            "they were, or begin a new job."
-        )
 
 
 def _stop_reason(state: Classification3DState) -> str:

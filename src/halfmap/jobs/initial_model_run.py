@@ -1,15 +1,14 @@
 """The course of ``halfmap initial-model``: from the particle table to map and page, saved after every mini-batch."""
 
 import math
-import time
 from pathlib import Path
 
-from halfmap.errors import InconsistentDataError
 from halfmap.inference.iterate import iterate
 from halfmap.io import mrc, relion
 from halfmap.jobs.initial_model import InitialModelJobParams
 from halfmap.jobs.initial_model_report import initial_model_report
-from halfmap.jobs.particle_inputs import ParticleInputs, one_source, read_particle_inputs
+from halfmap.jobs.page_pace import PagePace
+from halfmap.jobs.particle_inputs import ParticleInputs, check_same_particles, one_source, read_particle_inputs
 from halfmap.jobs.step_states import StepStates
 from halfmap.project.job import JobContext
 from halfmap.refinement.initial_model import ab_initio, memory
@@ -19,9 +18,6 @@ from halfmap.refinement.initial_model.state import InitialModelState
 
 LEAST_SYMMETRY = 0.9
 """Correlation of a map with its symmetrised self below which it hardly has the symmetry."""
-
-PAGE_SHARE = 0.1
-"""Share of a running job's time that drawing its page may take."""
 
 TOLD_EVERY = 10
 """Mini-batches after which a line is said."""
@@ -55,7 +51,7 @@ def make_model(context: JobContext, params: InitialModelJobParams) -> Path:
             state = ab_initio.start(course.problem, params)
             states.save(0, state)
         else:
-            _check_same_particles(state, len(inputs.particles))
+            check_same_particles(len(state.assignments.class_index), len(inputs.particles))
             context.progress.message(f"Goes on after mini-batch {state.iteration}.")
         for current in iterate(state, course.advance, lambda last: ab_initio.is_done(params, last)):
             states.save(current.iteration, current)
@@ -73,8 +69,7 @@ class _Course:
     def __init__(self, context: JobContext, params: InitialModelJobParams, inputs: ParticleInputs) -> None:
         self.context, self.params, self.inputs = context, params, inputs
         self.warnings = list(inputs.warnings)
-        self.page_drawn_at = time.monotonic()
-        self.page_seconds = _FIRST_PAGE_SECONDS
+        self.page_pace = PagePace(_FIRST_PAGE_SECONDS)
         images, index = one_source(inputs)
         n = len(inputs.particles)
         if n < _FEW_PARTICLES * params.classes:
@@ -124,8 +119,7 @@ class _Course:
 
     def leave(self, state: InitialModelState) -> None:
         """Draw the page where it is time for it."""
-        since = time.monotonic() - self.page_drawn_at
-        if not ab_initio.is_done(self.params, state) and PAGE_SHARE * since >= self.page_seconds:
+        if not ab_initio.is_done(self.params, state) and self.page_pace.is_due():
             self._report(ab_initio.finish(self.problem, self.params, state))
 
     def finish(self, state: InitialModelState) -> Path:
@@ -159,26 +153,15 @@ class _Course:
         self.context.progress.message(f"Warning: {text}")
 
     def _report(self, found: InitialModel) -> None:
-        began = time.monotonic()
-        self.context.report(
-            initial_model_report(
-                found,
-                n_iterations=n_iterations(self.params),
-                warnings=self.warnings,
-                n_set_aside=len(self.inputs.rejected),
+        with self.page_pace.drawing():
+            self.context.report(
+                initial_model_report(
+                    found,
+                    n_iterations=n_iterations(self.params),
+                    warnings=self.warnings,
+                    n_set_aside=len(self.inputs.rejected),
+                )
             )
-        )
-        self.page_drawn_at = time.monotonic()
-        self.page_seconds = self.page_drawn_at - began
-
-
-def _check_same_particles(state: InitialModelState, n: int) -> None:
-    known = len(state.assignments.class_index)
-    if known != n:
-        raise InconsistentDataError(
-            f"The usable particles must be those that the job began with, {known}; got {n}; bring the stacks back as "
-            "they were, or begin a new job."
-        )
 
 
 def _line(state: InitialModelState, n: int) -> str:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from halfmap.data.image_source import ImageSource
 from halfmap.data.particles import ParticleSet
+from halfmap.errors import InconsistentDataError
 from halfmap.grid import ImageGrid
 from halfmap.io import relion
 from halfmap.jobs.particle_stacks import ParticleStacks, find_stacks, grids_of_groups
@@ -286,3 +287,12 @@ def one_source(inputs: ParticleInputs) -> tuple[ImageSource, NDArray[np.int64]]:
         sources.append(source)
     joined = JoinedImages(sources=tuple(sources), source_of=inputs.source_of, index_in_source=inputs.index_in_source)
     return joined, np.arange(len(inputs.particles))
+
+
+def check_same_particles(n_known: int, n_usable: int) -> None:
+    """Raise `InconsistentDataError` where a job goes on with another number of particles than it began with."""
+    if n_known != n_usable:
+        raise InconsistentDataError(
+            f"The usable particles must be those that the job began with, {n_known}; got {n_usable}; bring the stacks "
+            "back as they were, or begin a new job."
+        )

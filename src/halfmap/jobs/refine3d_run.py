@@ -1,7 +1,6 @@
 """The course of ``halfmap refine3d``: from the particle table to files and page, saved after every iteration."""
 
 import math
-import time
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +9,13 @@ from halfmap.data.half_sets import HalfSets, with_random_subsets
 from halfmap.data.particles import ParticleSet
 from halfmap.data.repeats import NEAR_DIAMETERS, repeats
 from halfmap.data.volumes import Volume
-from halfmap.errors import InconsistentDataError, InputError
+from halfmap.errors import InputError
 from halfmap.inference.iterate import iterate
 from halfmap.io import mrc
 from halfmap.io.relion_refinement_writer import write_refinement_run
 from halfmap.jobs import half_map_inputs
-from halfmap.jobs.particle_inputs import ParticleInputs, one_source, read_particle_inputs
+from halfmap.jobs.page_pace import PagePace
+from halfmap.jobs.particle_inputs import ParticleInputs, check_same_particles, one_source, read_particle_inputs
 from halfmap.jobs.postprocess_files import write_fsc_xml, write_postprocess_star
 from halfmap.jobs.reference_inputs import read_mask, read_reference
 from halfmap.jobs.refine3d import Refine3DJobParams
@@ -30,9 +30,6 @@ from halfmap.refinement import memory, refine3d
 from halfmap.refinement.by_number import resolutions_by_number
 from halfmap.refinement.problem import RefinementProblem
 from halfmap.refinement.state import RefinementState
-
-PAGE_SHARE = 0.1
-"""Share of a running job's time that drawing its page may take."""
 
 LEAST_IN_HALF = 10
 """Particles that each half must have."""
@@ -67,7 +64,7 @@ def refine(context: JobContext, params: Refine3DJobParams) -> Path:
             state = refine3d.start(course.problem, params, course.references, context.executor)
             states.save(0, state)
         else:
-            _check_same_particles(state, course.problem)
+            check_same_particles(len(state.orientations.norm), len(inputs.particles))
             context.progress.message(f"Goes on after iteration {state.iteration}.")
         for current in iterate(state, course.advance, lambda last: refine3d.is_done(params, last)):
             states.save(current.iteration, current)
@@ -85,8 +82,7 @@ class _Course:
     def __init__(self, context: JobContext, params: Refine3DJobParams, inputs: ParticleInputs) -> None:
         self.context, self.params, self.inputs = context, params, inputs
         self.warnings = list(inputs.warnings)
-        self.page_drawn_at = time.monotonic()
-        self.page_seconds = _FIRST_PAGE_SECONDS
+        self.page_pace = PagePace(_FIRST_PAGE_SECONDS)
         images, index = one_source(inputs)
         if len(inputs.images) > 1:
             context.progress.message(
@@ -113,7 +109,7 @@ class _Course:
         )
         self.mask = None if params.mask is None else read_mask(params.mask, images.grid)
         self.mtf = None if params.mtf is None else half_map_inputs.read_mtf(params.mtf)
-        self.problem = RefinementProblem.of(
+        self.problem = RefinementProblem.of_halves(
             HalfSets(particles=self._in_halves(inputs.particles, index)),
             images,
             params,
@@ -139,7 +135,7 @@ class _Course:
         """Write files of the iteration, and the page where it is time for it."""
         if not refine3d.is_done(self.params, state):
             self._write(state)
-            if PAGE_SHARE * (time.monotonic() - self.page_drawn_at) >= self.page_seconds:
+            if self.page_pace.is_due():
                 self._report(state)
 
     def finish(self, state: RefinementState) -> Path:
@@ -227,29 +223,18 @@ class _Course:
         result: PostprocessResult | None = None,
         by_number: list[tuple[int, float]] | None = None,
     ) -> None:
-        began = time.monotonic()
-        self.context.report(
-            refine3d_report(
-                refine3d.finish(self.problem, self.params, state),
-                postprocessed=result,
-                is_mask_automatic=self.mask is None,
-                warnings=self.warnings,
-                stop_reason=_stop_reason(state),
-                resolution_by_number=by_number or [],
-                n_set_aside=len(self.inputs.rejected),
+        with self.page_pace.drawing():
+            self.context.report(
+                refine3d_report(
+                    refine3d.finish(self.problem, self.params, state),
+                    postprocessed=result,
+                    is_mask_automatic=self.mask is None,
+                    warnings=self.warnings,
+                    stop_reason=_stop_reason(state),
+                    resolution_by_number=by_number or [],
+                    n_set_aside=len(self.inputs.rejected),
+                )
             )
-        )
-        self.page_drawn_at = time.monotonic()
-        self.page_seconds = self.page_drawn_at - began
-
-
-def _check_same_particles(state: RefinementState, problem: RefinementProblem) -> None:
-    n = len(state.orientations.norm)
-    if n != len(problem.particles):
-        raise InconsistentDataError(
-            f"The usable particles must be those that the job began with, {n}; got {len(problem.particles)}; bring the "
-            "stacks back as they were, or begin a new job."
-        )
 
 
 def _stop_reason(state: RefinementState) -> str:

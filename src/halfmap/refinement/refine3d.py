@@ -5,12 +5,11 @@ lies below the join, the sampling and the decisions on it, the mask, and the mea
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from halfmap.compute.executor import Executor
@@ -28,6 +27,7 @@ from halfmap.inference.accuracy import volume_pose_accuracy
 from halfmap.inference.beliefs import Beliefs, measured_norms, updated_beliefs
 from halfmap.inference.expectation import Model
 from halfmap.inference.first_noise import first_noise_variance, some_rows
+from halfmap.inference.iterate import grown
 from halfmap.inference.maximisation import MIN_OFFSET_VARIANCE_ANGSTROM2
 from halfmap.inference.posterior import Search
 from halfmap.inference.priors import Priors
@@ -242,7 +242,7 @@ def advance(
         "offset_sigma_angstrom": float(np.mean([half.offset_sigma_angstrom for half in halves])),
         "seconds": time.monotonic() - began,
     }
-    return replace(after, history=_grown(state.history, row))
+    return replace(after, history=grown(state.history, row))
 
 
 def finish(problem: RefinementProblem, params: RefinementParams, state: RefinementState) -> RefinementRun:
@@ -470,7 +470,3 @@ def _low_passed(problem: RefinementProblem, params: RefinementParams, volume: Te
     grid = problem.volume_grid
     passed = apply_filter(volume, grid, low_pass(grid, params.initial_low_pass_angstrom))
     return passed * problem.solvent_mask
-
-
-def _grown(history: Mapping[str, NDArray[np.float64]], row: Mapping[str, float]) -> dict[str, NDArray[np.float64]]:
-    return {name: np.append(history.get(name, np.zeros(0)), np.float64(value)) for name, value in row.items()}

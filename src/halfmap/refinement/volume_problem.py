@@ -30,7 +30,6 @@ class VolumeProblem:
     sent : the same, broadcast to the executor's workers.
     image_grid : of the images as they were given; those of ``data`` may be smaller, of the same field.
     solvent_mask : that references are multiplied by, float32, shape (side, side, side) of ``data.grid``.
-    has_user_mask : whether it was given, and not a sphere.
     symmetry : point group.
     group_names : names of micrographs, in the order of ``data.micrograph``.
     optics_numbers : optics group of each noise spectrum.
@@ -41,7 +40,6 @@ class VolumeProblem:
     sent: Broadcast
     image_grid: ImageGrid
     solvent_mask: Tensor
-    has_user_mask: bool
     symmetry: str
     group_names: NDArray
     optics_numbers: NDArray[np.int64]
@@ -124,7 +122,6 @@ class VolumeProblem:
             sent=executor.broadcast(data),
             image_grid=given,
             solvent_mask=sphere if solvent_mask is None else solvent_mask.float(),
-            has_user_mask=solvent_mask is not None,
             symmetry=canonical_name(symmetry),
             group_names=np.unique(micrograph_names(particles)).astype(object),
             optics_numbers=np.unique(particles["optics_group"]).astype(np.int64),

@@ -27,6 +27,7 @@ from halfmap.inference import expectation
 from halfmap.inference.beliefs import Beliefs, measured_norms, updated_beliefs
 from halfmap.inference.expectation import Model
 from halfmap.inference.first_noise import first_noise_variance
+from halfmap.inference.iterate import grown
 from halfmap.inference.maximisation import MIN_OFFSET_VARIANCE_ANGSTROM2
 from halfmap.inference.posterior import Search
 from halfmap.inference.priors import Priors
@@ -245,7 +246,7 @@ def advance(
         "smallest_fraction": float(maps.fractions.min()),
         "seconds": time.monotonic() - began,
     }
-    history = {name: np.append(state.history.get(name, np.zeros(0)), np.float64(value)) for name, value in row.items()}
+    history = grown(state.history, row)
     return replace(after, history=history, outcome=outcome(params, history))
 
 

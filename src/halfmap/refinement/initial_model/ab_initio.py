@@ -6,12 +6,11 @@ and what images are compared with gains detail as it goes. The reasons are in ``
 
 import math
 import time
-from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from halfmap import keyed_random
@@ -27,6 +26,7 @@ from halfmap.inference import expectation
 from halfmap.inference.beliefs import Beliefs, updated_beliefs
 from halfmap.inference.expectation import Model
 from halfmap.inference.first_noise import first_noise_variance
+from halfmap.inference.iterate import grown
 from halfmap.inference.maximisation import MIN_OFFSET_VARIANCE_ANGSTROM2
 from halfmap.inference.priors import Priors
 from halfmap.inference.reconstruction import SliceAccumulator
@@ -197,7 +197,7 @@ def advance(
         "offset_sigma_angstrom": after.offset_sigma_angstrom,
         "seconds": time.monotonic() - began,
     }
-    return replace(after, history=_grown(state.history, row))
+    return replace(after, history=grown(state.history, row))
 
 
 def finish(problem: VolumeProblem, params: InitialModelParams, state: InitialModelState) -> InitialModel:
@@ -277,7 +277,3 @@ def _largest_factor(number: int) -> int:
             number, largest = number // factor, factor
         factor += 1
     return largest
-
-
-def _grown(history: Mapping[str, NDArray[np.float64]], row: Mapping[str, float]) -> dict[str, NDArray[np.float64]]:
-    return {name: np.append(history.get(name, np.zeros(0)), np.float64(value)) for name, value in row.items()}
