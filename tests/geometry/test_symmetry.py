@@ -53,6 +53,21 @@ def test_plain_i_is_the_setting_i2_and_case_does_not_matter():
     torch.testing.assert_close(symmetry.operators("i"), symmetry.operators("I2"))
 
 
+@pytest.mark.parametrize(
+    ("relaxed", "name", "n"),
+    [("C1", "C1", 1), ("D2", "C1", 4), ("D2", "C2", 2), ("T", "C3", 4), ("O", "D2", 6), ("C2", "D2", 1)],
+)
+def test_mates_with_a_group_make_all_that_both_make(relaxed, name, n):
+    mates = symmetry.mates(relaxed, name)
+    assert len(mates) == n
+    torch.testing.assert_close(mates[0], torch.eye(3, dtype=torch.float64))
+    every = (mates[:, None] @ symmetry.operators(name)).flatten(0, 1)
+    # each view once, and none of the larger group is left out
+    between = angular_distance_degrees(every[:, None], every[None]) + 360 * torch.eye(len(every))
+    assert between.min() > 5
+    assert is_among(symmetry.operators(relaxed), every, 1e-9)
+
+
 @pytest.mark.parametrize("name", ["", "C0", "X3", "I5", "D", "C1000", "Ci"])
 def test_other_names_are_refused(name):
     with pytest.raises(InputError, match="symmetry must be one of"):

@@ -212,6 +212,19 @@ def test_a_local_search_that_is_narrower_than_its_step_looks_at_one_rotation_and
     assert len(grid.fine_rotations) == 8
 
 
+def test_a_local_grid_searches_the_same_around_each_mate_with_equal_priors() -> None:
+    related = groups.operators("D2")
+    alone, grid = a_local_grid(perturbation=0.3), a_local_grid(perturbation=0.3, mates=related)
+    own = random_rotations(1, "own rotations", np.arange(5))
+    for fine in (False, True):
+        found = grid.around(own, fine=fine)
+        each = [alone.around(own @ mate, fine=fine) for mate in related]
+        torch.testing.assert_close(found, torch.cat(each, dim=1), atol=1e-12, rtol=0)
+    for log_prior, of_one in ((grid.log_prior, alone.log_prior), (grid.fine_log_prior, alone.fine_log_prior)):
+        torch.testing.assert_close(log_prior, of_one.repeat(4), atol=1e-12, rtol=0)
+        assert float(log_prior.exp().mean()) == pytest.approx(1.0, abs=1e-12)
+
+
 @pytest.mark.parametrize("keep_origin", [False, True])
 def test_searches_at_own_rotations_turn_nothing(keep_origin: bool) -> None:
     poses = a_local_grid()
@@ -230,6 +243,8 @@ def test_grids_whose_numbers_do_not_fit_are_refused() -> None:
     eye, zero = torch.eye(3, dtype=torch.float64).expand(3, 3, 3), torch.zeros((2, 2), dtype=torch.float64)
     with pytest.raises(ShapeError, match="equally many finer ones; got 3/2"):
         PoseGrid(rotations=eye[:2], fine_rotations=eye, shifts_angstrom=zero, fine_shifts_angstrom=zero)
+    with pytest.raises(ShapeError, match="equally many rotations; got 3 for 2"):
+        PoseGrid(rotations=eye, fine_rotations=eye, shifts_angstrom=zero, fine_shifts_angstrom=zero, mates=eye[:2])
     with pytest.raises(InputError, match="step of shifts must be positive; got 0"):
         an_orientation_grid("D2", offset_step_angstrom=0.0)
     with pytest.raises(InputError, match="symmetry must be one of"):

@@ -15,6 +15,7 @@ from halfmap.fourier.band import FourierBand
 from halfmap.fourier.shells import n_shells
 from halfmap.fourier.slices import PaddedGrid
 from halfmap.geometry.rotations import angular_distance_degrees, random_rotations
+from halfmap.geometry.symmetry import mates
 from halfmap.grid import ImageGrid
 from halfmap.imaging import noise
 from halfmap.imaging.back_projection import back_project
@@ -44,10 +45,13 @@ ORIGINS = np.array([[0.0, 0.0], [4.0, 0.0], [0.0, -8.0], [-4.0, 4.0], [0.0, 4.0]
 
 
 def a_grid(kind: str, perturbation: float = 0.2) -> PoseGrid:
-    """A quarter of all rotations 60° apart, with finer ones; or rotations around each image's own."""
+    """A quarter of all rotations 60° apart, with finer ones; or those around each image's own, or around its mates too."""
     offsets = {"offset_range_angstrom": 6.0, "offset_step_angstrom": 4.0, "perturbation": perturbation}
     if kind == "local":
         return local_grid(rotation_step_degrees=20.0, sigma_degrees=8.0, **offsets)
+    if kind == "relaxed":
+        related = mates("D2", "C1")
+        return local_grid(rotation_step_degrees=20.0, sigma_degrees=8.0, mates=related, **offsets)
     return orientation_grid(healpix_order=0, symmetry=kind, **offsets)
 
 
@@ -101,6 +105,7 @@ CASES: dict[str, dict] = {
     "limits of resolution": {"min_shell": 2, "coarse_shell": 5, "fine_shell": 8, "shell": 10},
     "around each": {"kind": "local"},
     "around each, one volume, mask": {"kind": "local", "n_volumes": 1, "mask": 80.0, "coarse_shell": 6},
+    "around each and its mates": {"kind": "relaxed", "n_volumes": 1},
 }
 each_case = pytest.mark.parametrize("name", CASES)
 

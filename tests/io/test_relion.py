@@ -179,6 +179,24 @@ def test_a_lone_angle_is_written_alone_until_the_rotation_changes(tmp_path):
     assert {"rlnAngleRot", "rlnAngleTilt"} <= set(star.read(tmp_path / "new.star")["particles"].labels)
 
 
+def test_prior_angles_are_a_rotation_where_all_three_are_known_and_text_else(tmp_path):
+    labels = ("rlnAngleRotPrior", "rlnAngleTiltPrior", "rlnAnglePsiPrior")
+    particles = a_particle_set(3)
+    angles = np.array([["10.5", "20.25", "-30"], ["1", "2", "3"], ["0", "90", "0"]], dtype=object)
+    texts = {label: angles[:, number] for number, label in enumerate(labels)}
+    relion.write_particles(tmp_path / "all.star", particles.with_columns(**texts))
+    known = relion.read_particles(tmp_path / "all.star")
+    expected = matrix_from_euler(*torch.from_numpy(angles.astype(np.float64)).T)
+    np.testing.assert_allclose(known["prior_rotation"], expected.numpy(), atol=1e-12)
+    relion.write_particles(tmp_path / "again.star", known)
+    assert star.read(tmp_path / "again.star")["particles"].text(labels[1]).tolist() == ["20.25", "2", "90"]
+    of_helix = {label: texts[label] for label in labels[1:]}
+    relion.write_particles(tmp_path / "two.star", particles.with_columns(**of_helix))
+    partly = relion.read_particles(tmp_path / "two.star")
+    assert "prior_rotation" not in partly
+    assert partly[labels[1]].tolist() == ["20.25", "2", "90"]
+
+
 @pytest.mark.parametrize("spelling", ["_rlnDefocusU", "rlnDefocusU", "DefocusU", "defocus_u_angstrom"])
 def test_values_are_found_under_any_spelling_of_a_label(spelling):
     particles = a_particle_set()

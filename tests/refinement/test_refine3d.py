@@ -27,6 +27,7 @@ from halfmap.refinement import refine3d
 from halfmap.refinement.params import RefinementParams
 from halfmap.refinement.problem import RefinementProblem
 from halfmap.refinement.state import RefinementState
+from halfmap.units import Length
 from support.model_images import particles_of
 from support.volume_images import Views, drawn_views_images, volumes
 
@@ -321,9 +322,80 @@ def test_a_local_search_from_known_poses_brings_them_nearer(executor: InProcessE
     assert after < 0.6 * before
 
 
+def test_relaxed_symmetry_finds_poses_that_are_at_a_wrong_mate(executor: InProcessExecutor) -> None:
+    n, side, relaxed = 40, 32, "D2"
+    case = a_case(n, side)
+    grid = case.true.grid
+    # nearly symmetric: one more blob, which tells the mates apart
+    (whole,) = volumes(1, side, PIXEL, radius_angstrom=1.375 * side, symmetry=relaxed, blob_angstrom=4.0)
+    away = grid.positions() - torch.tensor([12.0, 20.0, 9.0], dtype=torch.float64)
+    true = whole + 0.3 * torch.exp(-away.square().sum(-1) / 72.0).float()
+    spectrum = noise.white_spectrum(case.grid, 0.003)
+    images = drawn_views_images(true[None], case.particles, case.views, case.grid, spectrum)
+    related = groups.operators(relaxed)
+    start = case.views.rotation @ related[torch.arange(n) % len(related)]
+    particles = case.particles.with_columns(
+        rotation=start.numpy(), origin_angstrom=np.array(case.views.origin_angstrom)
+    )
+    found = {}
+    for asked in (None, relaxed):
+        params = RefinementParams(
+            mask_diameter_angstrom=110.0,
+            relax_symmetry=asked,
+            initial_low_pass_angstrom=14.0,
+            healpix_order=4,
+            absolute_greyscale=True,
+            offset_range=Length.parse("2px"),
+        )
+        problem = case.problem(params, executor, images=images.numpy(), half_sets=HalfSets(particles=particles))
+        state = refine3d.start(problem, params, [Volume(values=true, grid=grid)], executor)
+        state = refine3d.advance(problem, params, state, executor)
+        rotation = torch.from_numpy(state.orientations.rotation)
+        found[asked] = float((groups.distance_degrees(rotation, case.views.rotation, "C1") < 10).double().mean())
+    assert found[None] <= 1 / len(related) + 0.02  # mates are 180° apart, and a local search reaches 11°
+    assert found[relaxed] > 0.95
+
+
+def test_searches_around_given_angles_stay_near_them(executor: InProcessExecutor) -> None:
+    case = a_case(60, 32)
+    vectors = torch.from_numpy(keyed_random.normal(3, "false angles", np.arange(60), size=3)) * np.radians(4.0)
+    start = (matrix_from_rotation_vector(vectors) @ case.views.rotation).numpy()
+    elsewhere = random_rotations(5, "other angles", np.arange(60)).numpy()
+    origin = np.array(case.views.origin_angstrom)
+    own = case.particles.with_columns(rotation=start, origin_angstrom=origin)
+    both = case.particles.with_columns(rotation=elsewhere, prior_rotation=start, origin_angstrom=origin)
+    params = case.params(sigma_angles_degrees=8.0, initial_low_pass_angstrom=20.0)
+    found = []
+    for particles in (own, both):
+        state = advanced(case, params, executor, n=2, half_sets=HalfSets(particles=particles))
+        assert state.history["is_local"].tolist() == [0.0, 0.0]
+        rotation = torch.from_numpy(state.orientations.rotation)
+        # three spreads, half a coarse step of perturbation and a quarter for finer ones, along each axis
+        assert float(groups.distance_degrees(rotation, torch.from_numpy(start), "C1").max()) < 3 * 8 * 2**0.5 + 20
+        found.append(rotation)
+        before, after = (
+            float(groups.distance_degrees(one, case.views.rotation, "D2").median())
+            for one in (torch.from_numpy(start), rotation)
+        )
+        assert after < before
+    assert torch.equal(found[0], found[1])
+
+
+def test_a_spread_of_angles_asks_for_steps_as_fine_and_for_angles(executor: InProcessExecutor) -> None:
+    case = a_case()
+    params = case.params(sigma_angles_degrees=2.0)
+    with pytest.raises(InputError, match="--sigma-angles must be around known angles"):
+        refine3d.start(case.problem(params, executor), params, [case.true], executor)
+    known = HalfSets(particles=case.particles.with_columns(rotation=case.views.rotation.numpy()))
+    state = refine3d.start(case.problem(params, executor, half_sets=known), params, [case.true], executor)
+    assert state.sampling.rotation_step_degrees <= 2.0
+    assert state.sampling.is_local
+
+
 WRONG: dict[str, tuple[dict, dict, type[HalfmapError], str]] = {
     "mask larger than the box": ({"mask_diameter_angstrom": 200.0}, {}, InputError, "at most the box of 96 Å"),
     "unknown symmetry": ({"symmetry": "Q3"}, {}, InputError, "symmetry must be one of"),
+    "unknown relaxed symmetry": ({"relax_symmetry": "Q3"}, {}, InputError, "symmetry must be one of"),
     "FSC without a mask": ({"solvent_flattened_fsc": True}, {}, InputError, "must have a mask; got none"),
     "mask of another box": (
         {},

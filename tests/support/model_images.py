@@ -243,7 +243,10 @@ def fine_rotations(model: Model, n: int) -> Tensor:
     turns = model.search.poses.fine_rotations
     if model.rotation is None:
         return turns.expand(n, -1, -1, -1)
-    return turns @ torch.from_numpy(model.rotation)[:, None]
+    own, mates = torch.from_numpy(model.rotation), model.search.poses.mates
+    mates = torch.eye(3, dtype=torch.float64)[None] if mates is None else mates
+    of_mates = turns.view(len(mates), -1, 3, 3)
+    return torch.cat([some @ (own @ mate)[:, None] for some, mate in zip(of_mates, mates, strict=True)], dim=1)
 
 
 def _views_of(references: Tensor, model: Model, grid: ImageGrid, band: FourierBand, n: int) -> list[Tensor]:

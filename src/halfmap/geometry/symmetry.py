@@ -119,6 +119,27 @@ def _closure(generators: list[Tensor], expected: int) -> Tensor:
         group = torch.stack(distinct)
 
 
+def mates(relaxed: str, name: str) -> Tensor:
+    """Return rotations of a group that lead to different views of a particle of another one.
+
+    Parameters
+    ----------
+    relaxed : group whose rotations nearly leave the particle as it is.
+    name : group whose rotations do: C1, or one within the other.
+
+    Returns
+    -------
+    float64, shape (m, 3, 3)
+        One S of each coset S G of the group G called ``name``, the identity first: A S are the views from which the
+        particle looks nearly as from A.
+    """
+    found: list[Tensor] = []
+    for candidate in operators(relaxed):
+        if not found or float(distance_degrees(torch.stack(found), candidate, name).min()) > 1e-3:
+            found.append(candidate)
+    return torch.stack(found)
+
+
 def in_asymmetric_unit(directions: Tensor, name: str) -> Tensor:
     """Tell which viewing directions lie in a group's asymmetric unit.
 

@@ -232,14 +232,13 @@ def rotations_of(images: WeightedImages, grid: PoseGrid, *, fine: bool) -> Rotat
 
     Of a search around each image's own rotation they are those of the first image, of the second, and so on.
     """
-    turns = grid.fine_rotations if fine else grid.rotations
     if not grid.around_each:
-        return turns
+        return grid.fine_rotations if fine else grid.rotations
     if images.rotation is None:
         raise InputError(
             "A search around each image's rotation must know them; got none; give WeightedImages.rotation."
         )
-    return (turns.to(images.rotation.device) @ images.rotation[:, None]).flatten(0, 1)
+    return grid.around(images.rotation, fine=fine).flatten(0, 1)
 
 
 def prepared(references: References, search: Search) -> CoarseReferences:

@@ -34,13 +34,15 @@ class PoseGrid:
     fine_shifts_angstrom : float64, shape (T · M, 2): M for each coarse one, in turn.
     shift_area_angstrom2 : of the cell of a fine shift; 1 where offsets are not searched.
     around_each : whether each image is compared around its own rotation alone, at R rotations A = ``rotations`` · A_i.
+    mates : with ``around_each``, rotations S of the reference, float64, shape (G, 3, 3): the first R / G rotations are
+        around A_i S_1, the next around A_i S_2, and so on; None: around A_i alone.
     log_prior, fine_log_prior : of the rotations, relative to their mean, float64, shapes (R,) and (R · J,); None: all
         are alike.
 
     Raises
     ------
     ShapeError
-        The fine numbers are no multiples of the coarse ones.
+        The fine numbers are no multiples of the coarse ones, or these no multiples of the number of mates.
     """
 
     rotations: Rotations
@@ -49,6 +51,7 @@ class PoseGrid:
     fine_shifts_angstrom: Tensor
     shift_area_angstrom2: float = 1.0
     around_each: bool = False
+    mates: Rotations | None = None
     log_prior: Tensor | None = None
     fine_log_prior: Tensor | None = None
 
@@ -59,6 +62,28 @@ class PoseGrid:
         ):
             if len(coarse) == 0 or len(fine) % len(coarse):
                 raise ShapeError(f"Each coarse pose must have equally many finer ones; got {len(fine)}/{len(coarse)}.")
+        if self.mates is not None and len(self.rotations) % len(self.mates):
+            raise ShapeError(
+                f"Each mate must have equally many rotations; got {len(self.rotations)} for {len(self.mates)}."
+            )
+
+    def around(self, own: Rotations, *, fine: bool) -> Rotations:
+        """Return the rotations around each image's own.
+
+        Parameters
+        ----------
+        own : A_i, float64, shape (n, 3, 3).
+        fine : the fine ones, else the coarse ones.
+
+        Returns
+        -------
+        float64, shape (n, R, 3, 3), or (n, R · J, 3, 3)
+        """
+        turns = (self.fine_rotations if fine else self.rotations).to(own.device)
+        if self.mates is None:
+            return turns @ own[:, None]
+        of_mate = turns.view(len(self.mates), -1, 3, 3)
+        return (of_mate @ (own[:, None] @ self.mates.to(own.device))[:, :, None]).flatten(1, 2)
 
     @property
     def n_rotations(self) -> int:
@@ -216,6 +241,7 @@ def local_grid(
     offset_range_angstrom: float,
     offset_step_angstrom: float,
     perturbation: float = 0.0,
+    mates: Rotations | None = None,
 ) -> PoseGrid:
     """Return rotations around that of each image, with a Gaussian prior, and shifts within a disc.
 
@@ -225,6 +251,8 @@ def local_grid(
     sigma_degrees : of the prior, of the tilt of the view and of the turn in the plane each; the search ends at 3 of it.
     offset_range_angstrom, offset_step_angstrom : radius of the disc and coarse step.
     perturbation : shift of the whole grid, as a share of the coarse steps.
+    mates : rotations of the reference, float64, shape (G, 3, 3): the same is searched around each image's rotation
+        times each of these, all as likely.
 
     Notes
     -----
@@ -239,6 +267,8 @@ def local_grid(
     quarters = torch.tensor([-0.25, 0.25], dtype=torch.float64) * rotation_step_degrees
     corners = torch.stack(torch.meshgrid(quarters, quarters, quarters, indexing="ij"), dim=-1).reshape(-1, 3)
     fine = (lattice[:, None] + corners).reshape(-1, 3)
+    n_mates = 1 if mates is None else len(mates)
+    lattice, fine = lattice.repeat(n_mates, 1), fine.repeat(n_mates, 1)
     shifts, fine_shifts, area = _shifts(offset_range_angstrom, offset_step_angstrom, perturbation)
     return PoseGrid(
         rotations=matrix_from_rotation_vector(torch.deg2rad(lattice)),
@@ -247,6 +277,7 @@ def local_grid(
         fine_shifts_angstrom=fine_shifts,
         shift_area_angstrom2=area,
         around_each=True,
+        mates=mates,
         log_prior=_gaussian(lattice, sigma_degrees),
         fine_log_prior=_gaussian(fine, sigma_degrees),
     )

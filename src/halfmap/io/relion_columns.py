@@ -26,12 +26,14 @@ class Field:
     labels : RELION's, without underscore; the components of a vector in order.
     kind : ``number``, ``whole``, ``flag`` (0/1), ``text``, ``list`` ([a,b,c]) or ``euler``.
     finite : whether infinity and not-a-number are refused; fits that failed leave them in some columns.
+    whole_only : whether Euler angles are known only with all three; else those that are missing are 0.
     """
 
     column: str
     labels: tuple[str, ...]
     kind: str = "number"
     finite: bool = True
+    whole_only: bool = False
 
 
 _CTF = (
@@ -56,6 +58,12 @@ PARTICLE_FIELDS: tuple[Field, ...] = (
     _FIGURE_OF_MERIT,
     _CLASS_NUMBER,
     Field(column="rotation", labels=("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi"), kind="euler"),
+    Field(
+        column="prior_rotation",
+        labels=("rlnAngleRotPrior", "rlnAngleTiltPrior", "rlnAnglePsiPrior"),
+        kind="euler",
+        whole_only=True,
+    ),
     Field(column="origin_angstrom", labels=("rlnOriginXAngst", "rlnOriginYAngst")),
     Field(column="image_name", labels=("rlnImageName",), kind="text"),
     _MICROGRAPH_NAME,
@@ -146,7 +154,7 @@ def decode(table: StarTable, fields: Sequence[Field]) -> Decoded:
     """Turn a STAR table into columns.
 
     Known labels become our columns; vectors need all their components, Euler angles at least one (the
-    others count as 0). Everything else stays text under its label.
+    others count as 0), those of priors all. Everything else stays text under its label.
 
     Raises
     ------
@@ -158,7 +166,8 @@ def decode(table: StarTable, fields: Sequence[Field]) -> Decoded:
     remembered: dict[str, dict[str, NDArray]] = {}
     for field in fields:
         present = [label for label in field.labels if label in labels]
-        if not present or (field.kind != "euler" and len(present) != len(field.labels)):
+        some_will_do = field.kind == "euler" and not field.whole_only
+        if not present or not (some_will_do or len(present) == len(field.labels)):
             continue
         columns[field.column] = _DECODERS[field.kind](table, [labels.get(label, "") for label in field.labels])
         if field.kind != "text":
@@ -340,7 +349,7 @@ def values_of(table: Table, label: str, fields: Sequence[Field] = PARTICLE_FIELD
                 if field.kind == "text":
                     return table[field.column]
                 if field.kind == "euler":
-                    values = euler_from_array(table["rotation"])
+                    values = euler_from_array(table[field.column])
                 else:
                     values = table[field.column].reshape(len(table), -1)
                 return values[:, field.labels.index(full)]

@@ -127,7 +127,7 @@ class _Course:
 
     def tell(self, state: RefinementState) -> None:
         """Say in a line what an iteration has brought."""
-        self.context.progress.message(_line(state))
+        self.context.progress.message(_line(state, is_near=self.params.sigma_angles_degrees is not None))
         if state.is_last_next and not refine3d.is_done(self.params, state):
             self.context.progress.message("Nothing gains any more: the last iteration takes all particles together.")
 
@@ -245,10 +245,10 @@ def _stop_reason(state: RefinementState) -> str:
     return f"the {state.iteration} iterations asked for are done"
 
 
-def _line(state: RefinementState) -> str:
-    """Return what matters of an iteration."""
+def _line(state: RefinementState, *, is_near: bool) -> str:
+    """Return what matters of an iteration; ``is_near``: searches that are not local are around given angles."""
     last = {name: float(values[-1]) for name, values in state.history.items()}
-    kind = "local" if last["is_local"] else "global"
+    kind = "local" if last["is_local"] or is_near else "global"
 
     def known(text: str, *names: str) -> list[str]:
         values = [last[name] for name in names]

@@ -27,6 +27,10 @@ class RefinementParams:
     symmetry: str = "C1"
     """Point group: C1, C4, D2, T, O, I1 … as RELION names them."""
 
+    relax_symmetry: str | None = None
+    """Point group that the particle nearly has beyond its symmetry, as RELION names them: local searches look at poses
+    that its rotations relate too, while the map keeps the symmetry given."""
+
     initial_low_pass_angstrom: Annotated[float, Gt(0)] = 60.0
     """Low-pass of the reference in Å; what lies beyond must come from the particles."""
 
@@ -39,6 +43,11 @@ class RefinementParams:
 
     local_from_order: Annotated[int, Ge(1), Le(8)] | None = None
     """Order of the coarse sampling from which poses are searched locally; 5 for T, O and I, else 4 where left out."""
+
+    sigma_angles_degrees: Annotated[float, Gt(0), Le(30)] | None = None
+    """Search from the first iteration on around the angles that the particles come with (rlnAngleRotPrior,
+    rlnAngleTiltPrior and rlnAnglePsiPrior where they have all of them), with this spread in degrees and up to three
+    times as far; local searches are around the last pose as ever, with no wider a spread than this."""
 
     offset_range: Length = _FIVE_PIXELS
     """Radius of the first offset search around each particle's last offset, in Å, or in pixels as 5px."""

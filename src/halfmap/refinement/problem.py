@@ -9,6 +9,7 @@ from halfmap.compute.executor import Executor
 from halfmap.data.half_sets import HalfSets
 from halfmap.data.image_source import ImageSource
 from halfmap.errors import InputError
+from halfmap.geometry.symmetry import canonical_name
 from halfmap.refinement.params import RefinementParams
 from halfmap.refinement.volume_problem import VolumeProblem
 
@@ -52,6 +53,8 @@ class RefinementProblem(VolumeProblem):
                 "A solvent-flattened FSC must have a mask; got none; give one with --mask, or leave out "
                 "--solvent-flattened-fsc."
             )
+        if params.relax_symmetry is not None:
+            canonical_name(params.relax_symmetry)
         whole = VolumeProblem.of(
             half_sets.particles,
             images,

@@ -39,7 +39,7 @@ from halfmap.refinement import decisions
 from halfmap.refinement.params import RefinementParams
 from halfmap.refinement.problem import RefinementProblem
 from halfmap.refinement.result import refinement_run
-from halfmap.refinement.search import search_of
+from halfmap.refinement.search import first_order, given_rotations, search_of, searched_around
 from halfmap.refinement.state import HalfMap, Orientations, PoseSampling, Progression, RefinementState
 
 CORRELATION_POWER = 100.0
@@ -99,22 +99,16 @@ def start(
                 completeness=empty,
             )
         )
-    given = problem.particles
-    order, local_from = decisions.first_orders(problem.symmetry, params.healpix_order, params.local_from_order)
+    order, is_local = first_order(params, problem.symmetry)
     pixel = grid.pixel_size_angstrom
-    is_local = order >= local_from
-    if is_local and "rotation" not in given:
-        raise InputError(
-            f"Local searches from the start (order {order}) must begin at known angles; got particles without any; "
-            "give a smaller --healpix-order."
-        )
+    origins = problem.particles.get("origin_angstrom", np.zeros((n, 2)))
     return RefinementState(
         iteration=0,
         halves=(halves[0], halves[1]),
         joined=torch.zeros(problem.volume_grid.shape),
         orientations=Orientations(
-            rotation=np.array(given["rotation"]) if "rotation" in given else np.tile(np.eye(3), (n, 1, 1)),
-            origin_angstrom=np.array(given.get("origin_angstrom", np.zeros((n, 2))), dtype=np.float64),
+            rotation=given_rotations(problem, params),
+            origin_angstrom=np.array(origins, dtype=np.float64),
             norm=np.ones(n),
             max_probability=np.zeros(n),
             log_likelihood=np.zeros(n),
@@ -277,7 +271,7 @@ def _expected(
         norm=found.norm,
         origin_angstrom=found.origin_angstrom,
         search=search,
-        rotation=found.rotation if search.poses.around_each else None,
+        rotation=searched_around(problem, params, state.sampling, found),
         iteration=iteration,
         scale_shell=int(told.max()) if len(told) and not by_correlation else 0,
         slice_power=CORRELATION_POWER if by_correlation else None,

@@ -2,12 +2,18 @@
 
 import math
 
+import numpy as np
+from numpy.typing import NDArray
+
+from halfmap.errors import InputError
+from halfmap.geometry.symmetry import mates
 from halfmap.inference.posterior import Search
 from halfmap.inference.sampling import PoseGrid, local_grid, needs_fine_sampling, orientation_grid
 from halfmap.refinement import decisions
 from halfmap.refinement.params import RefinementParams
 from halfmap.refinement.problem import RefinementProblem
-from halfmap.refinement.state import PoseSampling
+from halfmap.refinement.state import Orientations, PoseSampling
+from halfmap.tensors import Rotations
 
 MOST_KEPT = 4000
 """Samples of an image that the first pass hands on at most; what is left out is told as lost mass."""
@@ -20,22 +26,90 @@ WIDE_POSTERIOR = 500
 """With more coarse poses that have weight, the median particle does not know where it is: finer ones tell nothing."""
 
 
-def pose_grid(sampling: PoseSampling, symmetry: str, *, oversampling: int = 1) -> PoseGrid:
-    """Return the rotations and shifts of a sampling; a global one may leave out the finer ones."""
+def pose_grid(
+    sampling: PoseSampling,
+    symmetry: str,
+    *,
+    oversampling: int = 1,
+    widest_degrees: float = math.inf,
+    mates: Rotations | None = None,
+) -> PoseGrid:
+    """Return the rotations and shifts of a sampling; a global one may leave out the finer ones.
+
+    Parameters
+    ----------
+    symmetry : of the maps.
+    oversampling : 0 leaves out the finer poses of a global search.
+    widest_degrees : most spread of rotations around each particle's own, also of a search that is not local for its
+        sampling.
+    mates : see `halfmap.inference.sampling.local_grid`.
+    """
     offsets = {
         "offset_range_angstrom": sampling.offset_range_angstrom,
         "offset_step_angstrom": 2 * sampling.offset_step_angstrom,
         "perturbation": sampling.perturbation,
     }
-    if sampling.is_local:
+    local = decisions.local_sigma_degrees(sampling) if sampling.is_local else math.inf
+    spread = min(local, widest_degrees)
+    if math.isfinite(spread):
         return local_grid(
             rotation_step_degrees=2 * sampling.rotation_step_degrees,
-            sigma_degrees=decisions.local_sigma_degrees(sampling),
+            sigma_degrees=spread,
+            mates=mates,
             **offsets,
         )
     return orientation_grid(
         healpix_order=sampling.healpix_order, symmetry=symmetry, oversampling=oversampling, **offsets
     )
+
+
+def first_order(params: RefinementParams, symmetry: str) -> tuple[int, bool]:
+    """Return the order of the first sampling, and whether its search is local.
+
+    Notes
+    -----
+    Where angles are known to some spread, fine steps are no wider than this.
+    """
+    order, local_from = decisions.first_orders(symmetry, params.healpix_order, params.local_from_order)
+    while params.sigma_angles_degrees is not None and 30.0 / 2**order > params.sigma_angles_degrees:
+        order += 1
+    return order, order >= local_from
+
+
+def given_rotations(problem: RefinementProblem, params: RefinementParams) -> NDArray[np.float64]:
+    """Return the rotations that particles came with, those of priors first; float64, shape (N, 3, 3).
+
+    Without any they are identities.
+
+    Raises
+    ------
+    InputError
+        The first search is around them, and particles have none.
+    """
+    particles = problem.particles
+    for column in ("prior_rotation", "rotation") if params.sigma_angles_degrees is not None else ("rotation",):
+        if column in particles:
+            return np.array(particles[column], dtype=np.float64)
+    order, is_local = first_order(params, problem.symmetry)
+    if params.sigma_angles_degrees is not None:
+        raise InputError(
+            "Searches within --sigma-angles must be around known angles; got particles without any; leave it out."
+        )
+    if is_local:
+        raise InputError(
+            f"Local searches from the start (order {order}) must begin at known angles; got particles without any; "
+            "give a smaller --healpix-order."
+        )
+    return np.tile(np.eye(3), (len(particles), 1, 1))
+
+
+def searched_around(
+    problem: RefinementProblem, params: RefinementParams, sampling: PoseSampling, found: Orientations
+) -> NDArray[np.float64] | None:
+    """Return the rotation that each particle is searched around, float64, shape (N, 3, 3); None: all are searched."""
+    if sampling.is_local:
+        return found.rotation
+    return None if params.sigma_angles_degrees is None else given_rotations(problem, params)
 
 
 def search_of(
@@ -70,10 +144,17 @@ def search_of(
     oversampling = int(needs_fine_sampling(coarse, fine, median_n_significant))
     if WIDE_POSTERIOR < median_n_significant < math.inf:
         oversampling, coarse = 0, fine
-    if sampling.is_local:
+    known = params.sigma_angles_degrees
+    if sampling.is_local or known is not None:
         oversampling = 1
     return Search(
-        poses=pose_grid(sampling, problem.symmetry, oversampling=oversampling),
+        poses=pose_grid(
+            sampling,
+            problem.symmetry,
+            oversampling=oversampling,
+            widest_degrees=math.inf if known is None else known,
+            mates=None if params.relax_symmetry is None else mates(params.relax_symmetry, problem.symmetry),
+        ),
         coarse_shell=coarse,
         fine_shell=fine,
         shell=shell,
