@@ -265,6 +265,8 @@ def test_a_gain_is_one_over_the_best_so_far(best: float, resolution: float, with
         resolution_angstrom=resolution,
         rotation_change_degrees=9.0,
         offset_change_angstrom=9.0,
+        rotation_accuracy_degrees=5.0,
+        log_likelihood_growth=1.0,
         sampling=a_sampling(),
     )
     assert after.iterations_without_gain == without
@@ -296,6 +298,8 @@ def test_poses_settle_where_changes_are_small_or_no_longer_fall(
         resolution_angstrom=20.0,
         rotation_change_degrees=rotation,
         offset_change_angstrom=offset,
+        rotation_accuracy_degrees=5.0,
+        log_likelihood_growth=NAN,
         sampling=a_sampling(),
     )
     assert after.iterations_without_large_changes == (2 if is_settled else 0)
@@ -304,8 +308,33 @@ def test_poses_settle_where_changes_are_small_or_no_longer_fall(
 
 
 def test_first_changes_are_large_unless_small_against_the_steps() -> None:
-    changes = {"resolution_angstrom": 20.0, "rotation_change_degrees": 30.0, "offset_change_angstrom": 3.0}
-    assert decisions.progressed(Progression(), **changes, sampling=a_sampling()).iterations_without_large_changes == 0
+    after = decisions.progressed(
+        Progression(),
+        resolution_angstrom=20.0,
+        rotation_change_degrees=30.0,
+        offset_change_angstrom=3.0,
+        rotation_accuracy_degrees=5.0,
+        log_likelihood_growth=NAN,
+        sampling=a_sampling(),
+    )
+    assert after.iterations_without_large_changes == 0
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "growth", "without"),
+    [(20.0, 0.5, 0), (20.0, 0.05, 3), (20.0, -1.0, 3), (20.0, NAN, 3), (5.0, 0.5, 3), (NAN, 0.5, 3)],
+)
+def test_while_poses_are_unknown_a_growing_likelihood_is_a_gain(accuracy: float, growth: float, without: int) -> None:
+    after = decisions.progressed(
+        Progression(resolution_angstrom=20.0, iterations_without_gain=2),
+        resolution_angstrom=20.0,
+        rotation_change_degrees=9.0,
+        offset_change_angstrom=9.0,
+        rotation_accuracy_degrees=accuracy,
+        log_likelihood_growth=growth,
+        sampling=a_sampling(),
+    )
+    assert after.iterations_without_gain == without
 
 
 @pytest.mark.parametrize(
@@ -335,6 +364,8 @@ def test_a_run_of_good_poses_goes_through_all_orders_and_converges() -> None:
             resolution_angstrom=max(4.0, 60 / iteration),
             rotation_change_degrees=error,
             offset_change_angstrom=0.2,
+            rotation_accuracy_degrees=1.0,
+            log_likelihood_growth=0.5,
             sampling=sampling,
         )
         sampling, progression = decisions.next_sampling(

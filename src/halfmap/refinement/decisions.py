@@ -26,6 +26,8 @@ _SAFETY = 0.75
 _COARSEST_OFFSET_STEP_ANGSTROM = 1.5
 _SETTLED_STEPS = 0.40
 _SLACK = 1.03
+_POSES_UNKNOWN_DEGREES = 10.0
+_GROWING_NATS = 0.1
 _LEAST_INCREMENT = 10
 _MOST_ROTATIONS_AT_ONCE = 100_000
 
@@ -263,6 +265,8 @@ def progressed(
     resolution_angstrom: float,
     rotation_change_degrees: float,
     offset_change_angstrom: float,
+    rotation_accuracy_degrees: float,
+    log_likelihood_growth: float,
     sampling: PoseSampling,
 ) -> Progression:
     """Return what is remembered after an iteration.
@@ -272,16 +276,22 @@ def progressed(
     progression : before it.
     resolution_angstrom, rotation_change_degrees, offset_change_angstrom : of it; changes are nan where poses had none
         before.
+    rotation_accuracy_degrees : expected error of rotations against the maps that it made.
+    log_likelihood_growth : over the iteration before, in nats for each particle; nan at first.
     sampling : that it searched with.
 
     Notes
     -----
     A gain of resolution is one over the best so far (RELION: over the last, so that a resolution that goes back
-    and forth gains for ever). Changes are no longer large where they are below 0.4 fine steps, or above the smallest
+    and forth gains for ever). While the maps tell poses no better than to 10°, as those of a hollow shell whose
+    helices are still blurred, a likelihood that grows by a tenth of a nat is a gain too: resolution, which the shell
+    alone makes high, then says nothing of poses. Changes are no longer large where they are below 0.4 fine steps, or above the smallest
     so far at this sampling over 1.03, in rotations and offsets alike. RELION also looks at changes of class, which one
     class does not have.
     """
     gained = resolution_angstrom < progression.resolution_angstrom * (1 - 1e-4)
+    if rotation_accuracy_degrees > _POSES_UNKNOWN_DEGREES:
+        gained |= log_likelihood_growth > _GROWING_NATS
     rotations_settled = (
         rotation_change_degrees < _SETTLED_STEPS * sampling.rotation_step_degrees
         or _SLACK * rotation_change_degrees >= progression.smallest_rotation_change_degrees
