@@ -27,7 +27,8 @@ def class3d_report(
     n_set_aside : number of particles that could not be used.
     """
     progress = "" if stop_reason else f"iteration {run.iteration}"
-    begin = f"{len(run.particles)} particles in {len(run.maps)} classes, {run.symmetry}"
+    kind = "without symmetry" if run.symmetry == "C1" else f"with {run.symmetry} symmetry"
+    begin = f"{len(run.particles)} particles in {len(run.maps)} classes, {kind}"
     page = [
         Section(title="Worth a look", blocks=tuple(Note(text=text, level="warning") for text in warnings)),
         Section(title="Classes", blocks=(_classes(run), *_maps(run))),
@@ -77,7 +78,13 @@ def _classes(run: Class3DRun) -> Table:
         ]
         for k in range(len(run.maps))
     ]
-    return Table(columns=["class", "expected share (%)", "particles assigned", "model SSNR of 1 (Å)"], rows=rows)
+    return Table(
+        columns=["class", "expected share (%)", "particles assigned", "model SSNR of 1 (Å)"],
+        rows=rows,
+        caption="The expected share counts a particle for every class by its probability, the assigned ones for the "
+        "most probable class alone. A model SSNR of 1 is where a class's own estimate of signal equals that of noise. "
+        "It is no resolution, for no halves were kept apart.",
+    )
 
 
 def _maps(run: Class3DRun) -> list[Block]:
@@ -97,12 +104,20 @@ def _course(run: Class3DRun) -> list[Block]:
     axis = Axis(label="iteration")
     resolution = np.asarray(history["resolution_angstrom"], dtype=np.float64)
     curves = [
-        ("Particles that change class", 100 * np.asarray(history["changed_share"]), Axis(label="share", unit="%")),
-        ("Log-likelihood", np.asarray(history["log_likelihood"]), Axis(label="log-likelihood")),
+        (
+            "Particles that change class",
+            100 * np.asarray(history["changed_share"]),
+            Axis(label="share", unit="%", limits=(0.0, None)),
+        ),
+        (
+            "Log-likelihood a particle",
+            np.asarray(history["log_likelihood"]) / max(len(run.particles), 1),
+            Axis(label="log-likelihood"),
+        ),
         (
             "Best class's model SSNR of 1",
             np.where(np.isfinite(resolution), resolution, np.nan),
-            Axis(label="resolution", unit="Å"),
+            Axis(label="detail", unit="Å"),
         ),
     ]
     return [

@@ -103,7 +103,7 @@ def _course(model: InitialModel) -> list[Block]:
             x=axis,
             y=Axis(label="detail", unit="Å", limits=(0.0, None)),
             marks=marks,
-            caption="Pseudo-halves are aligned to one map, so where they agree (FSC 0.5) is no resolution",
+            caption="Pseudo-halves are aligned to one map, so where they agree (FSC 0.5) is no resolution.",
         ),
         Curve(
             title="How sure poses are",
@@ -134,6 +134,9 @@ def _particles(model: InitialModel) -> list[Block]:
             bins=_BINS,
         ),
         Histogram.of(
-            {"": offsets}, title="Distance from the middle of the box", x=Axis(label="distance", unit="Å"), bins=_BINS
+            {"": offsets},
+            title="Distance from the middle of the box",
+            x=Axis(label="distance", unit="Å", limits=(0.0, None)),
+            bins=_BINS,
         ),
     ]
