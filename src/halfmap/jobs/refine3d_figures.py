@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from halfmap.report.blocks import Table as TableBlock
 from halfmap.report.density import Density
 
 _CELLS = 180  # across a half sphere in its picture
-_VIEWS_PER_PIXEL = 4.0
+_VIEWS_PER_PIXEL = 12.0  # fewer would show their scatter instead of what is preferred
 _COVERAGE_ORDER = 3
 _RARE, _RARE_SHARE, _ENOUGH_VIEWS = 0.1, 0.02, 800
 _BINS = 40
@@ -200,16 +201,16 @@ def view_section(run: RefinementRun) -> Section:
             _COVERAGE_ORDER,
             1.0,
             "Coverage of the transform",
-            "How often each direction of the map's transform was seen; 100 %: as often as from evenly spread views. A "
-            "view sees all directions across it, so that a full ring of views is enough and a single view is not.",
+            "How often each direction of the map's transform was seen; 100\u00a0%: as often as from evenly spread views. "
+            "A view sees all directions across it, so that a full ring of views is enough and a single view is not.",
             Axis(label="of even coverage", unit="%"),
         )
     )
     return Section(
         title="Viewing directions",
         blocks=tuple(blocks),
-        intro=f"The direction of the transform seen least has {float(coverage.min()):.0f} % of an even coverage, the "
-        f"one seen most {float(coverage.max()):.0f} %.",
+        intro=f"The direction of the transform seen least has {float(coverage.min()):.0f}\u00a0% of an even coverage, "
+        f"the one seen most {float(coverage.max()):.0f}\u00a0%.",
     )
 
 
@@ -260,14 +261,17 @@ def pose_section(run: RefinementRun) -> Section:
         origins = np.asarray(particles["origin_angstrom"])
         reach = max(1.05 * float(np.percentile(np.abs(origins), 99.5)), 2 * run.offset_step_angstrom, 1.0)
         blocks.append(
-            Density.of(
-                origins,
-                title="Offsets",
-                x=Axis(label="x", unit="Å", limits=(-reach, reach)),
-                y=Axis(label="y, downwards as in the pictures", unit="Å", limits=(reach, -reach)),
-                reach=reach,
-                caption=f"The shifts that bring particles to the centre of their boxes. The prior's deviation is "
-                f"{run.halves[0].offset_sigma_angstrom:.3g} Å along an axis.",
+            replace(
+                Density.of(
+                    origins,
+                    title="Offsets",
+                    x=Axis(label="x", unit="Å", limits=(-reach, reach)),
+                    y=Axis(label="y, downwards as in the pictures", unit="Å", limits=(reach, -reach)),
+                    reach=reach,
+                    caption=f"The shifts that bring particles to the centre of their boxes. The prior's deviation is "
+                    f"{run.halves[0].offset_sigma_angstrom:.3g} Å along an axis.",
+                ),
+                colour=Axis(label="particles"),
             )
         )
     return Section(title="Poses", blocks=tuple(blocks))
