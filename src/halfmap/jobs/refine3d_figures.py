@@ -201,8 +201,9 @@ def view_section(run: RefinementRun) -> Section:
             _COVERAGE_ORDER,
             1.0,
             "Coverage of the transform",
-            "How often each direction of the map's transform was seen; 100\u00a0%: as often as from evenly spread views. "
-            "A view sees all directions across it, so that a full ring of views is enough and a single view is not.",
+            "How often each direction of the map's transform was seen; 100\u00a0%: as often as from evenly spread "
+            "views. A view sees all directions across it, so that a full ring of views is enough and a single view is "
+            "not.",
             Axis(label="of even coverage", unit="%"),
         )
     )
