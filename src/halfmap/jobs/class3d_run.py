@@ -19,6 +19,9 @@ from halfmap.refinement.class3d.state import Classification3DState
 WRITTEN_EVERY = 5
 """Iterations after which files are written; they are at the end in any case."""
 
+_EMPTY_SHARE = 0.1
+"""Share of what a class would have were all alike below which it is told to be empty."""
+
 _FIRST_PAGE_SECONDS = 3.0
 
 
@@ -67,11 +70,6 @@ class _Course:
         self.context, self.params, self.inputs = context, params, inputs
         self.warnings = list(inputs.warnings)
         self.page_pace = PagePace(_FIRST_PAGE_SECONDS)
-        if params.classes > 1 and not (params.skip_alignment or params.local):
-            self._warn(
-                "A search of all angles does not part classes reliably yet: one class may end with all particles. "
-                "Refine first, then classify with --skip-alignment or --local."
-            )
         images, index = one_source(inputs)
         n = len(inputs.particles)
         context.expect_memory(memory.bytes_in_main_process(images.grid, params, n), "sums, maps and states")
@@ -127,6 +125,14 @@ class _Course:
 
     def finish(self, state: Classification3DState) -> Path:
         """Write files and the page as they stay."""
+        shares = state.maps.fractions * self.params.classes
+        empty = [str(c + 1) for c, share in enumerate(shares.tolist()) if share < _EMPTY_SHARE]
+        if empty:
+            self._warn(
+                f"Hardly a particle is left in class {', '.join(empty)}: there may be fewer structures than "
+                f"{self.params.classes} classes, or poses were too uncertain to tell them apart. Give fewer --classes, "
+                "or refine first and classify with --skip-alignment or --local."
+            )
         output = self._write(state)
         self._report(state)
         self.context.progress.message(f"Ended after {state.iteration} iterations: {_stop_reason(state)}.")

@@ -98,6 +98,16 @@ def test_particles_part_while_they_are_searched_around_their_poses():
     assert purity(state, case[1]) > 0.95
 
 
+@pytest.mark.slow
+def test_particles_part_while_all_poses_are_searched():
+    """By filters of their own the class that first got fewer particles was the fainter, and emptied."""
+    case = a_case(300, pixel_variance=0.01)
+    given = params(skip_alignment=False, iterations=20, offset_range=Length(2.0, in_pixels=True))
+    _, state = classified(case, given)
+    assert purity(state, case[1]) > 0.9
+    assert sorted(state.maps.fractions.tolist())[0] == pytest.approx(0.4, abs=0.1)
+
+
 def test_a_loaded_state_goes_on_bit_for_bit(tmp_path):
     given = params()
 

@@ -207,11 +207,14 @@ def advance(
         for c in range(one.slices.data.shape[1])
     ]
     mass = torch.cat([one.class_mass[0] for one in sums])
-    made = [_map(problem, params, one, search.shell, is_first=is_first) for one in accumulators]
+    fractions = mass / mass.sum()
+    ratio = torch.stack([_signal_to_noise(problem, one, search.shell) for one in accumulators])
+    # one filter for all: by its own, the class with fewer particles would be the fainter, and lose them all
+    common = (fractions[:, None] * ratio).sum(0)
     maps = ClassMaps(
-        references=torch.stack([one for one, _ in made]),
-        fractions=mass / mass.sum(),
-        ssnr=torch.stack([ssnr for _, ssnr in made]),
+        references=torch.stack([_reference(problem, params, one, common, is_first=is_first) for one in accumulators]),
+        fractions=fractions,
+        ssnr=params.regularisation / problem.data.mask_power * ratio,
         error_variance=torch.stack([one.error_variance() for one in accumulators]),
         completeness=torch.stack([one.completeness() for one in accumulators]),
     )
@@ -307,18 +310,15 @@ def _expected(
     return expectation.expect(problem.sent, model, problem.data, rows, executor, progress=progress)
 
 
-def _map(
-    problem: VolumeProblem, params: Classification3DParams, sums: SliceAccumulator, shell: int, *, is_first: bool
-) -> tuple[Tensor, Tensor]:
-    """Return the map of a class, masked, and its ssnr: T times signal against noise, shell by shell.
+def _signal_to_noise(problem: VolumeProblem, sums: SliceAccumulator, shell: int) -> Tensor:
+    """Return the ratio of signal to noise of a class's unregularised map, shell by shell.
 
     Notes
     -----
-    τ² is the power of the unregularised map within the mask, less what noise puts there. RELION takes that of the
+    The signal is the power of the map within the mask, less what noise puts there. RELION takes that of the
     reference before, which cannot grow where it is 0, and in which noise counts as signal.
     """
     grid = problem.volume_grid
-    strength = params.regularisation / problem.data.mask_power
     plain = sums.volume().double()
     noise = sums.error_variance() * float(problem.solvent_mask.double().square().mean())
     power = 0.5 * shells.power_spectrum(grid.rfft(plain * problem.solvent_mask), grid)
@@ -327,10 +327,20 @@ def _map(
     error = sums.error_variance().clamp(min=1e-300)
     ratio = torch.where(sums.error_variance() > 0, signal / error, torch.zeros_like(error))
     ratio[shell + 1 :] = 0.0
-    reference = sums.volume(ratio / (1 + ratio), strength)
-    if is_first:
-        return _low_passed(problem, params, reference), strength * ratio
-    return reference * problem.solvent_mask, strength * ratio
+    return ratio
+
+
+def _reference(
+    problem: VolumeProblem,
+    params: Classification3DParams,
+    sums: SliceAccumulator,
+    ratio: Tensor,
+    *,
+    is_first: bool,
+) -> Tensor:
+    """Return the map of a class, filtered by a ratio of signal to noise, and masked."""
+    reference = sums.volume(ratio / (1 + ratio), params.regularisation / problem.data.mask_power)
+    return _low_passed(problem, params, reference) if is_first else reference * problem.solvent_mask
 
 
 def _assigned(
