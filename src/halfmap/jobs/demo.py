@@ -11,6 +11,10 @@ from halfmap.project.job import JobContext, JobResult, JobType
 if TYPE_CHECKING:
     from halfmap.project.events import JobProgress
 
+_PIXEL_ANGSTROM = 1.5  # of the simulated micrographs
+_BINNING = 2.4  # pixels of 3.6 Å: helices show, and a refinement takes a minute
+_INITIAL_LOW_PASS_ANGSTROM = 40.0
+
 
 @dataclass(frozen=True, kw_only=True)
 class DemoParams:
@@ -22,6 +26,9 @@ class DemoParams:
     diameter_angstrom: Annotated[float, Gt(0)] = 145.0
     """Its mean diameter: particles are looked for within 10 % of it."""
 
+    symmetry: str = "D7"
+    """Its point group."""
+
     number: Annotated[int, Ge(1)] = 10
     """Number of micrographs."""
 
@@ -30,6 +37,15 @@ class DemoParams:
 
     classes: Annotated[int, Ge(1)] = 12
     """Number of classes."""
+
+    minibatches: Annotated[int, Ge(10)] = 60
+    """Mini-batches of the initial model before symmetry is imposed."""
+
+    initial_resolution_angstrom: Annotated[float, Gt(0)] = 15.0
+    """Finest detail of the initial model."""
+
+    max_iterations: Annotated[int, Ge(1)] = 50
+    """Iterations after which the refinement ends even if it has not converged."""
 
     seed: int = 1
     """Seed of everything drawn at random."""
@@ -41,7 +57,59 @@ class DemoParams:
 
 
 def run(context: JobContext, params: DemoParams) -> Path:
-    """Simulate, pick, extract, classify and select, each a job in a folder of its own; return the page of it all."""
+    """Go from micrographs to a refined map, each step a job in a folder of its own; return the page of it all."""
+    simulated, picked, extracted = _particles(context, params)
+    classified = _step(
+        context,
+        "class2d",
+        "Class2D",
+        particles=extracted.main_output,
+        classes=params.classes,
+        mask_diameter_angstrom=params.mask_diameter_angstrom,
+        seed=params.seed,
+    )
+    # the best class at least: a demo of few micrographs may have none that is good
+    selected = _step(context, "select classes", "Select", classification=classified.folder, auto=True, min_classes=1)
+    in_3d = {
+        "particles": selected.main_output,
+        "symmetry": params.symmetry,
+        "mask_diameter_angstrom": params.mask_diameter_angstrom,
+        "seed": params.seed,
+    }
+    initial = _step(
+        context,
+        "initial-model",
+        "InitialModel",
+        minibatches=params.minibatches,
+        resolution_angstrom=params.initial_resolution_angstrom,
+        **in_3d,
+    )
+    refined = _step(
+        context,
+        "refine3d",
+        "Refine3D",
+        reference=initial.main_output,
+        initial_low_pass_angstrom=_INITIAL_LOW_PASS_ANGSTROM,
+        max_iterations=params.max_iterations,
+        **in_3d,
+    )
+
+    from halfmap.jobs.demo_report import DemoSteps, page
+
+    steps = DemoSteps(
+        simulated=simulated,
+        picked=picked,
+        extracted=extracted,
+        classified=classified,
+        selected=selected,
+        initial=initial,
+        refined=refined,
+    )
+    return context.report(page(context, params, steps))
+
+
+def _particles(context: JobContext, params: DemoParams) -> tuple[JobResult, JobResult, JobResult]:
+    """Simulate micrographs, pick them and extract what was found."""
     simulated = _step(
         context,
         "simulate micrographs",
@@ -59,33 +127,18 @@ def run(context: JobContext, params: DemoParams) -> Path:
         min_diameter_angstrom=round(0.9 * params.diameter_angstrom),
         max_diameter_angstrom=round(1.1 * params.diameter_angstrom),
     )
-    box = 4 * round(0.375 * params.diameter_angstrom / 1.5)
+    side = 4 * round(0.375 * params.diameter_angstrom / _PIXEL_ANGSTROM)
     extracted = _step(
         context,
         "extract",
         "Extract",
         micrographs=simulated.main_output,
         picks=picked.main_output,
-        box_pixel=box,
-        rescale_pixel=box // 2,
+        box_pixel=side,
+        rescale_pixel=2 * round(side / (2 * _BINNING)),
         background_diameter=f"{params.mask_diameter_angstrom:g}",
     )
-    classified = _step(
-        context,
-        "class2d",
-        "Class2D",
-        particles=extracted.main_output,
-        classes=params.classes,
-        mask_diameter_angstrom=params.mask_diameter_angstrom,
-        seed=params.seed,
-    )
-    # the best class at least: a demo of few micrographs may have none that is good
-    selected = _step(context, "select classes", "Select", classification=classified.folder, auto=True, min_classes=1)
-
-    from halfmap.jobs.demo_report import DemoSteps, page
-
-    steps = DemoSteps(simulated=simulated, picked=picked, extracted=extracted, classified=classified, selected=selected)
-    return context.report(page(context, params, steps))
+    return simulated, picked, extracted
 
 
 def _step(context: JobContext, command: str, folder: str, **values: Any) -> JobResult:

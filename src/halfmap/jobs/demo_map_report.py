@@ -168,13 +168,14 @@ def _errors(values: NDArray[np.float64], title: str, label: str, unit: str) -> H
     """Return the errors of most particles; the caption counts those beyond."""
     reach = 4 * float(np.median(values)) + 1e-6
     beyond = int(np.count_nonzero(values > reach))
-    return Histogram.of(
+    histogram = Histogram.of(
         values[values <= reach],
         title=title,
         x=Axis(label=label, unit=unit, limits=(0.0, reach)),
         bins=_BINS,
         caption=f"{beyond} of {len(values)} particles lie beyond.",
     )
+    return replace(histogram, y=Axis(label="particles"))
 
 
 def _about_x(degrees: float) -> torch.Tensor:

@@ -1,7 +1,7 @@
-"""The page of the demonstration: class averages, what was selected, picks and particles, against the truth."""
+"""The page of the demonstration: map, class averages, what was selected, picks and particles, against the truth."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -10,12 +10,15 @@ from numpy.typing import NDArray
 from halfmap.data.class_averages import ClassAverages
 from halfmap.data.particles import ParticleSet
 from halfmap.data.picks import Picks
-from halfmap.io import relion
+from halfmap.data.volumes import Volume
+from halfmap.io import mrc, relion
 from halfmap.io.images import read_micrograph, shape_and_pixel_size
 from halfmap.io.mrc import StackSource
 from halfmap.io.relion_classes import read_class_run
-from halfmap.jobs import stack_report
+from halfmap.io.relion_refinement import read_refinement_run
+from halfmap.jobs import demo_map_report, stack_report
 from halfmap.jobs.demo import DemoParams
+from halfmap.jobs.demo_map_report import MapAgainstTruth
 from halfmap.picking.agreement import Agreement, agreement, matched
 from halfmap.project.job import JobContext, JobResult
 from halfmap.report.blocks import Block, Fact, Facts, Gallery, Note, Overlay, Report, Section, Table
@@ -42,6 +45,8 @@ class DemoSteps:
     extracted: JobResult
     classified: JobResult
     selected: JobResult
+    initial: JobResult
+    refined: JobResult
 
 
 def kinds(particles: ParticleSet, truth: ParticleSet, *, distance_pixel: float) -> NDArray[np.str_]:
@@ -56,19 +61,31 @@ def kinds(particles: ParticleSet, truth: ParticleSet, *, distance_pixel: float) 
     -------
     Text, shape (n,): ``particle``, ``aggregate`` or ``broken``, as the simulation says, or `NOTHING`.
     """
-    found = np.full(len(particles), NOTHING, dtype=object)
+    rows = true_rows(particles, truth, distance_pixel=distance_pixel)
+    return np.array([truth["halfmapKind"][row] if row >= 0 else NOTHING for row in rows], dtype=str)
+
+
+def true_rows(particles: ParticleSet, truth: ParticleSet, *, distance_pixel: float) -> NDArray[np.int64]:
+    """Return the row of the truth that each particle shows, int64, shape (n,); −1 for none.
+
+    Parameters
+    ----------
+    particles, truth : with the positions in their micrographs.
+    distance_pixel : greatest distance of a particle from what it shows.
+    """
+    found = np.full(len(particles), -1, dtype=np.int64)
     for name in np.unique(particles["micrograph_name"].astype(str)):
         mine = np.flatnonzero(particles["micrograph_name"] == name)
         there = np.flatnonzero(truth["micrograph_name"] == name)
         picks, items = matched(
             particles["position_pixel"][mine], truth["position_pixel"][there], distance=distance_pixel
         )
-        found[mine[picks]] = truth["halfmapKind"][there[items]]
-    return found.astype(str)
+        found[mine[picks]] = there[items]
+    return found
 
 
 def page(context: JobContext, params: DemoParams, steps: DemoSteps) -> Report:
-    """Return the page, and say in a line how much junk the selection left."""
+    """Return the page, and say in a line each how much junk the selection left and how good the map is."""
     truth = relion.read_particles(steps.simulated.folder / "ground_truth.star")
     run = read_class_run(steps.classified.folder, project=context.project)
     scored = relion.read_particles(steps.selected.main_output)
@@ -83,18 +100,36 @@ def page(context: JobContext, params: DemoParams, steps: DemoSteps) -> Report:
         f"Junk among the particles: {before:.1f} % before the selection, {after:.1f} % after it; "
         f"{n_lost} of {n_whole} whole particles were thrown away with it."
     )
+    refined, against = _refined(context, steps, truth, radius)
+    map_resolution = against.maps.halves.resolution_angstrom
+    context.progress.message(
+        f"Map of {len(scored)} particles: {map_resolution:.1f} Å between its halves (FSC 0.143), "
+        f"{against.maps.resolution_angstrom:.1f} Å against the truth (FSC 0.5)."
+    )
     picks = relion.read_autopick(steps.picked.main_output, context.project)
     found, rows = _against_truth(context, picks, truth, radius)
     names = relion.read_particles(steps.extracted.main_output)["image_name"]
     return Report(
-        title="From micrographs to class averages",
+        title="From micrographs to a map",
         summary=(
             f"{params.number} micrographs of {params.specimen} were simulated with ice, carbon, broken particles and "
             f"all other dirt. What {params.diameter_angstrom:g} Å blobs found in them was extracted and classified, "
-            "and the class ranker chose the classes to keep."
+            "the class ranker chose the classes to keep, and a map was made from nothing but their particles."
         ),
         facts=Facts(
             facts=(
+                Fact(
+                    label="resolution",
+                    value=round(map_resolution, 1),
+                    unit="Å",
+                    note="FSC = 0.143 between independent halves",
+                ),
+                Fact(
+                    label="against the truth",
+                    value=round(against.maps.resolution_angstrom, 1),
+                    unit="Å",
+                    note="FSC = 0.5",
+                ),
                 Fact(label="micrographs", value=params.number),
                 Fact(
                     label="particles found",
@@ -109,6 +144,8 @@ def page(context: JobContext, params: DemoParams, steps: DemoSteps) -> Report:
             )
         ),
         sections=(
+            demo_map_report.map_section(refined, map_resolution, against),
+            demo_map_report.agreement_section(against),
             Section(
                 title="Class averages",
                 blocks=_classes(run.averages, run.mask_diameter_angstrom, run.particles["class_number"], kept, is_junk),
@@ -122,6 +159,19 @@ def page(context: JobContext, params: DemoParams, steps: DemoSteps) -> Report:
             Section(title="Go on from here", blocks=(_next(context, steps),)),
         ),
     )
+
+
+def _refined(
+    context: JobContext, steps: DemoSteps, truth: ParticleSet, radius: float
+) -> tuple[Volume, MapAgainstTruth]:
+    """Return the sharpened map, and how it compares with the truth."""
+    run = read_refinement_run(steps.refined.folder, project=context.project)
+    whole = np.flatnonzero(np.isin(truth["halfmapKind"], _JUNK, invert=True))
+    true = truth.take(whole)
+    rows = true_rows(run.particles, true, distance_pixel=radius / 2)
+    reference = mrc.read_volume(steps.simulated.folder / "reference_class001.mrc")
+    found = demo_map_report.against_truth(run, true, rows, reference)
+    return mrc.read_volume(steps.refined.main_output), found
 
 
 def _percent(which: NDArray[np.bool_], among: NDArray[np.bool_]) -> float:
@@ -230,18 +280,21 @@ def _sum_of(context: JobContext, names: NDArray[Any]) -> NDArray[np.float64]:
 
 
 def _next(context: JobContext, steps: DemoSteps) -> Note:
-    folders = (steps.simulated, steps.picked, steps.extracted, steps.classified, steps.selected)
+    folders = [getattr(steps, step.name) for step in fields(steps)]
     return Note(
         text="\n\n".join(
             (
                 "Each step is a job with a page of its own, report.html in its folder: "
                 + ", ".join(context.relative(one.folder) for one in folders)
-                + ". In the classification's, a click on a class shows its particles and its FRC.",
+                + ". In the classification's, a click on a class shows its particles and its FRC; the "
+                "refinement's holds the sentence for a methods section.",
                 "With your own micrographs: halfmap pick log micrographs_ctf.star --min-diameter 120 "
                 "--max-diameter 140, then halfmap extract micrographs_ctf.star --picks "
                 "AutoPick/job001/autopick.star --box 192 --rescale 96, then halfmap class2d "
                 "Extract/job002/particles.star --classes 50 --mask-diameter 180, then halfmap select classes "
-                "Class2D/job003 --auto.",
+                "Class2D/job003 --auto, then halfmap initial-model Select/job004/particles.star --symmetry D2 "
+                "--mask-diameter 180, then halfmap refine3d Select/job004/particles.star --reference "
+                "InitialModel/job005 --symmetry D2 --mask-diameter 180.",
             )
         )
     )
