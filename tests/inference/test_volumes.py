@@ -45,7 +45,7 @@ ORIGINS = np.array([[0.0, 0.0], [4.0, 0.0], [0.0, -8.0], [-4.0, 4.0], [0.0, 4.0]
 
 
 def a_grid(kind: str, perturbation: float = 0.2) -> PoseGrid:
-    """A quarter of all rotations 60° apart, with finer ones; or those around each image's own, or around its mates too."""
+    """A quarter of all rotations 60° apart, with finer ones; or those around each image's own, or its mates too."""
     offsets = {"offset_range_angstrom": 6.0, "offset_step_angstrom": 4.0, "perturbation": perturbation}
     if kind == "local":
         return local_grid(rotation_step_degrees=20.0, sigma_degrees=8.0, **offsets)

@@ -8,7 +8,9 @@ import torch
 
 import halfmap
 from halfmap.data.volumes import Volume
-from halfmap.errors import HalfmapError, InputError
+from halfmap.errors import HalfmapError, InconsistentDataError, InputError
+from halfmap.fourier.shells import fsc
+from halfmap.geometry.symmetry import distance_degrees
 from halfmap.grid import ImageGrid
 from halfmap.io import mrc, relion
 from halfmap.io.relion_refinement import read_refinement_run
@@ -16,7 +18,9 @@ from halfmap.jobs import refine3d_run
 from halfmap.jobs.refine3d import JOB
 from halfmap.project.job import JobContext
 from halfmap.project.options import RunOptions
-from halfmap.project.runner import continue_job
+from halfmap.project.record import read_record
+from halfmap.project.runner import continue_from_values, continue_job
+from support.refinement_runs import a_refinement_run, written
 
 PIXEL_ANGSTROM, SIDE, N = 6.0, 32, 80
 SMALL = {
@@ -124,6 +128,55 @@ def test_a_refinement_that_was_interrupted_goes_on_to_the_same_maps(project, pag
     for name in ("run_class001.mrc", "run_half1_class001_unfil.mrc", "postprocess.mrc"):
         one, two = (mrc.read_volume(folder / name).values for folder in (whole.folder, project / "parted"))
         assert torch.equal(one, two), name
+
+
+def test_continue_with_a_file_of_an_iteration_begins_a_new_job_where_that_was(project, pages):
+    first = refined(out="first", regularisation=2.0, seed=5)
+    result = continue_from_values(
+        JOB,
+        first.folder / "run_it002_optimiser.star",
+        {"max_iterations": "3"},
+        options={"workers": 1, "threads": 1, "devices": "cpu"},
+    )
+    asked = read_record(result.folder)["parameters"]
+    assert asked["start_from"].endswith("run_it002_optimiser.star")
+    assert asked["particles"].endswith("run_it002_data.star")
+    assert (asked["reference"], asked["symmetry"], asked["mask_diameter_angstrom"]) == (None, "D2", 170.0)
+    assert (asked["regularisation"], asked["seed"], asked["offset_range"]) == (2.0, 5, "2.0px")
+    before, after = read_refinement_run(first.folder), read_refinement_run(result.folder)
+    assert (after.iteration, after.history["iteration"].tolist()) == (3, [3.0])
+    rows = before.particles.rows_of_uids(after.particles.uid)
+    np.testing.assert_array_equal(after.particles["random_subset"], before.particles["random_subset"][rows])
+    # the same iteration from the same maps and poses, but for noise spectra and grey scales, which begin anew
+    one, two = (torch.from_numpy(run.particles["rotation"].copy()) for run in (before, after))
+    away = distance_degrees(one[rows], two, "D2")
+    assert float(away.median()) < 7.5  # degrees: the fine step
+    n_shells = 8
+    grid = before.grid
+    maps = [grid.rfft(run.halves[0].unregularised.values.double()) for run in (before, after)]
+    assert float(fsc(*maps, grid)[1:n_shells].min()) > 0.9
+
+
+def test_a_refinement_that_has_ended_or_only_begun_is_nothing_to_go_on_from(project, pages):
+    asked = {"reference": None, "start_from": "ended"}
+    for ended, said in ((True, "must not have ended"), (False, "must have done an iteration")):
+        run = a_refinement_run(is_final=ended, iteration=12 if ended else 0)
+        written(project, run, folder="ended")
+        with pytest.raises(InputError, match=said):
+            refined(**asked)
+        shutil.rmtree("ended")
+
+
+def test_particles_that_an_earlier_refinement_does_not_know_are_refused(project, pages):
+    written(project, a_refinement_run(side=SIDE, symmetry="D2"), folder="other")
+    with pytest.raises(InconsistentDataError, match=f"got {N} of {N} that it does not know"):
+        refined(reference=None, start_from="other")
+
+
+@pytest.mark.parametrize("given", [{"reference": None}, {"start_from": "made"}])
+def test_a_refinement_begins_with_a_reference_or_an_earlier_one(project, given):
+    with pytest.raises(InputError, match="Either --reference or --start-from"):
+        refined(**given)
 
 
 def test_halves_of_the_input_are_kept(project, pages):

@@ -25,7 +25,7 @@ from halfmap.io.relion_refinement_writer import (
 )
 from halfmap.io.relion_runs import OPTIMISER, first_number, noise_model, part_of_run, spectrum, with_groups
 
-__all__ = ["newest_stem", "read_refinement_run", "write_angular_distribution", "write_refinement_run"]
+__all__ = ["newest_stem", "particle_table", "read_refinement_run", "write_angular_distribution", "write_refinement_run"]
 
 _PERTURBATION = "rlnSamplingPerturbInstance"
 _FACTOR = "rlnSamplingPerturbFactor"
@@ -154,6 +154,21 @@ def read_refinement_run(path: str | Path, *, project: str | Path = ".") -> Refin
         settings=settings,
         history=files.history,
     )
+
+
+def particle_table(path: str | Path, *, project: str | Path = ".") -> Path:
+    """Return the ``_data.star`` of a 3D refinement: its particles with poses and halves.
+
+    Parameters
+    ----------
+    path, project : as of `read_refinement_run`.
+
+    Raises
+    ------
+    FormatError
+        It is no 3D refinement, or files are missing.
+    """
+    return _files(_stem(Path(path)), Path(project)).data
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

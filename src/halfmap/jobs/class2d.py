@@ -56,6 +56,7 @@ def parameters_of_run(project: Path, path: Path) -> dict[str, Any]:
         It is no 2D classification.
     """
     from halfmap.io.relion_classes import particle_table, read_class_run
+    from halfmap.project.record import parameters_beside
 
     earlier = read_class_run(path, project=project)
     settings = earlier.settings or {}
@@ -79,20 +80,7 @@ def parameters_of_run(project: Path, path: Path) -> dict[str, Any]:
     known = {name: value for name, value in values.items() if not isinstance(value, float) or value > 0}
     if 0 <= earlier.perturbation_factor <= 1:
         known["perturbation"] = earlier.perturbation_factor
-    return known | _own_parameters(path)
-
-
-def _own_parameters(path: Path) -> dict[str, Any]:
-    """Return the parameters of the job of halfmap that left a file, but for its inputs; none where it was no such."""
-    from halfmap.project.record import NAME, read_record
-
-    folder = path if path.is_dir() else path.parent
-    if not (folder / NAME).is_file():
-        return {}
-    record = read_record(folder)
-    if record.get("command") != JOB.command:
-        return {}
-    return {name: value for name, value in record["parameters"].items() if name not in JOB.inputs}
+    return known | parameters_beside(path, JOB)
 
 
 JOB = JobType(

@@ -2,12 +2,31 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from annotated_types import Gt
 
+from halfmap.errors import InputError
 from halfmap.project.job import JobContext, JobType
 from halfmap.refinement.params import RefinementParams
+
+_SWITCHES = {
+    "ctf": "rlnDoCorrectCtf",
+    "ctf_intact_first_peak": "rlnDoIgnoreCtfUntilFirstPeak",
+    "norm_correction": "rlnDoCorrectNorm",
+    "scale_correction": "rlnDoCorrectScale",
+    "solvent_flattened_fsc": "rlnDoSolventFscCorrection",
+}
+"""Parameters that are yes or no, and where an optimiser file says so."""
+
+_NUMBERS = {
+    "local_from_order": "rlnAutoLocalSearchesHealpixOrder",
+    "join_resolution_angstrom": "rlnJoinHalvesUntilThisResolution",
+    "max_resolution_angstrom": "rlnHighresLimitExpectation",
+    "kept_mass": "rlnAdaptiveOversampleFraction",
+    "mask_edge_pixel": "rlnWidthMaskEdge",
+}
+"""Parameters that are positive numbers, and where an optimiser file says so."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,9 +36,14 @@ class Refine3DJobParams(RefinementParams):
     particles: Path
     """STAR file of the particles."""
 
-    reference: Path
+    reference: Path | None = None
     """Map to start from: a map, one of two half-maps, an atomic model (.pdb, .cif), or the folder of another job. Its
     pixel size and box are fitted to the particles."""
+
+    start_from: Path | None = None
+    """Instead of a reference an earlier refinement that has not ended, of halfmap or RELION, whose half-maps, halves,
+    poses and sampling are the first: its folder, or a file of one of its iterations. Or name it with --continue, which
+    takes over its parameters too."""
 
     reference_pixel_size_angstrom: Annotated[float, Gt(0)] | None = None
     """Pixel size of the reference, instead of the one in its header."""
@@ -37,6 +61,60 @@ class Refine3DJobParams(RefinementParams):
     local_resolution: bool = True
     """Measure the local resolution at the end, and filter the map by it."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if (self.reference is None) == (self.start_from is None):
+            raise InputError(
+                f"Either --reference or --start-from must be given; got {'both' if self.reference else 'neither'}; "
+                "name the map to begin with as --reference."
+            )
+
+
+def parameters_of_run(project: Path, path: Path) -> dict[str, Any]:
+    """Return the parameters of a job that goes on from a refinement of another program, or from some iteration.
+
+    Parameters
+    ----------
+    project : the project's folder.
+    path : of the refinement, as `halfmap.io.relion_refinement.read_refinement_run` takes it.
+
+    Returns
+    -------
+    What the files of the iteration say; of a job of halfmap all that its ``job.json`` does, which RELION's files have
+    no place for.
+
+    Raises
+    ------
+    FormatError
+        It is no 3D refinement.
+    """
+    from halfmap.io.relion_paths import resolve_paths
+    from halfmap.io.relion_refinement import particle_table, read_refinement_run
+    from halfmap.project.record import parameters_beside
+
+    earlier = read_refinement_run(path, project=project)
+    settings = earlier.settings or {}
+    particles = particle_table(path, project=project)
+    values: dict[str, Any] = {
+        "particles": particles,
+        "start_from": path,
+        "symmetry": earlier.symmetry,
+        "mask_diameter_angstrom": earlier.mask_diameter_angstrom,
+        "regularisation": earlier.regularisation,
+        "skip_padding": earlier.padding == 1,
+        "seed": earlier.seed,
+    }
+    if 0 <= earlier.perturbation_factor <= 1:
+        values["perturbation"] = earlier.perturbation_factor
+    values |= {name: settings[label] == "1" for name, label in _SWITCHES.items() if label in settings}
+    numbers = {name: float(settings.get(label, "nan")) for name, label in _NUMBERS.items()}
+    # what a file does not know, or states as −1, stays at its default
+    values |= {name: number for name, number in numbers.items() if number > 0}
+    mask = settings.get("rlnSolventMaskName", "None")
+    if mask != "None":
+        values["mask"] = resolve_paths(particles, project, [mask]) / mask
+    return values | parameters_beside(path, JOB)
+
 
 def _run(context: JobContext, params: Refine3DJobParams) -> Path:
     from halfmap.jobs.refine3d_run import refine
@@ -50,5 +128,6 @@ JOB = JobType(
     parameters=Refine3DJobParams,
     run=_run,
     summary="Refine a map from particles in two independent halves, to the sharpened map",
-    inputs=("particles", "reference", "mask", "mtf"),
+    inputs=("particles", "reference", "start_from", "mask", "mtf"),
+    parameters_of_run=parameters_of_run,
 )

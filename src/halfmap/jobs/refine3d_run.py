@@ -7,12 +7,15 @@ import numpy as np
 
 from halfmap.data.half_sets import HalfSets, with_random_subsets
 from halfmap.data.particles import ParticleSet
+from halfmap.data.refinement_run import RefinementRun
 from halfmap.data.repeats import NEAR_DIAMETERS, repeats
 from halfmap.data.volumes import Volume
 from halfmap.errors import InputError
+from halfmap.geometry.symmetry import canonical_name
+from halfmap.grid import ImageGrid
 from halfmap.inference.iterate import iterate
 from halfmap.io import mrc
-from halfmap.io.relion_refinement_writer import write_refinement_run
+from halfmap.io.relion_refinement import read_refinement_run, write_refinement_run
 from halfmap.jobs import half_map_inputs
 from halfmap.jobs.page_pace import PagePace
 from halfmap.jobs.particle_inputs import ParticleInputs, check_same_particles, one_source, read_particle_inputs
@@ -28,6 +31,7 @@ from halfmap.postprocessing.postprocess import PostprocessResult, mean_map, post
 from halfmap.project.job import JobContext
 from halfmap.refinement import memory, refine3d
 from halfmap.refinement.by_number import resolutions_by_number
+from halfmap.refinement.earlier import check_earlier, with_earlier_halves
 from halfmap.refinement.problem import RefinementProblem
 from halfmap.refinement.state import RefinementState
 
@@ -48,21 +52,27 @@ def refine(context: JobContext, params: Refine3DJobParams) -> Path:
     InputError
         Particles, reference and mask do not fit together.
     InconsistentDataError
-        A job goes on, and its particles are not those that it began with.
+        A job goes on, and its particles are not those that it began with; or the refinement to start from does not
+        know some of them.
     """
+    canonical_name(params.symmetry)
+    earlier = None
+    if params.start_from is not None:
+        earlier = read_refinement_run(params.start_from, project=context.project)
+        check_earlier(earlier)
     with read_particle_inputs(
         context,
         params.particles,
         mask_diameter_angstrom=params.mask_diameter_angstrom,
         needs_ctf=params.ctf,
     ) as inputs:
-        course = _Course(context, params, inputs)
+        course = _Course(context, params, inputs, earlier)
         states = StepStates(context, "refine3d", RefinementState)
         state = states.newest()
         if state is None:
             context.progress.start("First noise spectra", None)
-            state = refine3d.start(course.problem, params, course.references, context.executor)
-            states.save(0, state)
+            state = course.first_state()
+            states.save(state.iteration, state)
         else:
             check_same_particles(len(state.orientations.norm), len(inputs.particles))
             context.progress.message(f"Goes on after iteration {state.iteration}.")
@@ -79,8 +89,10 @@ def refine(context: JobContext, params: Refine3DJobParams) -> Path:
 class _Course:
     """A running job."""
 
-    def __init__(self, context: JobContext, params: Refine3DJobParams, inputs: ParticleInputs) -> None:
-        self.context, self.params, self.inputs = context, params, inputs
+    def __init__(
+        self, context: JobContext, params: Refine3DJobParams, inputs: ParticleInputs, earlier: RefinementRun | None
+    ) -> None:
+        self.context, self.params, self.inputs, self.earlier = context, params, inputs, earlier
         self.warnings = list(inputs.warnings)
         self.page_pace = PagePace(_FIRST_PAGE_SECONDS)
         images, index = one_source(inputs)
@@ -96,21 +108,11 @@ class _Course:
             "comparing images with slices of the maps",
             n_tasks=memory.n_tasks(images.grid, n),
         )
-        self.references = read_reference(
-            params.reference,
-            images.grid,
-            params.initial_low_pass_angstrom,
-            project=context.project,
-            pixel_size_angstrom=params.reference_pixel_size_angstrom,
-            mask_diameter_angstrom=params.mask_diameter_angstrom,
-            invert=params.invert_reference,
-            message=context.progress.message,
-            warn=self._warn,
-        )
+        self.references = () if params.reference is None else self._read_references(params.reference, images.grid)
         self.mask = None if params.mask is None else read_mask(params.mask, images.grid)
         self.mtf = None if params.mtf is None else half_map_inputs.read_mtf(params.mtf)
         self.problem = RefinementProblem.of_halves(
-            HalfSets(particles=self._in_halves(inputs.particles, index)),
+            HalfSets(particles=self._in_halves(self._as_known(inputs.particles), index)),
             images,
             params,
             context.executor,
@@ -119,6 +121,15 @@ class _Course:
             background_mean=inputs.background_mean,
             background_deviation=inputs.background_deviation,
         )
+
+    def first_state(self) -> RefinementState:
+        """Begin with the reference, or where the earlier refinement is."""
+        executor = self.context.executor
+        if self.earlier is None:
+            return refine3d.start(self.problem, self.params, self.references, executor)
+        state = refine3d.resume(self.problem, self.params, self.earlier, executor)
+        self.context.progress.message(f"Goes on from iteration {state.iteration} of {self.params.start_from}.")
+        return state
 
     def advance(self, state: RefinementState) -> RefinementState:
         if self.context.is_cancelled():
@@ -168,6 +179,23 @@ class _Course:
             f"{result.b_factor_angstrom2:.0f} Å²."
         )
         return folder / "postprocess.mrc"
+
+    def _read_references(self, path: Path, grid: ImageGrid) -> tuple[Volume, ...]:
+        params = self.params
+        return read_reference(
+            path,
+            grid,
+            params.initial_low_pass_angstrom,
+            project=self.context.project,
+            pixel_size_angstrom=params.reference_pixel_size_angstrom,
+            mask_diameter_angstrom=params.mask_diameter_angstrom,
+            invert=params.invert_reference,
+            message=self.context.progress.message,
+            warn=self._warn,
+        )
+
+    def _as_known(self, particles: ParticleSet) -> ParticleSet:
+        return particles if self.earlier is None else with_earlier_halves(particles, self.earlier)
 
     def _in_halves(self, particles: ParticleSet, index: np.ndarray) -> ParticleSet:
         origin = particles.get("origin_angstrom", np.zeros((len(particles), 2)))

@@ -162,6 +162,20 @@ def read_record(folder: Path) -> dict[str, Any]:
     return _read(path)
 
 
+def parameters_beside(path: Path, job_type: JobType) -> dict[str, Any]:
+    """Return the parameters of the job of halfmap that left a file or folder, but for its inputs.
+
+    None are returned where no job of this type did.
+    """
+    folder = path if path.is_dir() else path.parent
+    if not (folder / NAME).is_file():
+        return {}
+    record = read_record(folder)
+    if record.get("command") != job_type.command:
+        return {}
+    return {name: value for name, value in record["parameters"].items() if name not in job_type.inputs}
+
+
 def _read(path: Path) -> dict[str, Any]:
     try:
         record = json.loads(path.read_text(encoding="utf-8"))

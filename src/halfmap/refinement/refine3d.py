@@ -35,7 +35,7 @@ from halfmap.inference.reconstruction import SliceAccumulator, join_low_shells
 from halfmap.inference.sampling import perturbation
 from halfmap.inference.sums import Sums
 from halfmap.postprocessing.half_map_fsc import half_map_fsc
-from halfmap.refinement import decisions
+from halfmap.refinement import decisions, earlier
 from halfmap.refinement.params import RefinementParams
 from halfmap.refinement.problem import RefinementProblem
 from halfmap.refinement.result import refinement_run
@@ -132,6 +132,31 @@ def start(
     )
 
 
+def resume(
+    problem: RefinementProblem, params: RefinementParams, run: RefinementRun, executor: Executor
+) -> RefinementState:
+    """Make a first state from what another refinement, of any program, has left after an iteration.
+
+    Parameters
+    ----------
+    problem : of particles with the halves and poses of the run; see `earlier.with_earlier_halves`.
+    run : whose half maps, sampling and resolution are taken over.
+
+    Raises
+    ------
+    InputError
+        As of `start`; or the run has no iteration to go on from, or other maps than the particles ask for.
+
+    Notes
+    -----
+    For how long map and poses have not gained is not taken over: they get an iteration to do so.
+    """
+    earlier.check_earlier(run)
+    begun = start(problem, params, earlier.maps_of(run, problem.volume_grid), executor)
+    state = earlier.taken_over(begun, run, problem.particles, problem.volume_grid)
+    return _decided(problem, params, state, (float("nan"), float("nan")), run.resolution_angstrom, is_last=False)
+
+
 def is_done(params: RefinementParams, state: RefinementState) -> bool:
     """Return whether the last iteration, with all particles joined, is done."""
     return state.outcome != "running"
@@ -163,6 +188,7 @@ def advance(
         reference_shell=known,
         shell=state.shell,
         median_n_significant=_median_n_significant(state, told_from=3 if is_low_passed_twice else 2),
+        rotation_accuracy_degrees=state.rotation_accuracy_degrees,
     )
     if by_correlation:
         search = replace(search, low_share=1.0)
@@ -266,7 +292,7 @@ def _expected(
             offset_sigma_angstrom=mine.offset_sigma_angstrom,
             prior_offset_angstrom=torch.zeros((1, 2), dtype=torch.float64),
         ),
-        noise_variance=mine.noise_variance,
+        noise_variance=mine.noise_variance / decisions.likelihood_power(state.rotation_accuracy_degrees),
         scale=mine.scale,
         norm=found.norm,
         origin_angstrom=found.origin_angstrom,
@@ -375,6 +401,8 @@ def _decided(
         resolution_angstrom=resolution_angstrom,
         rotation_change_degrees=changed[0],
         offset_change_angstrom=changed[1],
+        rotation_accuracy_degrees=accuracy[0],
+        log_likelihood_growth=_log_likelihood_growth(state),
         sampling=state.sampling,
     )
     _, local_from = decisions.first_orders(problem.symmetry, params.healpix_order, params.local_from_order)
@@ -435,9 +463,16 @@ def _accuracy(problem: RefinementProblem, params: RefinementParams, state: Refin
     return volume_pose_accuracy(transform, band, information * scale.square() / variance, rotations)
 
 
+def _log_likelihood_growth(state: RefinementState) -> float:
+    """Return by how much the likelihood of a particle exceeds that of the iteration last written down, in nats."""
+    before = state.history.get("log_likelihood", ())
+    now = state.orientations.log_likelihood
+    return (float(now.sum()) - float(before[-1])) / len(now) if len(before) else float("nan")
+
+
 def _median_n_significant(state: RefinementState, *, told_from: int) -> float:
     """Return how many coarse poses had weight; infinity while references were low-passed before iteration told_from."""
-    return float(state.history["median_n_significant"][-1]) if state.iteration >= told_from else float("inf")
+    return float(np.median(state.orientations.n_significant)) if state.iteration >= told_from else float("inf")
 
 
 def _of_joined(fsc: Tensor) -> Tensor:
