@@ -148,6 +148,15 @@ def test_shifts_of_orientations_are_those_of_a_disc_and_four_in_the_cell_of_each
     torch.testing.assert_close(away, torch.full_like(away, 0.5), atol=1e-12, rtol=0)
 
 
+def test_offsets_may_be_finer_where_rotations_are_not() -> None:
+    offsets = {"offset_range_angstrom": 5.0, "offset_step_angstrom": 2.0}
+    grid = an_orientation_grid("D2", 0.3, finer_rotations=False, **offsets)
+    both = an_orientation_grid("D2", 0.3, **offsets)
+    torch.testing.assert_close(grid.fine_rotations, grid.rotations)
+    torch.testing.assert_close(grid.fine_shifts_angstrom, both.fine_shifts_angstrom)
+    assert grid.shift_area_angstrom2 == both.shift_area_angstrom2
+
+
 def a_local_grid(**settings: float) -> PoseGrid:
     given = {
         "rotation_step_degrees": 4.0,

@@ -355,6 +355,11 @@ def test_a_refinement_ends_where_nothing_gains(fine: bool, gain: int, change: in
     assert decisions.has_converged(progression, faster) == done
 
 
+@pytest.mark.parametrize(("accuracy", "power"), [(NAN, 1.0), (30.0, 2.0), (10.1, 2.0), (9.9, 1.0), (0.5, 1.0)])
+def test_likelihoods_are_sharper_only_while_poses_are_unknown(accuracy: float, power: float) -> None:
+    assert decisions.likelihood_power(accuracy) == power
+
+
 def test_a_run_of_good_poses_goes_through_all_orders_and_converges() -> None:
     sampling, progression, orders = a_sampling(), Progression(), []
     for iteration in range(1, 60):

@@ -183,6 +183,7 @@ def orientation_grid(
     offset_step_angstrom: float,
     perturbation: float = 0.0,
     oversampling: int = 1,
+    finer_rotations: bool = True,
 ) -> PoseGrid:
     """Return orientations of the asymmetric unit of a group, and shifts within a disc.
 
@@ -193,6 +194,7 @@ def orientation_grid(
     offset_range_angstrom, offset_step_angstrom : radius of the disc and coarse step.
     perturbation : shift of the whole grid, as a share of the coarse steps.
     oversampling : 1 has finer poses within each coarse one, 0 has not.
+    finer_rotations : whether the finer poses have finer rotations too, not offsets alone.
 
     Notes
     -----
@@ -210,7 +212,8 @@ def orientation_grid(
     x_axis, _, z_axis = torch.eye(3, dtype=torch.float64)
     half_turn = torch.tensor([-1.0, -1.0, 1.0], dtype=torch.float64).diag()
     coarse = matrix_from_rotation_vector(share * z_axis) @ grid.rotations(numbers)
-    finer = grid.finer().rotations(grid.children(numbers)) if oversampling else grid.rotations(numbers)[:, None]
+    is_finer = oversampling and finer_rotations
+    finer = grid.finer().rotations(grid.children(numbers)) if is_finer else grid.rotations(numbers)[:, None]
     fine = matrix_from_rotation_vector(share * z_axis) @ finer
     other = ~_is_first_of_pair(coarse, symmetry)
     coarse[other], fine[other] = half_turn @ coarse[other], half_turn @ fine[other]

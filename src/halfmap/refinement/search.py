@@ -31,6 +31,7 @@ def pose_grid(
     symmetry: str,
     *,
     oversampling: int = 1,
+    finer_rotations: bool = True,
     widest_degrees: float = math.inf,
     mates: Rotations | None = None,
 ) -> PoseGrid:
@@ -39,7 +40,7 @@ def pose_grid(
     Parameters
     ----------
     symmetry : of the maps.
-    oversampling : 0 leaves out the finer poses of a global search.
+    oversampling, finer_rotations : of a global search; see `halfmap.inference.sampling.orientation_grid`.
     widest_degrees : most spread of rotations around each particle's own, also of a search that is not local for its
         sampling.
     mates : see `halfmap.inference.sampling.local_grid`.
@@ -59,7 +60,11 @@ def pose_grid(
             **offsets,
         )
     return orientation_grid(
-        healpix_order=sampling.healpix_order, symmetry=symmetry, oversampling=oversampling, **offsets
+        healpix_order=sampling.healpix_order,
+        symmetry=symmetry,
+        oversampling=oversampling,
+        finer_rotations=finer_rotations,
+        **offsets,
     )
 
 
@@ -120,6 +125,7 @@ def search_of(
     reference_shell: int,
     shell: int,
     median_n_significant: float,
+    rotation_accuracy_degrees: float,
 ) -> Search:
     """Return the search of an iteration.
 
@@ -129,11 +135,13 @@ def search_of(
     shell : the last that the maps get.
     median_n_significant : coarse poses that had weight in the iteration before, of the median particle; infinity where
         that iteration tells nothing of this one.
+    rotation_accuracy_degrees : expected error of rotations against the references; nan: not known.
 
     Notes
     -----
     There are no finer poses while the reference holds no more than what coarse steps resolve and the posterior is
-    wide, nor while it is very wide: then all shells are compared at the coarse poses, by one product.
+    wide, nor while it is very wide: then all shells are compared at the coarse poses, by one product. Rotations are no
+    finer while coarse ones are fine enough for what the references tell of them.
     """
     grid = problem.grid
     field = grid.side * grid.pixel_size_angstrom
@@ -147,11 +155,13 @@ def search_of(
     known = params.sigma_angles_degrees
     if sampling.is_local or known is not None:
         oversampling = 1
+    coarse_step = 2 * sampling.rotation_step_degrees
     return Search(
         poses=pose_grid(
             sampling,
             problem.symmetry,
             oversampling=oversampling,
+            finer_rotations=not decisions.is_fine_enough(coarse_step, rotation_accuracy_degrees),
             widest_degrees=math.inf if known is None else known,
             mates=None if params.relax_symmetry is None else mates(params.relax_symmetry, problem.symmetry),
         ),
