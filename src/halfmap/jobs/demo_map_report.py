@@ -93,7 +93,7 @@ def map_section(refined: Volume, resolution_angstrom: float, found: MapAgainstTr
 
     Parameters
     ----------
-    refined : sharpened.
+    refined : of all particles, not sharpened.
     resolution_angstrom : to which the truth is low-passed for its picture.
     """
     truth = low_passed(found.truth, resolution_angstrom)
@@ -105,7 +105,7 @@ def map_section(refined: Volume, resolution_angstrom: float, found: MapAgainstTr
         blocks=(
             surfaces(refined, "Refined from the particles"),
             surfaces(truth, f"The truth, to {resolution_angstrom:.2g} Å"),
-            _tiled(central_slices(refined, "Refined and sharpened")),
+            _tiled(central_slices(refined, "Refined")),
             _tiled(central_slices(truth, "The truth")),
             Note(text=hand),
         ),

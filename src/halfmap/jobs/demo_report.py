@@ -122,13 +122,13 @@ def page(context: JobContext, params: DemoParams, steps: DemoSteps) -> Report:
                     label="resolution",
                     value=round(map_resolution, 1),
                     unit="Å",
-                    note="FSC = 0.143 between independent halves",
+                    note=f"FSC = 0.143 of the halves{_pixels_end(against, map_resolution)}",
                 ),
                 Fact(
                     label="against the truth",
                     value=round(against.maps.resolution_angstrom, 1),
                     unit="Å",
-                    note="FSC = 0.5",
+                    note=f"FSC = 0.5{_pixels_end(against, against.maps.resolution_angstrom)}",
                 ),
                 Fact(label="micrographs", value=params.number),
                 Fact(
@@ -164,14 +164,19 @@ def page(context: JobContext, params: DemoParams, steps: DemoSteps) -> Report:
 def _refined(
     context: JobContext, steps: DemoSteps, truth: ParticleSet, radius: float
 ) -> tuple[Volume, MapAgainstTruth]:
-    """Return the sharpened map, and how it compares with the truth."""
+    """Return the map of all particles, not sharpened as the truth is not, and how it compares with the truth."""
     run = read_refinement_run(steps.refined.folder, project=context.project)
     whole = np.flatnonzero(np.isin(truth["halfmapKind"], _JUNK, invert=True))
     true = truth.take(whole)
     rows = true_rows(run.particles, true, distance_pixel=radius / 2)
     reference = mrc.read_volume(steps.simulated.folder / "reference_class001.mrc")
     found = demo_map_report.against_truth(run, true, rows, reference)
-    return mrc.read_volume(steps.refined.main_output), found
+    return mrc.read_volume(steps.refined.folder / "run_class001.mrc"), found
+
+
+def _pixels_end(found: MapAgainstTruth, resolution_angstrom: float) -> str:
+    """Return what to add where the map's pixels end before its details do."""
+    return "; its pixels end there" if resolution_angstrom < 2.02 * found.truth.grid.pixel_size_angstrom else ""
 
 
 def _percent(which: NDArray[np.bool_], among: NDArray[np.bool_]) -> float:
