@@ -202,7 +202,7 @@ def map_agreement(
 
 
 def _tensor(values: ArrayLike) -> Tensor:
-    return torch.from_numpy(np.array(values, dtype=np.float64))
+    return torch.from_numpy(np.asarray(values, dtype=np.float64).copy())
 
 
 def _nearest_equivalents(true: Tensor, found: Tensor, symmetry: str) -> Tensor:
