@@ -74,6 +74,23 @@ def test_other_names_are_refused(name):
         symmetry.operators(name)
 
 
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("oct", "O"),
+        ("O1", "O"),
+        ("tet", "T"),
+        ("C 4", "C4"),
+        ("D-7", "D7"),
+        ("none", "C1"),
+        ("icos", "I1, I2, I3 or I4"),
+    ],
+)
+def test_names_of_other_programs_are_refused_with_the_one_that_is_meant(name, meant):
+    with pytest.raises(InputError, match=f"; give {meant}"):
+        symmetry.operators(name)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_every_orbit_of_directions_has_one_member_in_the_asymmetric_unit(name):
     directions = viewing_direction(random_rotations(5, "directions", range(500)))

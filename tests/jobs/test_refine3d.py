@@ -10,6 +10,7 @@ import halfmap
 from halfmap.data.volumes import Volume
 from halfmap.errors import HalfmapError, InconsistentDataError, InputError
 from halfmap.fourier.shells import fsc
+from halfmap.geometry.shapes import soft_sphere
 from halfmap.geometry.symmetry import distance_degrees
 from halfmap.grid import ImageGrid
 from halfmap.io import mrc, relion
@@ -179,6 +180,32 @@ def test_a_refinement_begins_with_a_reference_or_an_earlier_one(project, given):
         refined(**given)
 
 
+def test_optics_groups_of_two_pixel_sizes_give_the_map_of_one(project, pages):
+    halfmap.simulate_particles(
+        specimen=("betagal-like-d2-180",),
+        number=N,
+        box_pixel=SIDE,
+        optics_groups=2,
+        group_pixel_sizes_angstrom=(PIXEL_ANGSTROM, 1.15 * PIXEL_ANGSTROM),
+        snr=1.0,
+        shift_sigma_angstrom=6.0,
+        out="two",
+        workers=1,
+    )
+    errors, maps = [], []
+    for folder in ("made", "two"):
+        run = read_refinement_run(refined(particles=f"{folder}/particles.star").folder)
+        truth = relion.read_particles(f"{folder}/ground_truth.star")
+        true = torch.from_numpy(truth["rotation"][truth.rows_of_uids(run.particles.uid)])
+        found = torch.from_numpy(run.particles["rotation"].copy())
+        errors.append(float(distance_degrees(found, true, "D2").median()))
+        maps.append(run.joined.grid.rfft(run.joined.values.double()))
+        assert run.grid == ImageGrid.cubic(SIDE, PIXEL_ANGSTROM)
+    assert errors[1] < errors[0] + 3.75  # degrees: half a fine step
+    # noise differs between the two sets; a wrong scale of half the images would cost all beyond 35 Å, shell 5
+    assert float(fsc(*maps, run.grid)[1:7].min()) > 0.9
+
+
 def test_halves_of_the_input_are_kept(project, pages):
     particles = relion.read_particles("made/particles.star")
     given = np.where(np.arange(N) < N // 2, 1, 2)
@@ -198,6 +225,11 @@ def other_mask(values, pixel=PIXEL_ANGSTROM):
     ("given", "said"),
     [
         ({"symmetry": "D2h"}, "symmetry must be one of"),
+        ({"symmetry": "D 2"}, "give D2"),
+        ({"relax_symmetry": "oct"}, "give O"),
+        ({"sigma_angles_degrees": 5.0, "particles": "made/no_angles.star"}, "--sigma-angles must be around known"),
+        ({"reference": "made/dark.mrc"}, "--invert-reference"),
+        ({"particles": "made/no_ctf.star"}, "CTF"),
         ({"reference": "made/particles.star"}, "MRC file"),
         ({"mask_diameter_angstrom": 400.0}, "--mask-diameter must not exceed the box"),
         ({"solvent_flattened_fsc": True}, "--mask"),
@@ -210,6 +242,13 @@ def test_what_cannot_be_refined_is_said_before_work_begins(project, pages, given
     if given == {"healpix_order": 5}:
         particles = relion.read_particles("made/particles.star").without_columns("rotation")
         relion.write_particles("made/particles.star", particles)
+    particles = relion.read_particles("made/particles.star")
+    bare = particles.without_columns(*(name for name in ("rotation", "prior_rotation") if name in particles))
+    relion.write_particles("made/no_angles.star", bare)
+    defocus = [name for name in particles.columns if name.startswith("defocus")]
+    relion.write_particles("made/no_ctf.star", particles.without_columns(*defocus))
+    volume = mrc.read_volume("made/reference_class001.mrc")
+    mrc.write_volume("made/dark.mrc", Volume(values=-volume.values, grid=volume.grid))
     with pytest.raises(HalfmapError, match=said):
         refined(**given)
 
@@ -217,6 +256,13 @@ def test_what_cannot_be_refined_is_said_before_work_begins(project, pages, given
 def test_a_mask_of_another_box_names_the_remedy(project, pages):
     with pytest.raises(InputError, match="volume resample"):
         refined(mask=other_mask(np.ones((24, 24, 24))))
+
+
+def test_a_mask_that_cuts_the_particle_is_told(project, pages):
+    for radius, is_cut in ((90.0, False), (35.0, True)):
+        mask = other_mask(soft_sphere(ImageGrid.cubic(SIDE, PIXEL_ANGSTROM), radius, 20.0))
+        log = (refined(mask=mask, max_iterations=1).folder / "run.log").read_text()
+        assert ("% of the particle in the reference" in log) == is_cut
 
 
 def test_a_mask_that_is_none_is_refused(project, pages):

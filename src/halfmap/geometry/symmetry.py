@@ -29,6 +29,14 @@ _AXES_OF: dict[str, list[tuple[int, tuple[float, float, float]]]] = {
     "I4": [(5, (0.0, 0.0, 1.0)), (2, (math.sin(_HALF_EDGE), 0.0, math.cos(_HALF_EDGE)))],
 }
 
+# What other programs call groups that have one setting, and what stands for none or an improper group.
+_OTHER_SPELLINGS = {
+    **dict.fromkeys(("TET", "T1", "TETRAHEDRAL"), "T"),
+    **dict.fromkeys(("OCT", "O1", "OCTAHEDRAL", "CUBIC"), "O"),
+    **dict.fromkeys(("ICOS", "ICO", "I5", "ICOSAHEDRAL"), "I1, I2, I3 or I4 as its axes lie in the reference"),
+    **dict.fromkeys(("NONE", "ASYM", "1", "C"), "C1"),
+}
+
 # A direction without symmetry; the asymmetric unit holds what is nearest to it among its images.
 _UNIT_CENTRE = (0.7013, 0.1187, 0.7029)
 
@@ -48,8 +56,11 @@ def canonical_name(name: str) -> str:
     text = name.strip().upper()
     text = "I2" if text == "I" else text
     if text not in _ORDER_OF and re.fullmatch(r"[CD][1-9]\d{0,2}", text) is None:
+        meant = _OTHER_SPELLINGS.get(re.sub(r"[^A-Z0-9]", "", text))
+        meant = meant or next(iter(re.findall(r"^[CD][1-9]\d{0,2}$", re.sub(r"[\s_-]|SYM", "", text))), None)
+        remedy = f"give {meant}" if meant else "choose one"
         raise InputError(
-            f"A symmetry must be one of C1, C2, …, D2, …, T, O, I, I1, I2, I3, I4; got {name!r}; choose one."
+            f"A symmetry must be one of C1, C2, …, D2, …, T, O, I, I1, I2, I3, I4; got {name!r}; {remedy}."
         )
     return text
 

@@ -27,6 +27,7 @@ _SMOOTH_ANGSTROM, _SMOOTH_PIXELS = 20.0, 2.0
 _EXTENT_SHARE = 0.99  # of the particle's voxels that a sphere must hold to be called its extent
 _DARK_RATIO = 1.5
 _CUT, _LOST, _OFF_CENTRE = 1.15, 0.5, 0.1
+_CUT_BY_MASK = 0.1
 
 
 def read_reference(
@@ -158,13 +159,39 @@ def extent_angstrom(volume: Volume) -> tuple[float, float]:
     of the largest one.
     """
     grid = volume.grid
-    smooth = low_passed(volume, max(_SMOOTH_ANGSTROM, _SMOOTH_PIXELS * grid.pixel_size_angstrom))
-    inside = without_islands(smooth.values >= automatic_threshold(smooth), 0.1)
-    positions = grid.positions()[inside]
+    positions = grid.positions()[_particle(volume)]
     middle = positions.mean(0)
     radii = (positions - middle).norm(dim=-1).sort().values
     radius = float(radii[math.ceil(_EXTENT_SHARE * (len(radii) - 1))])
     return 2 * radius + grid.pixel_size_angstrom, float(middle.norm())
+
+
+def check_mask_holds(mask: Volume, volume: Volume, name: str, warn: Callable[[str], None]) -> None:
+    """Warn of a solvent mask that leaves out part of the particle in a reference.
+
+    Parameters
+    ----------
+    mask, volume : on one grid.
+    name : of the mask's file.
+
+    Notes
+    -----
+    A reference is not the particle: a mask may leave out on purpose what moves, so this is no error.
+    """
+    inside = _particle(volume)
+    lost = 1 - float(mask.values[inside].double().mean())
+    if lost > _CUT_BY_MASK:
+        warn(
+            f"The mask {name} leaves out {100 * lost:.0f} % of the particle in the reference: what it cuts is not "
+            "refined, and what lies there disturbs alignment. Make a larger one with `halfmap mask create`, or check "
+            "that it has the reference's place and hand."
+        )
+
+
+def _particle(volume: Volume) -> Tensor:
+    """Return the voxels of a particle, bright in solvent at 0."""
+    smooth = low_passed(volume, max(_SMOOTH_ANGSTROM, _SMOOTH_PIXELS * volume.grid.pixel_size_angstrom))
+    return without_islands(smooth.values >= automatic_threshold(smooth), 0.1)
 
 
 def _read(

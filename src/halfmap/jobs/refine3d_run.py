@@ -20,7 +20,7 @@ from halfmap.jobs import half_map_inputs
 from halfmap.jobs.page_pace import PagePace
 from halfmap.jobs.particle_inputs import ParticleInputs, check_same_particles, one_source, read_particle_inputs
 from halfmap.jobs.postprocess_files import write_fsc_xml, write_postprocess_star
-from halfmap.jobs.reference_inputs import read_mask, read_reference
+from halfmap.jobs.reference_inputs import check_mask_holds, read_mask, read_reference
 from halfmap.jobs.refine3d import Refine3DJobParams
 from halfmap.jobs.refine3d_report import refine3d_report
 from halfmap.jobs.step_states import StepStates
@@ -55,7 +55,8 @@ def refine(context: JobContext, params: Refine3DJobParams) -> Path:
         A job goes on, and its particles are not those that it began with; or the refinement to start from does not
         know some of them.
     """
-    canonical_name(params.symmetry)
+    for name in (params.symmetry, params.relax_symmetry or "C1"):
+        canonical_name(name)
     earlier = None
     if params.start_from is not None:
         earlier = read_refinement_run(params.start_from, project=context.project)
@@ -110,6 +111,8 @@ class _Course:
         )
         self.references = () if params.reference is None else self._read_references(params.reference, images.grid)
         self.mask = None if params.mask is None else read_mask(params.mask, images.grid)
+        if self.mask is not None and self.references:
+            check_mask_holds(self.mask, self.references[0], str(params.mask), self._warn)
         self.mtf = None if params.mtf is None else half_map_inputs.read_mtf(params.mtf)
         self.problem = RefinementProblem.of_halves(
             HalfSets(particles=self._in_halves(self._as_known(inputs.particles), index)),
