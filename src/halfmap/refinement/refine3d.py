@@ -465,7 +465,7 @@ def _accuracy(problem: RefinementProblem, params: RefinementParams, state: Refin
 
 def _log_likelihood_growth(state: RefinementState) -> float:
     """Return by how much the likelihood of a particle exceeds that of the iteration last written down, in nats."""
-    before = state.history.get("log_likelihood", ())
+    before = state.history.get("log_likelihood", np.empty(0))
     now = state.orientations.log_likelihood
     return (float(now.sum()) - float(before[-1])) / len(now) if len(before) else float("nan")
 
