@@ -56,6 +56,12 @@ def test_folder_of_a_refinement_stands_for_its_unfiltered_halves(tmp_path):
     assert inputs.find_halves(tmp_path, None) == expected
 
 
+def test_main_output_of_a_refinement_stands_for_its_unfiltered_halves(tmp_path):
+    names = ("run_half1_class001_unfil.mrc", "run_half2_class001_unfil.mrc", "postprocess.mrc")
+    files(tmp_path, *names)
+    assert inputs.find_halves(tmp_path / "postprocess.mrc", None) == (tmp_path / names[0], tmp_path / names[1])
+
+
 @pytest.mark.parametrize(
     ("names", "given", "said"),
     [

@@ -21,7 +21,8 @@ def find_halves(half1: Path, half2: Path | None) -> tuple[Path, Path]:
 
     Parameters
     ----------
-    half1 : one half map, or the folder of a job that made them: of its files named ``half1`` the unfiltered one.
+    half1 : one half map, or the folder of a job that made them, or a map in it whose name tells no half, as the main
+        output that a job's number stands for: of the folder's files named ``half1`` the unfiltered one.
     half2 : the other; None finds it by exchanging 1 and 2, or A and B, after the word ``half`` in the name.
 
     Raises
@@ -33,17 +34,17 @@ def find_halves(half1: Path, half2: Path | None) -> tuple[Path, Path]:
         half1 = _half_of_folder(half1)
     if half2 is not None:
         return half1, half2
-    pair = halves_by_name(half1)
+    pair = halves_by_name(half1) or _halves_beside(half1)
     if pair is None:
         raise InputError(
             f"The name of a half map must say half1 or half2 where the other is to be found by it; got {half1.name}; "
             "give the other with --half2."
         )
-    other = pair[1] if half1 == pair[0] else pair[0]
-    if not other.is_file():
-        raise InputError(
-            f"The other half of {half1} must lie beside it as {other.name}; got no such file; give it with --half2."
-        )
+    for other in pair:
+        if not other.is_file():
+            raise InputError(
+                f"The other half of {half1} must lie beside it as {other.name}; got no such file; give it with --half2."
+            )
     return pair
 
 
@@ -133,14 +134,25 @@ def read_mtf(path: Path) -> "MtfCurve":
 
 def _half_of_folder(folder: Path) -> Path:
     """Return the unfiltered first half map of a job's folder."""
-    names = sorted(path for path in folder.iterdir() if path.suffix in (".mrc", ".map"))
-    firsts = [path for path in names if (found := _HALF.search(path.name)) and found[2] in "1aA"]
-    unfiltered = [path for path in firsts if "unfil" in path.name]
-    final = [path for path in unfiltered or firsts if not re.search(r"_it\d+_", path.name)]
-    if len(final) == 1:
-        return final[0]
-    shown = ", ".join(path.name for path in (final or names)[:_NAMED_FILES]) or "no map"
+    found, maps = _first_halves(folder)
+    if len(found) == 1:
+        return found[0]
+    shown = ", ".join(path.name for path in (found or maps)[:_NAMED_FILES]) or "no map"
     raise InputError(
         f"{folder} must hold one finished half map 1, best unfiltered, as run_half1_class001_unfil.mrc; got {shown}; "
         "name the file."
     )
+
+
+def _halves_beside(path: Path) -> tuple[Path, Path] | None:
+    """Return the half maps that lie beside a map of the same job; None where they are not plain."""
+    found, _ = _first_halves(path.parent)
+    return halves_by_name(found[0]) if len(found) == 1 else None
+
+
+def _first_halves(folder: Path) -> tuple[list[Path], list[Path]]:
+    """Return the finished first half maps in a folder, only unfiltered ones where there are any, and all its maps."""
+    maps = sorted(path for path in folder.iterdir() if path.suffix in (".mrc", ".map"))
+    firsts = [path for path in maps if (found := _HALF.search(path.name)) and found[2] in "1aA"]
+    unfiltered = [path for path in firsts if "unfil" in path.name]
+    return [path for path in unfiltered or firsts if not re.search(r"_it\d+_", path.name)], maps
