@@ -292,7 +292,8 @@ def _expected(
         references=references,
         padding=padding(params),
         priors=Priors(
-            fractions=state.maps.fractions if len(state.maps.fractions) == K else torch.ones(K, dtype=torch.float64),
+            # not the shares so far: while images hardly tell the class, these would feed the larger one
+            fractions=torch.full((K,), 1 / K, dtype=torch.float64),
             offset_sigma_angstrom=state.offset_sigma_angstrom,
             prior_offset_angstrom=torch.zeros((K, 2), dtype=torch.float64),
         ),
