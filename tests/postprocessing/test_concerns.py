@@ -106,9 +106,8 @@ def test_fits_of_b_factors_raise_concerns():
     assert kinds(concerns.concerns_about_sharpening(rising, is_automatic=True)) == ["B-factor does not sharpen"]
     assert concerns.concerns_about_sharpening(rising, is_automatic=False) == []
     few = fitted(80.0, fit_from_angstrom=3.6)
-    assert kinds(concerns.concerns_about_sharpening(few, is_automatic=True)) == ["few shells in the Guinier fit"]
-    none = fitted(80.0, fit_from_angstrom=3.1)
-    assert kinds(concerns.concerns_about_sharpening(none, is_automatic=True)) == ["no B-factor"]
+    assert kinds(concerns.concerns_about_sharpening(few, is_automatic=True)) == ["no B-factor"]
+    assert few.b_factor_angstrom2 == 0
 
 
 def concerns_params(**values):

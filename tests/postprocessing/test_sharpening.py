@@ -198,4 +198,4 @@ def test_sharpening_agrees_with_relion_given_its_fsc():
 def test_shells_of_a_fit_are_counted_from_the_settings():
     with pytest.raises(InputError, match="--fit-from must be a lower resolution than --fit-to"):
         SharpeningParams(fit_from_angstrom=4, fit_to_angstrom=8)
-    assert sharpening.FEWEST_FITTED_SHELLS == 4
+    assert sharpening.FEWEST_FITTED_SHELLS == 8

@@ -29,7 +29,6 @@ Kind: TypeAlias = Literal[
     "no mask",
     "no B-factor",
     "B-factor does not sharpen",
-    "few shells in the Guinier fit",
     "resolution depends on the direction",
 ]
 
@@ -55,7 +54,6 @@ _TAIL_SHARE, _TAIL_FSC = 0.1, 0.1
 _MASK_FSC = 0.1
 _HARD_STEP = 0.8
 _SPACIOUS = 5.0
-_FEW_SHELLS = 8
 _ANISOTROPY_RATIO = 1.35
 
 
@@ -167,9 +165,7 @@ def concerns_about_sharpening(sharpened: SharpenedMap, *, is_automatic: bool) ->
     """Return what the fit of the B-factor gives cause to doubt."""
     if not is_automatic:
         return []
-    guinier = sharpened.guinier
-    n_fitted = int(guinier.is_fitted.sum())
-    if not n_fitted:
+    if not math.isfinite(sharpened.guinier.slope_angstrom2):
         return [
             Concern(
                 kind="no B-factor",
@@ -177,24 +173,15 @@ def concerns_about_sharpening(sharpened: SharpenedMap, *, is_automatic: bool) ->
                 "sharpened. Give --b-factor, or a lower resolution to --fit-from.",
             )
         ]
-    found = []
     if sharpened.b_factor_angstrom2 > 0:
-        found.append(
+        return [
             Concern(
                 kind="B-factor does not sharpen",
                 text=f"The fitted B-factor is {sharpened.b_factor_angstrom2:.0f} Å²: amplitudes rise with resolution "
                 "and the map was dampened. The halves may be sharpened already; name the unfiltered ones.",
             )
-        )
-    if n_fitted < _FEW_SHELLS:
-        found.append(
-            Concern(
-                kind="few shells in the Guinier fit",
-                text=f"The B-factor of {sharpened.b_factor_angstrom2:.0f} Å² was fitted to {n_fitted} shells only and "
-                "is uncertain.",
-            )
-        )
-    return found
+        ]
+    return []
 
 
 def concerns_about_directions(directional: DirectionalFsc) -> list[Concern]:

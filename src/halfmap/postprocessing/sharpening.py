@@ -14,8 +14,8 @@ from halfmap.grid import ImageGrid
 from halfmap.postprocessing.params import SharpeningParams
 from halfmap.tensors import VolumesRfft
 
-FEWEST_FITTED_SHELLS = 4
-"""Shells that a fit to the Guinier plot needs at least."""
+FEWEST_FITTED_SHELLS = 8
+"""Shells that a fit to the Guinier plot needs at least: of fewer, the fall at the end of the band makes the slope."""
 
 _FIT_FROM_ANGSTROM, _FIT_FROM_RESOLUTIONS = 10.0, 1.5
 _WEIGHTED_FROM_FSC = 1e-4
