@@ -13,7 +13,7 @@ from halfmap.fourier.shells import fsc
 from halfmap.geometry.shapes import soft_sphere
 from halfmap.geometry.symmetry import distance_degrees
 from halfmap.grid import ImageGrid
-from halfmap.io import mrc, relion
+from halfmap.io import mrc, relion, star
 from halfmap.io.relion_refinement import read_refinement_run
 from halfmap.jobs import refine3d_run
 from halfmap.jobs.refine3d import JOB
@@ -110,6 +110,23 @@ def test_a_refinement_leaves_maps_tables_and_a_page(project):
     assert set(run.particles.uid) == set(truth.uid)
     volume = mrc.read_volume(folder / "run_class001.mrc")
     assert volume.grid == ImageGrid.cubic(SIDE, PIXEL_ANGSTROM)
+
+
+def test_images_of_nothing_give_the_resolution_of_the_join_and_a_warning(project, pages):
+    noise = halfmap.simulate_particles(
+        map=(project / "made/reference_class001.mrc",),
+        number=N,
+        box_pixel=SIDE,
+        pixel_size_angstrom=PIXEL_ANGSTROM,
+        snr=1e-6,
+        out="noise",
+        workers=1,
+    )
+    job = refined(particles=noise.main_output)
+    field, join = SIDE * PIXEL_ANGSTROM, 5  # ceil(192 / 40) shells
+    told = star.read(job.folder / "postprocess.star")["general"]
+    assert float(told["rlnFinalResolution"][0]) == pytest.approx(field / join, abs=1e-4)
+    assert "Nothing beyond the join." in (job.folder / "run.log").read_text()
 
 
 def test_a_refinement_that_was_interrupted_goes_on_to_the_same_maps(project, pages, monkeypatch):

@@ -10,7 +10,7 @@ from halfmap.fourier import shells
 from halfmap.grid import ImageGrid
 from halfmap.postprocessing import concerns
 from halfmap.postprocessing.directional import DirectionalFsc
-from halfmap.postprocessing.half_map_fsc import HalfMapFsc
+from halfmap.postprocessing.half_map_fsc import HalfMapFsc, JoinedShells
 from halfmap.postprocessing.sharpening import sharpen
 from support.half_maps import half_maps, sphere_mask, white
 
@@ -23,7 +23,7 @@ def falling(centre, width=2.0):
     return torch.sigmoid((centre - torch.arange(N, dtype=torch.float64)) / width)
 
 
-def measured(corrected, *, unmasked=None, randomised=None, shell=6):
+def measured(corrected, *, unmasked=None, randomised=None, shell=6, joined=None):
     zero = torch.zeros(N, dtype=torch.float64)
     return HalfMapFsc(
         grid=GRID,
@@ -33,11 +33,25 @@ def measured(corrected, *, unmasked=None, randomised=None, shell=6):
         corrected=corrected,
         randomise_from_shell=shell,
         box_over_particle=4.0,
+        joined=joined or JoinedShells(),
     )
 
 
 def kinds(found):
     return [concern.kind for concern in found]
+
+
+def test_agreement_within_reach_of_the_join_counts_as_the_join():
+    joined = JoinedShells.within(8, field_angstrom=300.0, mask_diameter_angstrom=200.0)
+    assert joined.reach == 3
+    width = GRID.side * GRID.pixel_size_angstrom
+    near, far = (measured(falling(centre, 0.3), joined=joined) for centre in (10, 12))
+    assert width / 11 < near.crossing_angstrom < width / 10
+    assert near.resolution_angstrom == width / 8
+    assert near.last_shell == 8
+    assert kinds(concerns.concerns_about_fsc(near)) == ["nothing beyond the join"]
+    assert far.resolution_angstrom == far.crossing_angstrom
+    assert concerns.concerns_about_fsc(far) == []
 
 
 def test_a_good_curve_raises_no_concern():

@@ -25,6 +25,7 @@ from halfmap.jobs.refine3d import Refine3DJobParams
 from halfmap.jobs.refine3d_report import refine3d_report
 from halfmap.jobs.step_states import StepStates
 from halfmap.postprocessing import local_resolution as local
+from halfmap.postprocessing.half_map_fsc import JoinedShells
 from halfmap.postprocessing.masks import automatic_mask
 from halfmap.postprocessing.params import LocalResolutionParams, PostprocessParams
 from halfmap.postprocessing.postprocess import PostprocessResult, mean_map, postprocess
@@ -168,7 +169,14 @@ class _Course:
         first, second = (Volume(values=half.unregularised, grid=self.problem.volume_grid) for half in state.halves)
         mask = automatic_mask(mean_map(first, second)) if self.mask is None else self.mask
         mrc.write_volume(folder / "mask.mrc", mask)
-        result = postprocess(first, second, mask, PostprocessParams(), mtf=self.mtf, seed=self.params.seed)
+        joined = JoinedShells.within(
+            state.join_shell,
+            field_angstrom=self.problem.grid.side * self.problem.grid.pixel_size_angstrom,
+            mask_diameter_angstrom=self.params.mask_diameter_angstrom,
+        )
+        result = postprocess(
+            first, second, mask, PostprocessParams(), mtf=self.mtf, joined=joined, seed=self.params.seed
+        )
         self._write_postprocessed(result)
         for concern in result.concerns:
             context.progress.message(f"{concern.kind[0].upper()}{concern.kind[1:]}. {concern.text}")

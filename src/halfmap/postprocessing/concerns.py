@@ -20,6 +20,7 @@ Kind: TypeAlias = Literal[
     "FSC never falls enough to randomise phases",
     "FSC rises again",
     "no resolution",
+    "nothing beyond the join",
     "mask correlates",
     "mask costs resolution",
     "mask too tight",
@@ -77,6 +78,16 @@ def concerns_about_fsc(fsc: HalfMapFsc) -> list[Concern]:
                 kind="no resolution",
                 text="The corrected FSC begins below 0.143: the half maps have nothing in common. Check that they are "
                 "of one refinement and that the mask covers the particle.",
+                level="bad",
+            )
+        ]
+    if fsc.is_of_join:
+        return [
+            Concern(
+                kind="nothing beyond the join",
+                text=f"The corrected FSC falls below 0.143 at {fsc.crossing_angstrom:.3g} Å, no further than what the "
+                f"halves shared below {resolution:.3g} Å reaches: that is all that counts. The particles may hold "
+                "nothing, or the reference was wrong; look at 2D classes, or begin with another reference.",
                 level="bad",
             )
         ]

@@ -1,7 +1,7 @@
 """The FSC of two half maps: unmasked, masked, with randomised phases, and corrected for what the mask adds."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -29,6 +29,25 @@ _GUARD_SHELLS = 2
 _SCATTERING_SHARE = 0.476  # of a protein against its solvent, in cisTEM's and RELION's particle FSC
 
 
+@dataclass(frozen=True, kw_only=True)
+class JoinedShells:
+    """What the halves of a refinement shared.
+
+    Parameters
+    ----------
+    shell : the last one in which both had the same data; 0: none.
+    reach : shells further to which poses found by these data, and the circular mask, carry agreement.
+    """
+
+    shell: int = 0
+    reach: int = 0
+
+    @classmethod
+    def within(cls, shell: int, *, field_angstrom: float, mask_diameter_angstrom: float) -> "JoinedShells":
+        """Return those of a refinement with a circular mask, which blurs shells by twice box over diameter."""
+        return cls(shell=shell, reach=math.ceil(2 * field_angstrom / mask_diameter_angstrom))
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class HalfMapFsc:
     """Correlations of two half maps, shell by shell.
@@ -42,6 +61,7 @@ class HalfMapFsc:
     randomise_from_shell : first shell of random phases; None where none were randomised, since there is no mask or
         the FSC never falls.
     box_over_particle : 0.476 × volume of the box / volume of the particle, for `particle`.
+    joined : what the halves shared in the refinement that made them.
     """
 
     grid: ImageGrid
@@ -51,6 +71,7 @@ class HalfMapFsc:
     corrected: Tensor
     randomise_from_shell: int | None
     box_over_particle: float
+    joined: "JoinedShells" = field(default_factory=lambda: JoinedShells())
 
     @property
     def particle(self) -> Tensor:
@@ -69,12 +90,30 @@ class HalfMapFsc:
 
     @property
     def resolution_angstrom(self) -> float:
-        """Where the corrected FSC first falls below 0.143, interpolated between shells."""
+        """Where the corrected FSC first falls below 0.143, interpolated between shells.
+
+        Where that is no finer than what the halves shared reaches, it is the resolution to which they were joined.
+        """
+        if self.is_of_join:
+            return shell_resolution_angstrom(self.joined.shell, self.grid)
+        return self.crossing_angstrom
+
+    @property
+    def crossing_angstrom(self) -> float:
+        """Where the corrected FSC first falls below 0.143, whatever the halves shared."""
         return resolution_angstrom(self.corrected, self.grid)
+
+    @property
+    def is_of_join(self) -> bool:
+        """Whether the corrected FSC falls below 0.143 within reach of what the halves shared."""
+        reach = self.joined.shell + self.joined.reach
+        return self.joined.shell > 0 and self.crossing_angstrom >= shell_resolution_angstrom(reach, self.grid)
 
     @property
     def last_shell(self) -> int:
         """The last shell before the corrected FSC first falls below 0.143: RELION's reading of the resolution."""
+        if self.is_of_join:
+            return self.joined.shell
         below = torch.nonzero(self.corrected < THRESHOLD).flatten()
         return int(below[0]) - 1 if len(below) else len(self.corrected) - 1
 
@@ -149,7 +188,13 @@ def corrected_fsc(masked: Tensor, randomised: Tensor, randomise_from_shell: int)
 
 
 def half_map_fsc(
-    half1: Volume, half2: Volume, mask: Volume | None, params: FscParams | None = None, *, seed: int = 1
+    half1: Volume,
+    half2: Volume,
+    mask: Volume | None,
+    params: FscParams | None = None,
+    *,
+    joined: JoinedShells | None = None,
+    seed: int = 1,
 ) -> HalfMapFsc:
     """Correlate two half maps.
 
@@ -157,6 +202,7 @@ def half_map_fsc(
     ----------
     half1, half2 : unfiltered, unsharpened maps of independent halves, on one grid.
     mask : values from 0 to 1, on the same grid; None correlates without.
+    joined : what the halves shared; None: nothing.
     seed : of the random phases.
 
     Returns
@@ -203,6 +249,7 @@ def half_map_fsc(
         corrected=corrected,
         randomise_from_shell=shell,
         box_over_particle=_SCATTERING_SHARE / fraction,
+        joined=joined or JoinedShells(),
     )
 
 

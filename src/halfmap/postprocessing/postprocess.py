@@ -9,7 +9,7 @@ from halfmap.grid import ImageGrid
 from halfmap.postprocessing import concerns, masks
 from halfmap.postprocessing.concerns import Concern
 from halfmap.postprocessing.directional import DirectionalFsc, directional_fsc
-from halfmap.postprocessing.half_map_fsc import HalfMapFsc, half_map_fsc
+from halfmap.postprocessing.half_map_fsc import HalfMapFsc, JoinedShells, half_map_fsc
 from halfmap.postprocessing.params import PostprocessParams
 from halfmap.postprocessing.sharpening import GuinierPlot, MtfCurve, SharpenedMap, sharpen
 
@@ -40,7 +40,7 @@ class PostprocessResult:
 
     @property
     def resolution_angstrom(self) -> float:
-        """Where the corrected FSC first falls below 0.143."""
+        """Where the corrected FSC first falls below 0.143; see `HalfMapFsc.resolution_angstrom`."""
         return self.fsc.resolution_angstrom
 
     @property
@@ -83,6 +83,7 @@ def postprocess(
     params: PostprocessParams | None = None,
     *,
     mtf: MtfCurve | None = None,
+    joined: JoinedShells | None = None,
     seed: int = 1,
 ) -> PostprocessResult:
     """Measure the resolution of two half maps and sharpen their mean.
@@ -92,6 +93,7 @@ def postprocess(
     half1, half2 : unfiltered, unsharpened maps of independent halves, on one grid.
     mask : values from 0 to 1 on the same grid, as of `masks.automatic_mask`; None measures without.
     mtf : of the detector; None leaves amplitudes as they are.
+    joined : what the halves shared in their refinement; None: nothing that is known of.
     seed : of the random phases.
 
     Returns
@@ -106,7 +108,7 @@ def postprocess(
         Values that are not finite, or a mask with values outside 0 to 1.
     """
     params = params or PostprocessParams()
-    fsc = half_map_fsc(half1, half2, mask, params, seed=seed)
+    fsc = half_map_fsc(half1, half2, mask, params, joined=joined, seed=seed)
     if mask is not None:
         mask = masks.checked_mask(mask)
     sharpened = sharpen(half1, half2, fsc.corrected, fsc.resolution_angstrom, params, mtf=mtf)

@@ -15,7 +15,7 @@ from halfmap.refinement.problem import RefinementProblem
 from halfmap.refinement.state import Orientations, PoseSampling
 from halfmap.tensors import Rotations
 
-MOST_KEPT = 4000
+MOST_KEPT = 1000
 """Samples of an image that the first pass hands on at most; what is left out is told as lost mass."""
 
 
