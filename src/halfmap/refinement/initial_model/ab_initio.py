@@ -150,7 +150,7 @@ def advance(
         references=state.references,
         padding=PADDING,
         priors=Priors(
-            fractions=state.fractions,
+            fractions=torch.ones(params.classes, dtype=torch.float64),  # alike, lest the larger take all
             offset_sigma_angstrom=state.offset_sigma_angstrom,
             prior_offset_angstrom=torch.zeros((params.classes, 2), dtype=torch.float64),
         ),
@@ -169,13 +169,16 @@ def advance(
     data = batch.memory * state.data + sums.slices.data
     weight = batch.memory * state.weight + sums.slices.weight
     symmetry = problem.symmetry if batch.has_symmetry else "C1"
-    made = [_map(problem, data[:, c], weight[:, c], batch, symmetry, search.shell) for c in range(params.classes)]
+    halves = [_halves(problem, data[:, c], weight[:, c], symmetry) for c in range(params.classes)]
+    fsc = torch.stack([_fsc(problem, one, search.shell) for one in halves])
+    # one filter for all: by its own, the class with fewer particles would be the fainter, and lose them all
+    kept = _kept(state.fractions, fsc)
     largest = int(state.fractions.argmax())
     found = sums.estimates
     after = replace(
         _believing(problem, state, sums, is_first=iteration == 1, is_whole=batch.n_particles == n),
         iteration=iteration,
-        references=torch.stack([one for one, _ in made]),
+        references=torch.stack([_map(problem, one, kept, batch) for one in halves]),
         data=data,
         weight=weight,
         assignments=state.assignments if iteration == 1 else _assigned(state.assignments, sums, iteration),
@@ -189,7 +192,7 @@ def advance(
         "healpix_order": batch.healpix_order,
         "has_symmetry": float(batch.has_symmetry),
         "offset_step_angstrom": offset_step_angstrom(batch),
-        "agreement_angstrom": shells.resolution_at_threshold(made[largest][1], problem.volume_grid, 0.5),
+        "agreement_angstrom": shells.resolution_at_threshold(fsc[largest], problem.volume_grid, 0.5),
         "mean_max_probability": float(found.max_probability.mean()) if iteration > 1 else math.nan,
         "log_likelihood": float(found.log_likelihood.mean()) if iteration > 1 else math.nan,
         "median_n_significant": float(np.median(found.n_significant)) if iteration > 1 else math.nan,
@@ -209,23 +212,53 @@ def _padded_grid(problem: VolumeProblem) -> PaddedGrid:
     return PaddedGrid(problem.volume_grid, padding=PADDING)
 
 
-def _map(
-    problem: VolumeProblem, data: Tensor, weight: Tensor, batch: MiniBatch, symmetry: str, shell: int
-) -> tuple[Tensor, Tensor]:
-    """Return the map of a class from the sums of both pseudo-halves, and the halves' FSC."""
-    grid = problem.volume_grid
-    halves = [
+Halves = tuple[SliceAccumulator, SliceAccumulator]
+
+
+def _halves(problem: VolumeProblem, data: Tensor, weight: Tensor, symmetry: str) -> Halves:
+    """Return the sums of both pseudo-halves of a class, symmetrised."""
+    first, second = (
         SliceAccumulator(data=data[h], weight=weight[h], grid=_padded_grid(problem)).symmetrised(symmetry)
         for h in (0, 1)
-    ]
+    )
+    return first, second
+
+
+def _fsc(problem: VolumeProblem, halves: Halves, shell: int) -> Tensor:
+    """Return the FSC of pseudo-halves within the solvent sphere, 0 beyond a shell."""
+    grid = problem.volume_grid
     first, second = (grid.rfft(half.volume().double() * problem.solvent_mask) for half in halves)
     fsc = shells.fsc(first, second, grid).nan_to_num(0.0).clamp(0.0, 1.0)
     fsc[0] = 1.0
     fsc[shell + 1 :] = 0.0
-    # that of all particles with the signal, from the ratio of signal to noise of two halves
-    joined = halves[0].joined(halves[1]).volume(2 * fsc / (1 + fsc))
-    passed = apply_filter(joined * problem.solvent_mask, grid, low_pass(grid, batch.resolution_angstrom))
-    return passed * problem.solvent_mask, fsc
+    return fsc
+
+
+def _kept(fractions: Tensor, fsc: Tensor) -> Tensor:
+    """Return the share of each shell that a Wiener filter for all classes keeps.
+
+    Parameters
+    ----------
+    fractions : of particles in each class, shape (C,).
+    fsc : of the pseudo-halves of each class, shape (C, n_shells).
+
+    Notes
+    -----
+    The ratio of signal to noise of a map of both halves is 2 FSC / (1 − FSC); its mean over classes is weighted by
+    their particles.
+    """
+    ratio = 2 * fsc / (1 - fsc).clamp(min=1e-9)
+    common = (fractions[:, None] * ratio).sum(0)
+    return common / (1 + common)
+
+
+def _map(problem: VolumeProblem, halves: Halves, kept: Tensor, batch: MiniBatch) -> Tensor:
+    """Return the map of a class from the sums of both pseudo-halves."""
+    joined = halves[0].joined(halves[1]).volume(kept)
+    passed = apply_filter(
+        joined * problem.solvent_mask, problem.volume_grid, low_pass(problem.volume_grid, batch.resolution_angstrom)
+    )
+    return passed * problem.solvent_mask
 
 
 def _believing(
