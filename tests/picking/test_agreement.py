@@ -1,8 +1,10 @@
 import numpy as np
 import pytest
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import maximum_bipartite_matching
 
 from halfmap import keyed_random
-from halfmap.picking.agreement import Agreement, agreement, matched
+from halfmap.picking.agreement import Agreement, agreement, agreement_curve, matched
 
 
 def test_each_position_is_matched_once():
@@ -37,3 +39,33 @@ def test_empty_sets_agree_on_nothing():
     assert agreement(one, nothing, distance=1) + agreement(one, one, distance=1) == Agreement(
         n_picked=2, n_true=1, n_matched=1
     )
+
+
+def test_a_matching_has_as_many_pairs_as_an_independent_maximum_matching():
+    true = keyed_random.uniform(2, "crowded true", np.arange(120), size=2) * 60
+    picked = keyed_random.uniform(3, "crowded picks", np.arange(150), size=2) * 60
+    near = np.hypot(*(picked[:, None] - true).transpose(2, 0, 1)) <= 4
+    first, second = matched(picked, true, distance=4)
+    assert near[first, second].all()
+    assert len(set(first)) == len(first) == len(set(second))
+    assert len(first) == (maximum_bipartite_matching(csr_array(near), perm_type="column") >= 0).sum()
+
+
+@pytest.mark.parametrize("n", [10, 60, 110])
+def test_any_first_picks_have_as_many_pairs_as_if_the_others_were_not_there(n):
+    true = keyed_random.uniform(2, "crowded true", np.arange(120), size=2) * 60
+    picked = keyed_random.uniform(3, "crowded picks", np.arange(150), size=2) * 60
+    all_of_them, _ = matched(picked, true, distance=4)
+    assert (all_of_them < n).sum() == agreement(picked[:n], true, distance=4).n_matched
+
+
+def test_the_curve_counts_what_each_threshold_leaves():
+    curve = agreement_curve(np.array([1.0, 3.0, 2.0, 2.0]), np.array([False, True, True, False]), 4)
+    np.testing.assert_array_equal(curve.threshold, [3, 2, 1])
+    np.testing.assert_allclose(curve.precision, [1, 2 / 3, 1 / 2])
+    np.testing.assert_allclose(curve.recall, [1 / 4, 2 / 4, 2 / 4])
+    np.testing.assert_allclose(curve.f1, [2 / 5, 4 / 7, 4 / 8])
+
+
+def test_a_curve_without_picks_has_no_points():
+    assert len(agreement_curve(np.zeros(0), np.zeros(0, dtype=bool), 3).f1) == 0

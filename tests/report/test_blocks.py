@@ -87,6 +87,9 @@ def test_histogram_of_equal_values_has_width():
         lambda: Overlay(
             picture=a_picture(), shape_pixel=(8, 6), positions_pixel=[[1, 2]], radius_pixel=1, values=[1, 2]
         ),
+        lambda: Overlay(
+            picture=a_picture(), shape_pixel=(8, 6), positions_pixel=[[1, 2]], radius_pixel=1, kind_labels=["right"]
+        ),
     ],
 )
 def test_values_that_do_not_belong_together_are_refused(make):

@@ -161,9 +161,9 @@ def read_picks(path: str | Path, micrograph_names: Sequence[str], *, project_roo
 
     Parameters
     ----------
-    path : ``autopick.star``, a STAR file with ``_rlnMicrographName`` and coordinates (a particle table
-        too), or a folder of coordinate files, one a micrograph with its name, perhaps with an ending
-        such as ``_autopick``.
+    path : ``autopick.star`` or the folder of the job that wrote it, a STAR file with ``_rlnMicrographName`` and
+        coordinates (a particle table too), or a folder of coordinate files, one a micrograph with its name, perhaps
+        with an ending such as ``_autopick``.
     micrograph_names : of the micrograph table.
     project_root : the project folder.
 
@@ -181,6 +181,8 @@ def read_picks(path: str | Path, micrograph_names: Sequence[str], *, project_roo
         A file fits several micrographs, or several files fit one.
     """
     path = Path(path)
+    if (path / "autopick.star").exists():
+        path = path / "autopick.star"
     if not path.is_dir():
         is_list = "coordinate_files" in star.read(path)
         return read_autopick(path, project_root) if is_list else read_coordinates(path)

@@ -1,6 +1,7 @@
 """Micrographs as jobs take them: located, looked into, and the unusable ones set aside before work starts."""
 
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from halfmap.data.micrographs import MicrographSet
+from halfmap.data.optics_groups import OpticsGroups
 from halfmap.data.particles import ParticleSet
 from halfmap.errors import FormatError, InconsistentDataError, InputError
 from halfmap.io import images, relion
@@ -75,6 +77,42 @@ def open_micrographs(
             "--pixel-size where the command has it."
         )
     return _opened(context, star_path, micrographs)
+
+
+def open_micrographs_named(
+    context: JobContext, path: Path, names: Sequence[str], *, pixel_size_angstrom: float | None
+) -> OpenedMicrographs:
+    """Open the micrographs that a list of picks names, when no table of micrographs is at hand.
+
+    Parameters
+    ----------
+    context : the job.
+    path : the file that names them.
+    names : of the micrographs.
+    pixel_size_angstrom : of all of them; None takes that of the first one's header.
+
+    Raises
+    ------
+    InconsistentDataError
+        The micrographs cannot be found, or their pixel size is not known.
+    """
+    try:
+        first = resolve_paths(path, context.project, names) / names[0]
+        size = pixel_size_angstrom or images.shape_and_pixel_size(first)[1]
+    except (FormatError, InputError, IndexError) as error:
+        raise InconsistentDataError(
+            f"The micrographs of {path} must be known; got names that lead to none ({error}); give --micrographs."
+        ) from error
+    if size is None:
+        raise InconsistentDataError(
+            f"The pixel size of the micrographs must be known; got none in the header of {names[0]}; give --pixel-size."
+        )
+    columns: dict[str, np.ndarray] = {
+        "micrograph_name": np.array(names, dtype=object),
+        "optics_group": np.ones(len(names), dtype=np.int64),
+    }
+    optics = OpticsGroups(columns={"micrograph_pixel_size_angstrom": np.array([size])})
+    return _opened(context, path, MicrographSet(columns=columns, optics=optics))
 
 
 def open_micrographs_of(context: JobContext, star_path: Path, particles: ParticleSet) -> tuple[OpenedMicrographs, str]:

@@ -117,8 +117,8 @@ def page(title: str, picked: Sequence[tuple[str, PickedMicrograph, float]], reje
 
 
 _INTRO = (
-    "The colour of a circle is the pick's figure of merit. Tinted areas were left out: replicated borders, carbon, "
-    "ice, specks."
+    "The colour of a circle is the pick's figure of merit, red for the lowest, blue for the highest; the slider below "
+    "a micrograph hides those below a threshold. Tinted areas were left out: replicated borders, carbon, ice, specks."
 )
 
 

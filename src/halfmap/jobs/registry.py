@@ -51,6 +51,8 @@ COMMANDS: tuple[Entry, ...] = (
     Entry("extract", "halfmap.jobs.extract:JOB", "Cut particles out of micrographs", _PARTICLES),
     Entry("class2d", "halfmap.jobs.class2d:JOB", "Classify particles in two dimensions", _PARTICLES),
     Entry("pick log", "halfmap.jobs.pick_log:JOB", "Find particles as blobs of a given size", _PARTICLES),
+    Entry("pick compare", "halfmap.jobs.pick_compare:JOB", "Hold lists of picks against one another", _PARTICLES),
+    Entry("pick filter", "halfmap.jobs.pick_filter:JOB", "Keep picks by figure of merit and masks", _PARTICLES),
     Entry("report stack", "halfmap.jobs.report_stack:JOB", "Show a stack: montage, mean, background", _PARTICLES),
     Entry("select classes", "halfmap.jobs.select_classes:JOB", "Keep the particles of some 2D classes", _PARTICLES),
     Entry("select split", "halfmap.jobs.select:SPLIT", "Split a table into subsets", _PARTICLES),

@@ -3,8 +3,6 @@
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.sparse import csr_array
-from scipy.sparse.csgraph import maximum_bipartite_matching
 from scipy.spatial import cKDTree
 
 
@@ -46,6 +44,38 @@ class Agreement:
         )
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class AgreementCurve:
+    """Counts at every threshold of the figure of merit, from the highest down.
+
+    Parameters
+    ----------
+    threshold : float64, shape (n,): falling; picks of at least this merit are taken.
+    n_picked, n_matched : int64, shape (n,): picks taken, and pairs with known positions.
+    n_true : positions known.
+    """
+
+    threshold: np.ndarray
+    n_picked: np.ndarray
+    n_matched: np.ndarray
+    n_true: int
+
+    @property
+    def precision(self) -> np.ndarray:
+        """Share of the picks that are right, shape (n,)."""
+        return np.asarray(self.n_matched / self.n_picked)
+
+    @property
+    def recall(self) -> np.ndarray:
+        """Share of the known positions that were picked, shape (n,); NaN where none is known."""
+        return np.asarray(self.n_matched / self.n_true) if self.n_true else np.full(len(self.threshold), np.nan)
+
+    @property
+    def f1(self) -> np.ndarray:
+        """Harmonic mean of precision and recall, shape (n,)."""
+        return np.asarray(2 * self.n_matched / (self.n_picked + self.n_true))
+
+
 def matched(picked: np.ndarray, true: np.ndarray, *, distance: float) -> tuple[np.ndarray, np.ndarray]:
     """Pair picks with known positions, one to one, as many as possible.
 
@@ -56,24 +86,77 @@ def matched(picked: np.ndarray, true: np.ndarray, *, distance: float) -> tuple[n
 
     Returns
     -------
-    Indices into ``picked`` and into ``true``, int64, shape (k,) each.
+    Indices into ``picked``, rising, and into ``true``, int64, shape (k,) each.
 
     Notes
     -----
-    A maximum matching (Hopcroft and Karp 1973): no choice of pairs has more of them.
+    A maximum matching by augmenting paths, pick after pick, the nearest position tried first. Once paired, a pick stays
+    paired (its partner may change), so of any first picks as many are paired as if the others were not there.
+
+    References
+    ----------
+    Kuhn 1955, Naval Research Logistics Quarterly 2, 83.
     """
-    if len(picked) == 0 or len(true) == 0:
-        return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
-    near = cKDTree(picked).query_ball_point(true, distance)
-    rows = np.concatenate([np.full(len(found), i, dtype=np.int64) for i, found in enumerate(near)])
-    columns = np.array([j for found in near for j in found], dtype=np.int64)
-    graph = csr_array((np.ones(len(rows), dtype=bool), (rows, columns)), shape=(len(true), len(picked)))
-    partner = maximum_bipartite_matching(graph, perm_type="column")
+    near = _by_distance(picked, true, distance)
+    owner = np.full(len(true), -1, dtype=np.int64)
+    partner = np.full(len(picked), -1, dtype=np.int64)
+    for pick in range(len(picked)):
+        _augment(pick, near, owner, partner)
     found = np.flatnonzero(partner >= 0)
-    return partner[found].astype(np.int64), found
+    return found, partner[found]
+
+
+def _by_distance(picked: np.ndarray, true: np.ndarray, distance: float) -> list[list[int]]:
+    """Return for each pick the known positions in reach, the nearest first."""
+    if len(picked) == 0 or len(true) == 0:
+        return [[] for _ in picked]
+    reached = cKDTree(true).query_ball_point(picked, distance)
+    return [
+        sorted(found, key=lambda index: float(np.hypot(*(true[index] - position))))
+        for found, position in zip(reached, picked, strict=True)
+    ]
+
+
+def _augment(pick: int, near: list[list[int]], owner: np.ndarray, partner: np.ndarray) -> None:
+    """Pair one more pick, others changing partners where they must; nothing changes where that is impossible."""
+    reached: dict[int, int] = {}
+    waiting = [pick]
+    for one in waiting:
+        for position in near[one]:
+            if position in reached:
+                continue
+            reached[position] = one
+            if owner[position] >= 0:
+                waiting.append(int(owner[position]))
+                continue
+            while position >= 0:
+                taker = reached[position]
+                owner[position] = taker
+                position, partner[taker] = int(partner[taker]), position
+            return
 
 
 def agreement(picked: np.ndarray, true: np.ndarray, *, distance: float) -> Agreement:
     """Count picks, known positions and their pairs; parameters as of `matched`."""
     pairs, _ = matched(picked, true, distance=distance)
     return Agreement(n_picked=len(picked), n_true=len(true), n_matched=len(pairs))
+
+
+def agreement_curve(figure_of_merit: np.ndarray, is_right: np.ndarray, n_true: int) -> AgreementCurve:
+    """Count at every threshold, over the picks of all micrographs.
+
+    Parameters
+    ----------
+    figure_of_merit : shape (n,).
+    is_right : bool, shape (n,): picks that `matched` pairs when those of a micrograph are given by falling merit.
+    n_true : positions known in these micrographs.
+    """
+    order = np.argsort(-figure_of_merit, kind="stable")
+    merit = figure_of_merit[order]
+    last = np.flatnonzero(np.append(merit[1:] != merit[:-1], True)) if len(merit) else np.zeros(0, dtype=np.int64)
+    return AgreementCurve(
+        threshold=merit[last],
+        n_picked=last + 1,
+        n_matched=np.cumsum(is_right[order])[last].astype(np.int64),
+        n_true=n_true,
+    )

@@ -319,8 +319,10 @@ class Overlay:
     shape_pixel : the micrograph's sides (y, x).
     positions_pixel : shape (n, 2), x and y in the micrograph; (0, 0) is the first stored pixel, y grows down.
     radius_pixel : of the circles, in micrograph pixels.
-    values : shape (n,), coded as colour; None for one colour.
+    values : shape (n,), coded as colour from red to blue, with a slider that hides the low ones; None for one colour.
     value_label : what the values are.
+    kind_labels : words for the kinds of positions; each gets a colour, in place of the values, and a switch.
+    kinds : whole numbers, shape (n,): which of them each position is; needed where there are labels.
     """
 
     picture: Picture
@@ -329,11 +331,15 @@ class Overlay:
     radius_pixel: float
     values: ArrayLike | None = None
     value_label: str = "figure of merit"
+    kind_labels: Sequence[str] = ()
+    kinds: ArrayLike = ()
     title: str = ""
     caption: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "positions_pixel", checked_points(self.positions_pixel))
+        if self.kind_labels and len(np.asarray(self.kinds)) != len(np.asarray(self.positions_pixel)):
+            raise ShapeError("An overlay must say of each position what kind it is, or of none; got another number.")
         if self.values is not None:
             as_vectors(self, "values")
             if len(np.asarray(self.values)) != len(np.asarray(self.positions_pixel)):
@@ -350,6 +356,8 @@ class Overlay:
         radius_pixel: float,
         values: ArrayLike | None = None,
         value_label: str = "figure of merit",
+        kind_labels: Sequence[str] = (),
+        kinds: ArrayLike = (),
         title: str = "",
         caption: str = "",
         max_side: int = 900,
@@ -363,6 +371,8 @@ class Overlay:
             radius_pixel=radius_pixel,
             values=values,
             value_label=value_label,
+            kind_labels=kind_labels,
+            kinds=kinds,
             title=title,
             caption=caption,
         )

@@ -80,6 +80,11 @@ def colour_scale(n_colours: int = 64) -> list[str]:
     return [to_hex(colour) for colour in matplotlib.colormaps[_COLOUR_MAP](shares)]
 
 
+def circle_colours(n_colours: int = 64) -> list[str]:
+    """Return the colours of positions on a micrograph, from the lowest value, red, to the highest, blue."""
+    return [to_hex(colour) for colour in matplotlib.colormaps["RdYlBu"](np.linspace(0.08, 0.9, n_colours))]
+
+
 def svg(block: Curve | Histogram | Scatter | Density) -> str:
     """Draw a block.
 

@@ -119,6 +119,7 @@
     bar.hidden = false;
   }
 
+  const KINDS = ["#37e0a0", "#ff6b6b", "#ffc145", "#6fb7ff"];
   const digits = (value) => Number(value.toPrecision(3)).toString();
   const colour = (share) => GRADIENT[Math.max(0, Math.min(GRADIENT.length - 1, Math.round(share * (GRADIENT.length - 1))))];
   for (const figure of document.querySelectorAll(".overlay")) {
@@ -129,10 +130,15 @@
     const at = (share) => finite[Math.round(share * (finite.length - 1))];
     const low = finite.length ? at(0.02) : 0, high = finite.length ? at(0.98) : 1;
     const floor = () => slider && finite.length && slider.value > 0 ? finite[0] + (finite[finite.length - 1] - finite[0]) * slider.value / 1000 : -Infinity;
-    if (slider) {
-      figure.querySelector(".low").textContent = digits(low);
-      figure.querySelector(".high").textContent = digits(high);
-      figure.querySelector(".bar i").style.background = `linear-gradient(90deg, ${GRADIENT.join(",")})`;
+    const bar = figure.querySelector(".bar"), switches = [...figure.querySelectorAll(".kind input")];
+    switches.forEach((kind, index) => {
+      kind.nextElementSibling.style.borderColor = KINDS[index % KINDS.length];
+      kind.addEventListener("change", () => draw());
+    });
+    if (bar) {
+      bar.querySelector(".low").textContent = digits(low);
+      bar.querySelector(".high").textContent = digits(high);
+      bar.querySelector("i").style.background = `linear-gradient(90deg, ${GRADIENT.join(",")})`;
     }
     const draw = () => {
       const ratio = devicePixelRatio || 1, width = stage.clientWidth, height = stage.clientHeight;
@@ -141,10 +147,14 @@
       pen.scale(ratio, ratio);
       const stroke = Math.max(1.2, Math.min(2.2, points.r * scale * 0.18));
       const limit = floor();
+      const colourAt = (index, value) => {
+        if (switches.length) return KINDS[points.k[index] % KINDS.length];
+        return value === null ? (points.v ? "#ffffff" : KINDS[0]) : colour((value - low) / (high - low || 1));
+      };
       let shown = 0;
       points.x.forEach((x, index) => {
         const value = points.v ? points.v[index] : null;
-        if (value !== null && value < limit) return;
+        if ((value !== null && value < limit) || (switches.length && !switches[points.k[index]].checked)) return;
         shown += 1;
         if (!box.checked) return;
         pen.beginPath();
@@ -152,7 +162,7 @@
         pen.strokeStyle = "rgb(0 0 0 / 45%)";
         pen.lineWidth = stroke + 1.6;
         pen.stroke();
-        pen.strokeStyle = value === null ? (points.v ? "#ffffff" : "#37e0a0") : colour((value - low) / (high - low || 1));
+        pen.strokeStyle = colourAt(index, value);
         pen.lineWidth = stroke;
         pen.stroke();
       });
