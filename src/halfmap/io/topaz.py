@@ -1,5 +1,7 @@
-"""Topaz's coordinate tables: the micrograph's name, x, y and perhaps a score in each line."""
+"""Topaz's text tables: coordinates, lists of images, and the course of a training."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +9,7 @@ from numpy.typing import NDArray
 
 from halfmap.data.picks import Picks
 from halfmap.errors import FormatError
+from halfmap.io.atomic import write_text
 
 _NAME, _X, _Y, _SCORE = "image_name", "x_coord", "y_coord", "score"
 
@@ -80,6 +83,84 @@ def read(path: str | Path) -> Picks:
         "figure_of_merit": table[:, 2],
     }
     return Picks(columns=columns, source=path.name)
+
+
+def write_coordinates(path: str | Path, positions: Mapping[str, NDArray[np.float64]]) -> None:
+    """Write positions as Topaz's training takes them: in whole pixels of the images that it sees.
+
+    Parameters
+    ----------
+    path : of the file.
+    positions : by Topaz's image name, shape (n, 2), (x, y).
+    """
+    rows = [
+        f"{name}\t{x:d}\t{y:d}"
+        for name, places in positions.items()
+        for x, y in np.rint(places).astype(np.int64).reshape(-1, 2)
+    ]
+    write_text(path, "\n".join(["\t".join((_NAME, _X, _Y)), *rows]) + "\n")
+
+
+def write_images(path: str | Path, files: Mapping[str, Path]) -> None:
+    """Write Topaz's list of images: name and file of each."""
+    rows = [f"{name}\t{file}" for name, file in files.items()]
+    write_text(path, "\n".join([f"{_NAME}\tpath", *rows]) + "\n")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TrainingCourse:
+    """How a training of Topaz went.
+
+    Parameters
+    ----------
+    loss : of the training, averaged over each epoch, float64, shape (k,).
+    test_loss, test_precision_recall : loss and area under the precision-recall curve of the held-out images after each
+        epoch, float64, shape (k,); NaN where there are none.
+    epochs : their numbers, int64, shape (k,).
+    """
+
+    epochs: NDArray[np.int64]
+    loss: NDArray[np.float64]
+    test_loss: NDArray[np.float64]
+    test_precision_recall: NDArray[np.float64]
+
+
+def read_training(path: str | Path) -> TrainingCourse:
+    """Read the table that ``topaz train --output`` writes; columns that are not there are NaN.
+
+    Raises
+    ------
+    FormatError
+        The file is missing or has no column ``epoch``.
+    """
+    path = Path(path)
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
+    labels = _split(lines[0], _separator(lines[0])) if lines else []
+    if "epoch" not in labels:
+        raise FormatError(path, line=1, expected="a heading with epoch", found=repr(lines[0]) if lines else "no line")
+    rows = [dict(zip(labels, _split(line, _separator(lines[0])), strict=False)) for line in lines[1:] if line.strip()]
+    epochs = np.unique(np.array([int(row["epoch"]) for row in rows], dtype=np.int64))
+
+    def mean(label: str, split: str) -> NDArray[np.float64]:
+        found = [
+            [_number(row.get(label)) for row in rows if int(row["epoch"]) == e and row.get("split") == split]
+            for e in epochs
+        ]
+        return np.array([np.mean(values) if values else np.nan for values in found], dtype=np.float64)
+
+    return TrainingCourse(
+        epochs=epochs,
+        loss=mean("loss", "train"),
+        test_loss=mean("loss", "test"),
+        test_precision_recall=mean("auprc", "test"),
+    )
+
+
+def _number(text: str | None) -> float:
+    try:
+        return float(text) if text is not None else np.nan
+    except ValueError:  # "-" stands for what was not measured
+        return np.nan
 
 
 def _separator(line: str) -> str | None:
