@@ -285,10 +285,9 @@ def progressed(
     -----
     A gain of resolution is one over the best so far (RELION: over the last, so that a resolution that goes back
     and forth gains for ever). While the maps tell poses no better than to 10°, as those of a hollow shell whose
-    helices are still blurred, a likelihood that grows by a tenth of a nat is a gain too: resolution, which the shell
-    alone makes high, then says nothing of poses. Changes are no longer large where they are below 0.4 fine steps, or above the smallest
-    so far at this sampling over 1.03, in rotations and offsets alike. RELION also looks at changes of class, which one
-    class does not have.
+    helices are still blurred, a likelihood that grows by a tenth of a nat is a gain too. Changes are no longer large
+    where they are below 0.4 fine steps, or above the smallest so far at this sampling over 1.03, in rotations and
+    offsets alike. RELION also looks at changes of class, which one class does not have.
     """
     gained = resolution_angstrom < progression.resolution_angstrom * (1 - 1e-4)
     if rotation_accuracy_degrees > _POSES_UNKNOWN_DEGREES:
