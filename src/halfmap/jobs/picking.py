@@ -3,6 +3,7 @@
 A picker is a module-level function of a micrograph; its job is a parameter class and one call of `pick_all`.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,7 +16,7 @@ from halfmap.data.picks import Picks
 from halfmap.errors import InconsistentDataError
 from halfmap.io import relion_picks, star
 from halfmap.jobs import micrograph_masks, picking_report
-from halfmap.jobs.micrograph_inputs import open_micrographs, read_finite
+from halfmap.jobs.micrograph_inputs import OpenedMicrographs, open_micrographs, read_finite
 from halfmap.jobs.per_micrograph import Rejected, forget_states, rejected_micrographs, resumable_map
 from halfmap.jobs.picking_report import PickedMicrograph
 from halfmap.picking.micrograph_picks import MicrographPicks
@@ -29,7 +30,9 @@ LARGE_PICTURES = 24
 
 
 class Picker(Protocol):
-    """Finds particles in one micrograph, shape (y, x), as recorded; a module-level function, so that it travels."""
+    """Finds particles in one micrograph, shape (y, x), as recorded; a module-level function, so that it travels, or
+    a ``functools.partial`` of one.
+    """
 
     def __call__(self, micrograph: Tensor, *, pixel_size_angstrom: float, params: Any) -> MicrographPicks:
         """Pick in one micrograph."""
@@ -91,6 +94,26 @@ def pick_all(
         Two micrographs would write one coordinate file.
     """
     opened = open_micrographs(context, micrographs, pixel_size_angstrom=pixel_size_angstrom)
+    pickers = [picker] * len(opened.names)
+    return pick_opened(context, opened, pickers, params, radius_angstrom=radius_angstrom, title=title)
+
+
+def pick_opened(
+    context: JobContext,
+    opened: OpenedMicrographs,
+    pickers: Sequence[Picker],
+    params: Any,
+    *,
+    radius_angstrom: float,
+    title: str,
+) -> Path:
+    """Pick in micrographs, each with a picker of its own: one that knows its CTF, say; otherwise as `pick_all`.
+
+    Parameters
+    ----------
+    opened : the micrographs.
+    pickers : of each micrograph, picklable.
+    """
     names = opened.names
     shown, large = (_evenly(len(names), n) for n in (MICROGRAPHS_SHOWN, LARGE_PICTURES))
     _check_distinct(names)
@@ -104,7 +127,9 @@ def pick_all(
             params=params,
             picture_side=picking_report.LARGE_SIDE if index in large else picking_report.SMALL_SIDE * (index in shown),
         )
-        for index, (name, path, size) in enumerate(zip(names, opened.paths, opened.pixel_size_angstrom, strict=True))
+        for index, (name, path, size, picker) in enumerate(
+            zip(names, opened.paths, opened.pixel_size_angstrom, pickers, strict=True)
+        )
     ]
     largest = max(height * width for height, width in opened.shapes)
     context.expect_memory(12 * largest + 2**28, "one micrograph in each worker")
@@ -117,7 +142,14 @@ def pick_all(
         else:
             done.append((task, result))
     parts = [
-        Picks.of_micrograph(task.name, one.position_pixel, source=title, figure_of_merit=one.figure_of_merit)
+        Picks.of_micrograph(
+            task.name,
+            one.position_pixel,
+            source=title,
+            figure_of_merit=one.figure_of_merit,
+            class_number=one.class_number,
+            psi_degrees=one.psi_degrees,
+        )
         for task, one in done
     ]
     picks = Picks.concatenate(parts)
@@ -173,6 +205,8 @@ def pick_one(task: PickingTask) -> PickedMicrograph:
         mask_pixel_size_angstrom=found.mask_pixel_size_angstrom,
         excluded_reason=tuple(found.reasons),
         excluded_share=tuple(found.reasons.values()),
+        class_number=np.zeros(len(found), dtype=np.int64) if found.class_number is None else found.class_number,
+        psi_degrees=np.zeros(len(found)) if found.psi_degrees is None else found.psi_degrees,
         picture=_picture(micrograph, found, task.picture_side) if task.picture_side else None,
     )
 

@@ -30,6 +30,7 @@ class PickedMicrograph:
     mask_pixel_size_angstrom : of its mask.
     excluded_reason, excluded_share : what was left out, and its share of the area.
     picture : JPEG of the micrograph, uint8, shape (n,); None where it is not shown.
+    class_number, psi_degrees : of the picks, shape (n,); 0 where the picker knows none.
     """
 
     shape: tuple[int, int]
@@ -42,6 +43,8 @@ class PickedMicrograph:
     excluded_reason: tuple[str, ...]
     excluded_share: tuple[float, ...]
     picture: np.ndarray | None
+    class_number: np.ndarray
+    psi_degrees: np.ndarray
 
     def __len__(self) -> int:
         return len(self.figure_of_merit)

@@ -53,6 +53,7 @@ COMMANDS: tuple[Entry, ...] = (
     Entry("pick log", "halfmap.jobs.pick_log:JOB", "Find particles as blobs of a given size", _PARTICLES),
     Entry("pick compare", "halfmap.jobs.pick_compare:JOB", "Hold lists of picks against one another", _PARTICLES),
     Entry("pick filter", "halfmap.jobs.pick_filter:JOB", "Keep picks by figure of merit and masks", _PARTICLES),
+    Entry("pick template", "halfmap.jobs.pick_template:JOB", "Find particles that look like templates", _PARTICLES),
     Entry("pick topaz", "halfmap.jobs.pick_topaz:JOB", "Train the real Topaz, or pick with it", _PARTICLES),
     Entry("pick train", "halfmap.jobs.pick_train:JOB", "Teach a network to find particles", _PARTICLES),
     Entry("pick network", "halfmap.jobs.pick_network:JOB", "Find particles with a network", _PARTICLES),

@@ -3,18 +3,16 @@
 import math
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from halfmap.errors import InputError
+from halfmap.picking.choice import choose_peaks, marked_specks
 from halfmap.picking.masks import Reason, excluded_areas
 from halfmap.picking.micrograph_picks import MicrographPicks
 from halfmap.picking.params import LogPickParams
-from halfmap.picking.peaks import apart
-from halfmap.picking.second_look import rival_peaks, without_crowds, without_singles
+from halfmap.picking.second_look import without_crowds, without_singles
 from halfmap.picking.sphere_score import SphereScore, score_spheres
-from halfmap.picking.threshold import Threshold, automatic_threshold, middle_and_spread
-from halfmap.picking.work_image import WorkImage, reduce
+from halfmap.picking.work_image import WorkImage, inside, reduce
 
 LOBE = 1.0
 """Distance, in longest diameters, within which a particle takes the negative responses beside it with it. Those lie in
@@ -76,7 +74,13 @@ def _pick_outside(work: WorkImage, values: Tensor, reason: Tensor, params: LogPi
         shortest_angstrom=params.min_diameter_angstrom,
         longest_angstrom=params.max_diameter_angstrom,
     )
-    return _choose(work, scored, reason, usable & _inside(work, params), params)
+    return _choose(
+        work,
+        scored,
+        reason,
+        usable & inside(work, edge_angstrom=params.margin_angstrom, particle_angstrom=params.max_diameter_angstrom),
+        params,
+    )
 
 
 def _choose(
@@ -84,60 +88,27 @@ def _choose(
 ) -> MicrographPicks:
     """Take the peaks between the two thresholds."""
     pixel_size = work.grid.pixel_size_angstrom
-    distance = params.pick_distance_angstrom / pixel_size
-    lobe = LOBE * params.max_diameter_angstrom / pixel_size
-    positive, rivals = rival_peaks(scored, allowed, distance_pixel=distance, lobe_pixel=lobe)
-    peaks = apart(positive, distance)
-    automatic = automatic_threshold(scored.negative, allowed, height=peaks.height, rivals=rivals)
-    threshold = automatic.value + params.threshold * automatic.sigma
-    upper = _upper_threshold(peaks.height, automatic, params.upper_threshold)
-    taken = peaks.height >= threshold
-    kept = taken & (peaks.height <= upper)
-    index = scored.diameter_index.cpu().numpy()[peaks.pixel[:, 1], peaks.pixel[:, 0]]
-    diameter = np.asarray(scored.diameters_angstrom, dtype=np.float64)[index]
-    too_strong = taken & ~kept
-    marked = reason.cpu().numpy().copy()
-    for (x, y), radius in zip(peaks.position[too_strong], diameter[too_strong] / 2 / pixel_size, strict=True):
-        marked[_disc(marked.shape, x, y, radius) & (marked == 0)] = int(Reason.SPECK)
+    chosen = choose_peaks(
+        scored.positive,
+        scored.negative,
+        allowed,
+        distance_pixel=params.pick_distance_angstrom / pixel_size,
+        lobe_pixel=LOBE * params.max_diameter_angstrom / pixel_size,
+        threshold=params.threshold,
+        upper_threshold=params.upper_threshold,
+    )
+    diameters = np.asarray(scored.diameters_angstrom, dtype=np.float64)
+    index = scored.diameter_index.cpu().numpy()
+    diameter, strong = (diameters[index[one.pixel[:, 1], one.pixel[:, 0]]] for one in (chosen.picks, chosen.too_strong))
     return MicrographPicks(
-        position_pixel=work.to_micrograph(peaks.position[kept]),
-        figure_of_merit=peaks.height[kept],
-        diameter_angstrom=diameter[kept],
-        threshold=threshold,
-        upper_threshold=upper,
-        n_above=int(too_strong.sum()),
-        reason=marked,
+        position_pixel=work.to_micrograph(chosen.picks.position),
+        figure_of_merit=chosen.picks.height,
+        diameter_angstrom=diameter,
+        threshold=chosen.threshold,
+        upper_threshold=chosen.upper_threshold,
+        n_above=len(chosen.too_strong),
+        reason=marked_specks(reason.cpu().numpy(), chosen.too_strong, strong / 2 / pixel_size, int(Reason.SPECK)),
         mask_pixel_size_angstrom=pixel_size,
         score=scored.positive,
         reduced=work.values,
     )
-
-
-def _disc(shape: tuple[int, ...], x: float, y: float, radius: float) -> np.ndarray:
-    rows, columns = np.ogrid[: shape[0], : shape[1]]
-    return np.asarray((columns - x) ** 2 + (rows - y) ** 2 <= radius**2)
-
-
-def _upper_threshold(height: np.ndarray, automatic: Threshold, factor: float) -> float:
-    """Height above which a peak is too strong for the particles of this micrograph."""
-    middle, spread = middle_and_spread(height[height >= automatic.value])
-    return middle + factor * spread if math.isfinite(middle) else math.inf
-
-
-def _inside(work: WorkImage, params: LogPickParams) -> Tensor:
-    """Work pixels far enough from the edge of the micrograph, or from its replicated frame.
-
-    Beside a frame no part of even the largest particle may lie on it: whoever extracts it would get copies.
-    """
-    to_pixel = work.step_pixel / work.grid.pixel_size_angstrom
-    edge = params.margin_angstrom * to_pixel
-    frame = max(params.margin_angstrom, params.max_diameter_angstrom / 2) * to_pixel
-    top, bottom, left, right = work.border_pixel
-    lines = []
-    for axis, (before, after) in enumerate(((top, bottom), (left, right))):
-        n, side = work.grid.shape[axis], work.micrograph_shape[axis]
-        centre = torch.arange(n, device=work.values.device) * work.step_pixel
-        lines.append(
-            (centre >= (before + frame if before else edge)) & (centre <= side - 1 - (after + frame if after else edge))
-        )
-    return lines[0][:, None] & lines[1]

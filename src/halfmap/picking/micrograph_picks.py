@@ -26,6 +26,8 @@ class MicrographPicks:
     mask_pixel_size_angstrom : of ``reason``, whose pixel (0, 0) is centred on the micrograph's first pixel.
     score : float32, shape of ``reason``: what the picks are peaks of, to be looked at; None where a picker has none.
     reduced : float32, shape of ``reason``: the micrograph as the picker saw it, as recorded; for small pictures.
+    class_number, psi_degrees : int64 and float64, shape (n,): which template, from 1, and how it is turned; None where
+        a picker has none.
     """
 
     position_pixel: np.ndarray
@@ -38,6 +40,8 @@ class MicrographPicks:
     mask_pixel_size_angstrom: float
     score: Tensor | None = None
     reduced: Tensor | None = None
+    class_number: np.ndarray | None = None
+    psi_degrees: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         n = len(self.figure_of_merit)

@@ -1,9 +1,9 @@
-"""What can be set about blob picking."""
+"""What can be set about picking blobs and templates."""
 
 from dataclasses import dataclass
 from typing import Annotated
 
-from annotated_types import Ge, Gt
+from annotated_types import Ge, Gt, Le
 
 from halfmap.errors import InputError
 
@@ -60,3 +60,50 @@ class LogPickParams:
     def margin_angstrom(self) -> float:
         """Least distance of a pick from the edge, in Å."""
         return 0.5 * self.min_diameter_angstrom if self.edge_distance_angstrom is None else self.edge_distance_angstrom
+
+
+@dataclass(frozen=True, kw_only=True)
+class TemplatePickParams:
+    """How particles are found by templates."""
+
+    diameter_angstrom: Annotated[float, Gt(0)]
+    """Longest diameter of the particles: of the disc in which templates are compared."""
+
+    max_resolution_angstrom: Annotated[float, Gt(0)] = 20.0
+    """Finest detail of the templates that is compared. Finer detail finds no more particles, but repeats the templates
+    in noise."""
+
+    psi_step_degrees: Annotated[float, Gt(0), Le(90)] = 5.0
+    """Step of the in-plane angles in which each template is tried."""
+
+    threshold: float = 0.0
+    """Move the automatic threshold by this many σ of the background's scores; higher picks fewer. Sensible: -1 to 1."""
+
+    upper_threshold: Annotated[float, Gt(0)] = 5.0
+    """Drop peaks this many spreads of the picks' scores above their median."""
+
+    min_distance_angstrom: Annotated[float, Gt(0)] | None = None
+    """Least distance between two picks. Default: 0.5 times the diameter; elongated particles lie close side by side."""
+
+    white_particles: bool = False
+    """Particles are brighter than the background, not darker."""
+
+    edge_distance_angstrom: Annotated[float, Ge(0)] | None = None
+    """Least distance of a pick from the edge of the micrograph. Default: half the diameter."""
+
+    def __post_init__(self) -> None:
+        if self.diameter_angstrom < 3 * self.max_resolution_angstrom:
+            raise InputError(
+                f"--diameter must be at least 3 times --max-resolution; got {self.diameter_angstrom:g} and "
+                f"{self.max_resolution_angstrom:g} Å; lower --max-resolution."
+            )
+
+    @property
+    def pick_distance_angstrom(self) -> float:
+        """Least distance between two picks, in Å."""
+        return 0.5 * self.diameter_angstrom if self.min_distance_angstrom is None else self.min_distance_angstrom
+
+    @property
+    def margin_angstrom(self) -> float:
+        """Least distance of a pick from the edge, in Å."""
+        return 0.5 * self.diameter_angstrom if self.edge_distance_angstrom is None else self.edge_distance_angstrom

@@ -8,7 +8,7 @@ from torch import Tensor
 from halfmap.picking.masks import Reason
 from halfmap.picking.params import LogPickParams
 from halfmap.picking.peaks import Peaks, compete, find_peaks
-from halfmap.picking.sphere_score import SphereScore, score_spheres
+from halfmap.picking.sphere_score import score_spheres
 from halfmap.picking.threshold import mirrored_threshold
 
 CROWD = 20
@@ -23,13 +23,13 @@ SINGLE = 3.0
 
 
 def rival_peaks(
-    scored: SphereScore, allowed: Tensor, *, distance_pixel: float, lobe_pixel: float
+    score: Tensor, inverted: Tensor, allowed: Tensor, *, distance_pixel: float, lobe_pixel: float
 ) -> tuple[Peaks, np.ndarray]:
     """Find the peaks of a score, and let them compete with those of its mirror image.
 
     Parameters
     ----------
-    scored : the score.
+    score, inverted : float32, shape (y, x): of the micrograph, and of its inverted copy.
     allowed : bool, shape (y, x): where a peak may lie.
     distance_pixel, lobe_pixel : reach of a peak among those of its own sign, and of the other.
 
@@ -38,10 +38,10 @@ def rival_peaks(
     positive : all peaks of the score.
     rivals : signed heights of the peaks of both that are left.
     """
-    positive = find_peaks(scored.positive, allowed)
+    positive = find_peaks(score, allowed)
     rivals = compete(
         positive,
-        find_peaks(scored.negative, allowed),
+        find_peaks(inverted, allowed),
         distance_pixel=distance_pixel,
         lobe_pixel=lobe_pixel,
     )
@@ -84,7 +84,7 @@ def without_crowds(values: Tensor, reason: Tensor, *, pixel_size_angstrom: float
         )
         within = torch.from_numpy(inner).to(values.device)
         # equal reach, lest the lobes of a few dark things hide what the grain of carbon makes
-        _, rivals = rival_peaks(scored, within, distance_pixel=distance, lobe_pixel=distance)
+        _, rivals = rival_peaks(scored.positive, scored.negative, within, distance_pixel=distance, lobe_pixel=distance)
         n_taken = int((rivals >= mirrored_threshold(rivals)).sum())
         if n_taken >= max(CROWD, CROWDED * inner.sum() / disc):
             given_back |= labels == label

@@ -93,6 +93,35 @@ def reduce(micrograph: Tensor | np.ndarray, *, pixel_size_angstrom: float, work_
     )
 
 
+def inside(work: WorkImage, *, edge_angstrom: float, particle_angstrom: float) -> Tensor:
+    """Return which work pixels are far enough from the edge of the micrograph, or from its replicated frame.
+
+    Beside a frame no part of even the largest particle may lie on it: whoever extracts it would get copies.
+
+    Parameters
+    ----------
+    work : the reduced micrograph.
+    edge_angstrom : least distance from the edge.
+    particle_angstrom : longest diameter of the particles.
+
+    Returns
+    -------
+    bool, shape (y, x).
+    """
+    to_pixel = work.step_pixel / work.grid.pixel_size_angstrom
+    edge = edge_angstrom * to_pixel
+    frame = max(edge_angstrom, particle_angstrom / 2) * to_pixel
+    top, bottom, left, right = work.border_pixel
+    lines = []
+    for axis, (before, after) in enumerate(((top, bottom), (left, right))):
+        n, side = work.grid.shape[axis], work.micrograph_shape[axis]
+        centre = torch.arange(n, device=work.values.device) * work.step_pixel
+        lines.append(
+            (centre >= (before + frame if before else edge)) & (centre <= side - 1 - (after + frame if after else edge))
+        )
+    return lines[0][:, None] & lines[1]
+
+
 def _counting_limits(recorded: Tensor) -> tuple[float, float]:
     """Values that counting statistics does not pass, from a regular sample of the pixels."""
     sample = recorded[:: max(1, recorded.shape[0] // 256), :: max(1, recorded.shape[1] // 256)].to(torch.float32)
