@@ -83,6 +83,14 @@ def test_every_particle_has_its_image(tmp_path, monkeypatch, n_stacks, float16, 
     assert not list(context.folder.rglob("*.safetensors"))
 
 
+def test_images_that_share_a_uid_are_said_unless_they_are_tilts_of_one_particle(tmp_path):
+    names = write_stacks(tmp_path, some_images(20), n_stacks=1)
+    uid = np.maximum(np.arange(1, 21), 3)  # the first three are one
+    for columns, n_said in (({"uid": uid}, 1), ({"uid": uid, "tilt_index": np.arange(20)}, 0), ({}, 0)):
+        with a_context(tmp_path) as context, read(context, write_table(tmp_path, names, **columns)) as inputs:
+            assert sum("got 2 of 20 with the uid of another image" in one for one in inputs.warnings) == n_said
+
+
 def test_rows_in_any_order_and_images_named_twice_keep_their_images(tmp_path, monkeypatch):
     images = some_images(20)
     names = write_stacks(tmp_path, images, n_stacks=4)

@@ -69,9 +69,13 @@ def test_the_largest_class_of_the_last_iteration_is_chosen_and_named(tmp_path):
 
 def test_a_file_stands_for_itself_or_for_its_pair(tmp_path):
     folder = files(tmp_path, "map.mrc", "J7_map_half_A.mrc", "J7_map_half_B.mrc", "lone_half2.mrc")
-    assert choose_reference(folder / "map.mrc").paths == (folder / "map.mrc",)
+    itself = choose_reference(folder / "map.mrc")
+    assert itself.paths == (folder / "map.mrc",)
+    assert itself.why == ""
     pair = (folder / "J7_map_half_A.mrc", folder / "J7_map_half_B.mrc")
-    assert choose_reference(folder / "J7_map_half_B.mrc").paths == pair
+    both = choose_reference(folder / "J7_map_half_B.mrc")
+    assert both.paths == pair
+    assert "J7_map_half_A.mrc and J7_map_half_B.mrc" in both.why
     alone = choose_reference(folder / "lone_half2.mrc")
     assert alone.paths == (folder / "lone_half2.mrc",)
     assert alone.missing == (folder / "lone_half1.mrc",)

@@ -310,6 +310,11 @@ def test_a_report_is_signed_and_written_with_what_goes_beside_it(project):
     assert (folder / "report_files" / "large.png").read_bytes() == b"large"
 
 
+def test_an_out_folder_that_is_no_path_is_refused_by_name():
+    with pytest.raises(InputError, match="`out` must be a path; got 3"):
+        run_from_values(JOB, {"numbers": "numbers.txt"}, out=3)  # type: ignore[arg-type]
+
+
 def test_a_job_is_a_function_with_the_same_folder_and_checks(project):
     count = as_function(JOB)
     result = count(numbers="numbers.txt", steps=2, out="mine", threads=1)

@@ -38,15 +38,25 @@ def check_has_images(path: Path, particles: ParticleSet) -> None:
 
 
 def copies(particles: ParticleSet) -> list[str]:
-    """Return whether some images are named by several rows, in a sentence."""
-    names = particles["image_name"].astype(str)
-    n = len(names) - len(np.unique(names))
-    if not n:
-        return []
-    return [
-        f"Each row should name an image of its own; got {n} of {len(names)} that name one which an earlier row names: "
-        "it counts as often as it is named; remove the copies with `halfmap select duplicates` unless they are meant."
-    ]
+    """Return whether some images are named by several rows, or some uids borne by several images, a sentence each."""
+    names, images = np.unique(particles["image_name"].astype(str), return_inverse=True)
+    n_rows = len(particles)
+    said = []
+    if n := n_rows - len(names):
+        said.append(
+            f"Each row should name an image of its own; got {n} of {n_rows} that name one which an earlier row names: "
+            "it counts as often as it is named; remove the copies with `halfmap select duplicates` unless they are "
+            "meant."
+        )
+    uids = np.unique(particles.uid)
+    n = len(np.unique(np.stack([particles.uid, images]), axis=1).T) - len(uids)
+    if n and "tilt_index" not in particles:
+        said.append(
+            f"Images should have uids of their own; got {n} of {len(names)} with the uid of another image, as if they "
+            "were one particle: they share a half and their random numbers; remove the column _halfmapUid to have new "
+            "ones, unless they are meant."
+        )
+    return said
 
 
 def check_classes(n_classes: int | None, n_particles: int) -> None:

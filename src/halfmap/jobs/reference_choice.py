@@ -22,7 +22,7 @@ class ReferenceChoice:
     Parameters
     ----------
     paths : one map, or the two halves.
-    why : what was chosen of a folder, a sentence; empty for a file.
+    why : what was chosen, a sentence; empty for a file that stands for itself.
     missing : halves that are not there although the name of the one given says that there are two.
     """
 
@@ -93,7 +93,9 @@ def _with_other_half(path: Path) -> ReferenceChoice:
     if pair is None:
         return ReferenceChoice(paths=(path,))
     missing = tuple(one for one in pair if not one.is_file())
-    return ReferenceChoice(paths=(path,) if missing else pair, missing=missing)
+    if missing:
+        return ReferenceChoice(paths=(path,), missing=missing)
+    return ReferenceChoice(paths=pair, why=f"Reference: a pair of half maps, {pair[0]} and {pair[1].name}.")
 
 
 def _halves_of_postprocessing(folder: Path, project: Path) -> tuple[Path, Path] | None:

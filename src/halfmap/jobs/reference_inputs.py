@@ -134,9 +134,13 @@ def read_mask(path: Path, grid: ImageGrid) -> Volume:
     cubic = ImageGrid.cubic(grid.side, grid.pixel_size_angstrom)
     mask = read_map(file, None if has_pixel_size(file) else grid.pixel_size_angstrom)
     if mask.grid.shape != cubic.shape or not _is_same_pixel_size(mask.grid, cubic, tolerance=1e-3):
+        pixel_size = f"{cubic.pixel_size_angstrom:g}"
+        # The right box with another pixel size is most often the right mask with a wrong header.
+        header = f", with --header-pixel-size {pixel_size} if only its header is wrong"
         raise InputError(
             f"The mask {file} must have the particles' box, {_spelled(cubic)}; got {_spelled(mask.grid)}; use "
-            f"`halfmap volume resample {file} --pixel-size {cubic.pixel_size_angstrom:g} --box {cubic.side}`."
+            f"`halfmap volume resample {file} --pixel-size {pixel_size} --box {cubic.side}`"
+            f"{header if mask.grid.shape == cubic.shape else ''}."
         )
     return checked_mask(Volume(values=mask.values, grid=cubic), f"The mask {file}")
 

@@ -82,9 +82,13 @@ def run_from_values(
 
     Raises
     ------
+    InputError
+        ``out`` is no path.
     HalfmapError
         As of `run_job`.
     """
+    if out is not None and not isinstance(out, str | Path):
+        raise InputError(f"`out` must be a path; got {out!r}; name the folder of the job, or leave it out.")
     chosen = build(RunOptions, options or {})
     stored = {} if settings is None else record.read_settings(find_project(), settings, job_type)
     params: Any = build(job_type.parameters, {**stored, **values})
