@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from halfmap.grid import ImageGrid
-from halfmap.learning.augment import Variation, varied
+from halfmap.learning.augment import Variation, quarter_turned, varied
 
 PLAIN = Variation(shift=0.0, zoom=0.0, noise=0.0)
 
@@ -65,3 +65,17 @@ def test_shift_zoom_and_noise_are_as_wide_as_asked():
     deviation = rough.std(dim=(1, 2))
     assert 0.25 < float(deviation.max()) < 0.35
     assert float(deviation.mean()) == pytest.approx(0.15, rel=0.15)
+
+
+def test_quarter_turns_are_the_eight_views_of_a_square_and_move_all_planes_alike():
+    square = torch.arange(9.0).reshape(3, 3)
+    planes = torch.stack([square, 10 * square]).expand(200, 2, 3, 3)
+    turned = quarter_turned(planes, np.arange(200), seed=1, epoch=0)
+    torch.testing.assert_close(turned[:, 1], 10 * turned[:, 0])
+    views = {tuple(image.flatten().tolist()) for image in turned[:, 0]}
+    expected = {
+        tuple(view.flatten().tolist())
+        for turns in range(4)
+        for view in (square.rot90(turns), square.rot90(turns).flip(-1))
+    }
+    assert views == expected

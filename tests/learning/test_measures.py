@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from halfmap.errors import ShapeError
-from halfmap.learning.measures import area_under_curve, calibration, receiver_curve
+from halfmap.learning.measures import area_under_curve, calibration, precision_recall, receiver_curve
 
 
 def random_scores(n=500, seed=3):
@@ -66,3 +66,17 @@ def test_empty_bins_have_no_value_and_no_weight():
 def test_scores_and_kinds_of_different_length_are_refused():
     with pytest.raises(ShapeError, match="one score for each item"):
         area_under_curve([1.0], [True, False])
+
+
+def test_precision_and_recall_fall_and_rise_as_more_is_taken():
+    curve = precision_recall([0.9, 0.8, 0.7, 0.6, 0.5], [True, False, True, True, False], n_positive=4)
+    np.testing.assert_allclose(curve.precision, [1, 1 / 2, 2 / 3, 3 / 4, 3 / 5])
+    np.testing.assert_allclose(curve.recall, [1 / 4, 1 / 4, 2 / 4, 3 / 4, 3 / 4])
+    assert curve.average_precision == pytest.approx((1 + 2 / 3 + 3 / 4) / 4)
+
+
+def test_average_precision_is_1_for_perfect_order_and_the_share_for_none():
+    positive = np.arange(10) < 4
+    assert precision_recall(-np.arange(10.0), positive).average_precision == 1.0
+    assert precision_recall(np.zeros(10), positive).average_precision == pytest.approx(0.4)
+    assert precision_recall([], [], n_positive=3).average_precision == 0.0

@@ -87,3 +87,25 @@ def test_a_loss_that_is_not_finite_is_an_error():
 def test_nothing_to_learn_from_is_an_error():
     with pytest.raises(InputError, match="at least one item"):
         fit(nn.Linear(1, 1), 0, lambda rows, epoch: torch.zeros(()), TrainingParams())
+
+
+def test_a_fit_that_goes_on_from_a_state_ends_at_the_same_bits():
+    points, within = circles()
+    params = TrainingParams(epochs=5)
+
+    def fitted(**more):
+        network = a_network()
+        initialise(network, params.seed)
+
+        def loss(rows, epoch):
+            return nn.functional.binary_cross_entropy_with_logits(network(points[rows])[:, 0], within[rows])
+
+        return network, fit(network, len(points), loss, params, **more)
+
+    states = []
+    whole, losses = fitted(after_epoch=states.append)
+    continued, again = fitted(start=states[2])
+    np.testing.assert_array_equal(losses, again)
+    np.testing.assert_array_equal(states[2].losses, losses[:3])
+    for name, values in whole.state_dict().items():
+        assert torch.equal(values, continued.state_dict()[name])

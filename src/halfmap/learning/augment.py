@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from halfmap import keyed_random
 from halfmap.tensors import Images
@@ -58,4 +59,26 @@ def varied(images: Images, uids: NDArray[np.int64], variation: Variation, *, see
     if variation.noise:
         drawn = keyed_random.normal(seed, "augmentation noise", uids, iteration=epoch, size=(side, side))
         turned += torch.from_numpy(drawn * (variation.noise * chance[:, 2])[:, None, None]).float()
+    return turned
+
+
+def quarter_turned(images: Tensor, uids: NDArray[np.int64], *, seed: int, epoch: int) -> Tensor:
+    """Turn images by quarters and mirror them by chance: views that need no interpolation.
+
+    Parameters
+    ----------
+    images : shape (n, ..., side, side); the pictures of one item are turned alike.
+    uids : shape (n,), keys of the draws.
+    epoch : each gives other draws.
+
+    Returns
+    -------
+    Shape of ``images``.
+    """
+    view = keyed_random.integers(0, 8, seed, "quarter turns", uids, iteration=epoch)
+    turned = torch.empty_like(images)
+    for number in np.unique(view):
+        rows = torch.from_numpy(np.flatnonzero(view == number))
+        some = images[rows].rot90(int(number) % 4, dims=(-2, -1))
+        turned[rows] = some.flip(-1) if number >= 4 else some
     return turned

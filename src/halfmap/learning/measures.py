@@ -43,19 +43,60 @@ def receiver_curve(score: ArrayLike, is_positive: ArrayLike) -> ReceiverCurve:
         Not one score for each item.
     """
     value, positive = _checked(score, is_positive)
-    order = np.argsort(-value, kind="stable")
-    last = np.append(np.flatnonzero(np.diff(value[order])), len(order) - 1) if len(order) else order
-    found = np.cumsum(positive[order])[last]
-    taken = 1 + last
+    _, found, taken = _counts_above(value, positive)
     rates = []
     for counts, total in ((taken - found, len(value) - positive.sum()), (found, positive.sum())):
-        rates.append(np.append(0.0, counts) / total if total else np.full(len(last) + 1, math.nan))
+        rates.append(np.append(0.0, counts) / total if total else np.full(len(taken) + 1, math.nan))
     return ReceiverCurve(false_positive_rate=rates[0], true_positive_rate=rates[1])
 
 
 def area_under_curve(score: ArrayLike, is_positive: ArrayLike) -> float:
     """Return the area under `receiver_curve`."""
     return receiver_curve(score, is_positive).area
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PrecisionRecall:
+    """Precision and recall when everything above a threshold is taken, from the highest threshold down.
+
+    Parameters
+    ----------
+    threshold : the scores, each once, falling, shape (k,).
+    precision, recall : shape (k,); recall is nan where there is no positive.
+    """
+
+    threshold: NDArray[np.float64]
+    precision: NDArray[np.float64]
+    recall: NDArray[np.float64]
+
+    @property
+    def average_precision(self) -> float:
+        """Precision averaged over the recall; what is never found counts as 0. 0 where nothing is scored."""
+        return float(np.sum(np.diff(self.recall, prepend=0.0) * self.precision))
+
+
+def precision_recall(score: ArrayLike, is_positive: ArrayLike, *, n_positive: int | None = None) -> PrecisionRecall:
+    """Return the curve of precision against recall of a score.
+
+    Parameters
+    ----------
+    score : shape (n,).
+    is_positive : bool, shape (n,).
+    n_positive : positives that there are, found or not. Default: those among the scored.
+
+    Raises
+    ------
+    ShapeError
+        Not one score for each item.
+    """
+    value, positive = _checked(score, is_positive)
+    threshold, found, taken = _counts_above(value, positive)
+    total = int(positive.sum()) if n_positive is None else n_positive
+    return PrecisionRecall(
+        threshold=threshold,
+        precision=found / taken,
+        recall=found / total if total else np.full(len(taken), math.nan),
+    )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -103,6 +144,16 @@ def calibration(probability: ArrayLike, is_positive: ArrayLike, *, bins: int = 1
         observed=np.bincount(place, weights=positive, minlength=bins) / total,
         count=count,
     )
+
+
+def _counts_above(
+    value: NDArray[np.float64], positive: NDArray[np.bool_]
+) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:
+    """Return the scores, each once and falling, and how many positives and items are at least as high."""
+    order = np.argsort(-value, kind="stable")
+    last = np.append(np.flatnonzero(np.diff(value[order])), len(order) - 1) if len(order) else order
+    found = np.cumsum(positive[order], dtype=np.int64)[last]
+    return np.asarray(value[order][last]), np.asarray(found), np.asarray(1 + last, dtype=np.int64)
 
 
 def _checked(score: ArrayLike, is_positive: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:

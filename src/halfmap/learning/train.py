@@ -1,7 +1,8 @@
 """The one loop that fits a network, deterministic for a seed, machine and number of threads."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -35,13 +36,30 @@ def initialise(network: nn.Module, seed: int) -> None:
             parameter.copy_(torch.from_numpy(drawn * math.sqrt(2.0 / inputs)))
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FitState:
+    """A network between two epochs, with all that the next one needs.
+
+    Parameters
+    ----------
+    losses : mean loss of each epoch so far, float64, shape (epochs done,).
+    weights : the network's parameters and buffers, by name.
+    moments : what the optimiser keeps of each parameter, by its number and name.
+    """
+
+    losses: NDArray[np.float64]
+    weights: Mapping[str, Tensor]
+    moments: Mapping[str, Tensor]
+
+
 def fit(
     network: nn.Module,
     n_items: int,
     loss: Callable[[NDArray[np.int64], int], Tensor],
     params: TrainingParams,
     *,
-    after_epoch: Callable[[int, float], None] | None = None,
+    start: FitState | None = None,
+    after_epoch: Callable[[FitState], None] | None = None,
 ) -> NDArray[np.float64]:
     """Fit a network by AdamW.
 
@@ -51,7 +69,8 @@ def fit(
     n_items : number of items to learn from.
     loss : of the items with these numbers, in this epoch (from 0); it augments them under keyed draws.
     params : how.
-    after_epoch : is told the epoch, from 0, and its mean loss.
+    start : a state of the same fit, to go on from to the same end.
+    after_epoch : is told the state after each epoch.
 
     Returns
     -------
@@ -77,10 +96,16 @@ def fit(
         lr=params.learning_rate,
     )
     steps = math.ceil(n_items / params.batch)
-    total, step = params.epochs * steps, 0
     means = np.empty(params.epochs)
+    n_done = 0
+    if start is not None:
+        n_done = len(start.losses)
+        means[:n_done] = start.losses
+        network.load_state_dict(start.weights)
+        _restore(optimiser, start.moments)
+    total, step = params.epochs * steps, n_done * steps
     network.train()
-    for epoch in range(params.epochs):
+    for epoch in range(n_done, params.epochs):
         order = keyed_random.permutation(params.seed, "order of items", n_items, iteration=epoch)
         losses = []
         for rows in np.array_split(order, steps):
@@ -98,9 +123,28 @@ def fit(
             step += 1
         means[epoch] = math.fsum(losses) / n_items
         if after_epoch is not None:
-            after_epoch(epoch, float(means[epoch]))
+            after_epoch(_state(network, optimiser, means[: epoch + 1]))
     network.eval()
     return means
+
+
+def _state(network: nn.Module, optimiser: torch.optim.Optimizer, losses: NDArray[np.float64]) -> FitState:
+    """Copy what `fit` goes on from."""
+    kept = optimiser.state_dict()["state"]
+    return FitState(
+        losses=losses.copy(),
+        weights={name: value.detach().clone() for name, value in network.state_dict().items()},
+        moments={f"{number}.{name}": value.clone() for number, of in kept.items() for name, value in of.items()},
+    )
+
+
+def _restore(optimiser: torch.optim.Optimizer, moments: Mapping[str, Tensor]) -> None:
+    """Give an optimiser the moments of a state."""
+    content = optimiser.state_dict()
+    for key, value in moments.items():
+        number, name = key.split(".")
+        content["state"].setdefault(int(number), {})[name] = value.clone()
+    optimiser.load_state_dict(content)
 
 
 def _share(progress: float, warm: float = 0.05) -> float:
