@@ -88,3 +88,11 @@ def test_maps_and_masks_that_do_not_fit_are_refused(a_map, project):
         halfmap.mask_create(volume=a_map, subtract=project / "other.mrc")
     with pytest.raises(InputError, match="≥ 0"):
         halfmap.mask_create(volume=a_map, soft_edge="-2px")
+
+
+def test_a_dark_map_is_said_and_a_bright_one_is_not(a_map, project):
+    volume = mrc.read_volume(a_map)
+    mrc.write_volume(project / "dark.mrc", Volume(values=-volume.values, grid=GRID))
+    for name, n_said in (("map.mrc", 0), ("dark.mrc", 1)):
+        log = (halfmap.mask_create(volume=project / name).folder / "run.log").read_text()
+        assert log.count("as one of inverted contrast does") == n_said

@@ -38,10 +38,17 @@ def _run(context: JobContext, params: MaskCreateParams) -> Path:
     from halfmap.jobs.half_map_inputs import read_mask
     from halfmap.jobs.map_inputs import read_map
     from halfmap.jobs.postprocess_report import mask_report
+    from halfmap.jobs.reference_inputs import dark_reach
     from halfmap.postprocessing import masks
     from halfmap.report.blocks import Fact
 
     volume = read_map(params.volume, params.pixel_size_angstrom)
+    if (reach := dark_reach(volume)) is not None:
+        context.progress.message(
+            f"Warning: The particle should be bright, above the solvent; got a map that reaches from {reach[0]:.3g} "
+            f"below to {reach[1]:.3g} above it, as one of inverted contrast does: the mask then holds what surrounds "
+            "the particle; change the map's sign first."
+        )
     mask, threshold = masks.mask_from_map(volume, params)
     how = "given" if params.threshold is not None else "found"
     context.progress.message(

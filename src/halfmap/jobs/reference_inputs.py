@@ -247,12 +247,23 @@ def _level(values: Tensor) -> float:
     return float(torch.cat(faces).median())
 
 
-def _check_contrast(volume: Volume, name: str) -> None:
-    """Raise `InputError` where density is dark: a smooth map that reaches further below its solvent than above."""
+def dark_reach(volume: Volume) -> tuple[float, float] | None:
+    """Return how far a map reaches below and above its solvent where its density is dark; None where it is bright.
+
+    Notes
+    -----
+    Dark is a map that, smooth, reaches half as far again below the median of its faces as above.
+    """
     smooth = low_passed(volume, max(_SMOOTH_ANGSTROM, _SMOOTH_PIXELS * volume.grid.pixel_size_angstrom)).values
-    ordered = smooth.flatten().double().sort().values
+    ordered = (smooth - _level(volume.values)).flatten().double().sort().values
     low, high = (float(ordered[round(share * (len(ordered) - 1))]) for share in (0.001, 0.999))
-    if -low > _DARK_RATIO * max(high, 0.0):
+    return (low, high) if -low > _DARK_RATIO * max(high, 0.0) else None
+
+
+def _check_contrast(volume: Volume, name: str) -> None:
+    """Raise `InputError` where density is dark."""
+    if (reach := dark_reach(volume)) is not None:
+        low, high = reach
         raise InputError(
             f"The density of the reference {name} must be bright, above the solvent; got a map that reaches from "
             f"{low:.3g} below to {high:.3g} above it at {_SMOOTH_ANGSTROM:g} Å, as one of inverted contrast does; give "
