@@ -1,0 +1,37 @@
+import numpy as np
+import pytest
+import torch
+
+from halfmap.errors import InconsistentDataError
+from halfmap.picking.network.training import train
+from support.detectors import labelled, settings, taught
+
+
+def small(**changes):
+    return settings(epochs=2, crops_per_epoch=16, **changes)
+
+
+def test_a_detector_learns_to_find_dark_balls():
+    assert taught().average_precision.max() > 0.95
+    assert taught().losses[-1] < 0.5 * taught().losses[0]
+
+
+def test_weights_are_those_of_the_best_epoch():
+    assert taught().best_epoch == int(taught().average_precision.argmax()) + 1
+
+
+def test_a_training_that_goes_on_from_a_state_ends_at_the_same_bits():
+    micrographs, judges = [labelled(0), labelled(1)], [labelled(2)]
+    states = []
+    whole = train(micrographs, judges, small(), after_epoch=states.append)
+    continued = train(micrographs, judges, small(), start=states[0])
+    np.testing.assert_array_equal(whole.losses, continued.losses)
+    for name, value in whole.network.state_dict().items():
+        assert torch.equal(value, continued.network.state_dict()[name])
+
+
+def test_micrographs_without_labels_are_refused():
+    with pytest.raises(InconsistentDataError, match="must hold labelled particles"):
+        train([labelled(0, share=0.0)], [labelled(1)], small())
+    with pytest.raises(InconsistentDataError, match="held out must hold"):
+        train([labelled(0)], [labelled(1, share=0.0)], small())
