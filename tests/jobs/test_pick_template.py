@@ -89,6 +89,11 @@ def test_a_table_without_ctf_is_refused_unless_it_is_not_wanted(project):
         pick(project, ctf=True)
 
 
+def test_references_smaller_than_the_particle_are_refused(project):
+    with pytest.raises(InputError, match=r"at least --diameter wide, 400 Å; got 320 Å"):
+        pick(project, diameter_angstrom=400.0)
+
+
 def test_references_without_a_pixel_size_are_refused(project):
     path = project / "classes.mrcs"
     content = bytearray(path.read_bytes())

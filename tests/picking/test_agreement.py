@@ -4,7 +4,7 @@ from scipy.sparse import csr_array
 from scipy.sparse.csgraph import maximum_bipartite_matching
 
 from halfmap import keyed_random
-from halfmap.picking.agreement import Agreement, agreement, agreement_curve, matched
+from halfmap.picking.agreement import Agreement, agreement, matched
 
 
 def test_each_position_is_matched_once():
@@ -57,15 +57,3 @@ def test_any_first_picks_have_as_many_pairs_as_if_the_others_were_not_there(n):
     picked = keyed_random.uniform(3, "crowded picks", np.arange(150), size=2) * 60
     all_of_them, _ = matched(picked, true, distance=4)
     assert (all_of_them < n).sum() == agreement(picked[:n], true, distance=4).n_matched
-
-
-def test_the_curve_counts_what_each_threshold_leaves():
-    curve = agreement_curve(np.array([1.0, 3.0, 2.0, 2.0]), np.array([False, True, True, False]), 4)
-    np.testing.assert_array_equal(curve.threshold, [3, 2, 1])
-    np.testing.assert_allclose(curve.precision, [1, 2 / 3, 1 / 2])
-    np.testing.assert_allclose(curve.recall, [1 / 4, 2 / 4, 2 / 4])
-    np.testing.assert_allclose(curve.f1, [2 / 5, 4 / 7, 4 / 8])
-
-
-def test_a_curve_without_picks_has_no_points():
-    assert len(agreement_curve(np.zeros(0), np.zeros(0, dtype=bool), 3).f1) == 0

@@ -115,15 +115,14 @@ def test_the_score_is_the_correlation_written_out(scene):
     assert turned.flatten(1).norm(dim=1).numpy() == pytest.approx(1)
     kernels = template.RoundKernels((90, 101), 80.0, image.device)
     flat = template.flatten_background(image, usable, kernels, template.BACKGROUND * 20.0)
-    ratio = []
+    pairs = []
     for y, x in ((30, 40), (45, 60), (50, 33)):
         window = flat[y - 20 : y + 20, x - 20 : x + 20]
-        inside = window[grid.radii() <= 100]
-        direct = [float((one * window).sum() / inside.std(correction=0)) for one in turned]
+        direct = [float((one * window).sum()) for one in turned]
         assert int(scored.best[y, x]) % 2 == int(np.argmax(direct)) % 2  # turned over, a rod is the same
-        ratio.append((max(direct), float(scored.positive[y, x])))
-    (a, b), (c, d), (e, f) = ratio
-    assert (d - b) / (c - a) == pytest.approx((f - b) / (e - a), rel=0.05)  # the discs differ in their edge pixels
+        pairs.append((max(direct), float(scored.positive[y, x])))
+    (a, b), (c, d), (e, f) = pairs
+    assert (d - b) / (c - a) == pytest.approx((f - b) / (e - a), rel=1e-3)  # one shift and scale for all; float32
 
 
 def test_references_multiplied_by_the_ctf_find_particles_that_were(scene):

@@ -130,8 +130,10 @@ def page(
 def _totals(compared: Sequence[Compared]) -> Table:
     rows: list[tuple[str | int | float | None, ...]] = []
     for one in compared:
-        total, curve, best = one.result.total, one.result.curve, one.result.best
-        at_best = (None, None) if best is None else (float(curve.f1[best]), float(curve.threshold[best]))
+        total, best = one.result.total, one.result.best
+        at_best = (
+            (None, None) if best is None else (float(one.result.f1[best]), float(one.result.curve.threshold[best]))
+        )
         rows.append((one.name, total.n_picked, total.n_matched, total.precision, total.recall, total.f1, *at_best))
     return Table(
         columns=("list", "picks", "matched", "precision", "recall", "F1", "best F1", "at figure of merit ≥"),
@@ -164,7 +166,7 @@ def _curves(compared: Sequence[Compared]) -> list[Block]:
     ]
     for one in ranked:
         curve = one.result.curve
-        series = (("precision", curve.precision), ("recall", curve.recall), ("F1", curve.f1))
+        series = (("precision", curve.precision), ("recall", curve.recall), ("F1", one.result.f1))
         blocks.append(
             Curve(
                 title=one.name,

@@ -50,6 +50,7 @@ def run(context: JobContext, params: PickTemplateJobParams) -> Path:
     from halfmap.picking.template import pick
 
     templates = read_templates(params)
+    _check_size(templates, params)
     context.progress.message(
         f"{len(templates.images)} templates, each turned in steps of {params.psi_step_degrees:g}°."
     )
@@ -65,13 +66,23 @@ def run(context: JobContext, params: PickTemplateJobParams) -> Path:
     )
 
 
+def _check_size(templates: "Templates", params: PickTemplateJobParams) -> None:
+    """Refuse references that cannot hold the particle."""
+    field = templates.grid.side * templates.grid.pixel_size_angstrom
+    if field < params.diameter_angstrom:
+        raise InputError(
+            f"The references of {params.references} must be at least --diameter wide, {params.diameter_angstrom:g} Å; "
+            f"got {field:g} Å; check their pixel size and the diameter."
+        )
+
+
 def read_templates(params: PickTemplateJobParams) -> "Templates":
     """Read class averages, or project a map, at the resolution compared.
 
     Raises
     ------
     InputError
-        There is no pixel size, or the references are smaller than the particle.
+        There is no pixel size.
     """
     import torch
 

@@ -44,38 +44,6 @@ class Agreement:
         )
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class AgreementCurve:
-    """Counts at every threshold of the figure of merit, from the highest down.
-
-    Parameters
-    ----------
-    threshold : float64, shape (n,): falling; picks of at least this merit are taken.
-    n_picked, n_matched : int64, shape (n,): picks taken, and pairs with known positions.
-    n_true : positions known.
-    """
-
-    threshold: np.ndarray
-    n_picked: np.ndarray
-    n_matched: np.ndarray
-    n_true: int
-
-    @property
-    def precision(self) -> np.ndarray:
-        """Share of the picks that are right, shape (n,)."""
-        return np.asarray(self.n_matched / self.n_picked)
-
-    @property
-    def recall(self) -> np.ndarray:
-        """Share of the known positions that were picked, shape (n,); NaN where none is known."""
-        return np.asarray(self.n_matched / self.n_true) if self.n_true else np.full(len(self.threshold), np.nan)
-
-    @property
-    def f1(self) -> np.ndarray:
-        """Harmonic mean of precision and recall, shape (n,)."""
-        return np.asarray(2 * self.n_matched / (self.n_picked + self.n_true))
-
-
 def matched(picked: np.ndarray, true: np.ndarray, *, distance: float) -> tuple[np.ndarray, np.ndarray]:
     """Pair picks with known positions, one to one, as many as possible.
 
@@ -140,23 +108,3 @@ def agreement(picked: np.ndarray, true: np.ndarray, *, distance: float) -> Agree
     """Count picks, known positions and their pairs; parameters as of `matched`."""
     pairs, _ = matched(picked, true, distance=distance)
     return Agreement(n_picked=len(picked), n_true=len(true), n_matched=len(pairs))
-
-
-def agreement_curve(figure_of_merit: np.ndarray, is_right: np.ndarray, n_true: int) -> AgreementCurve:
-    """Count at every threshold, over the picks of all micrographs.
-
-    Parameters
-    ----------
-    figure_of_merit : shape (n,).
-    is_right : bool, shape (n,): picks that `matched` pairs when those of a micrograph are given by falling merit.
-    n_true : positions known in these micrographs.
-    """
-    order = np.argsort(-figure_of_merit, kind="stable")
-    merit = figure_of_merit[order]
-    last = np.flatnonzero(np.append(merit[1:] != merit[:-1], True)) if len(merit) else np.zeros(0, dtype=np.int64)
-    return AgreementCurve(
-        threshold=merit[last],
-        n_picked=last + 1,
-        n_matched=np.cumsum(is_right[order])[last].astype(np.int64),
-        n_true=n_true,
-    )

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from halfmap.picking.agreement import Agreement, AgreementCurve, agreement_curve, matched
+from halfmap.learning.measures import PrecisionRecall, precision_recall
+from halfmap.picking.agreement import Agreement, matched
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -33,13 +34,13 @@ class Comparison:
     ----------
     counts : of each micrograph.
     pairs : of each micrograph, indices into picks and into right positions, int64, shape (k,) each.
-    curve : counts at every threshold of the figure of merit, all micrographs together.
+    curve : precision and recall at every threshold of the figure of merit, all micrographs together.
     offset_angstrom : float64, shape (n, 2): pick minus right position, of all pairs.
     """
 
     counts: tuple[Agreement, ...]
     pairs: tuple[tuple[np.ndarray, np.ndarray], ...]
-    curve: AgreementCurve
+    curve: PrecisionRecall
     offset_angstrom: np.ndarray
 
     @property
@@ -48,9 +49,15 @@ class Comparison:
         return sum(self.counts, Agreement(n_picked=0, n_true=0, n_matched=0))
 
     @property
+    def f1(self) -> np.ndarray:
+        """Harmonic mean of precision and recall at every threshold; 0 where nothing is right or known."""
+        precision, recall = self.curve.precision, np.nan_to_num(self.curve.recall)
+        return np.asarray(2 * precision * recall / np.maximum(precision + recall, np.finfo(np.float64).tiny))
+
+    @property
     def best(self) -> int | None:
         """Index of the threshold with the highest F1; None without picks."""
-        return int(self.curve.f1.argmax()) if len(self.curve.threshold) else None
+        return int(self.f1.argmax()) if len(self.f1) else None
 
 
 def compare(picked: Sequence[Positions], right: Sequence[Positions], *, distance_angstrom: float) -> Comparison:
@@ -71,7 +78,8 @@ def compare(picked: Sequence[Positions], right: Sequence[Positions], *, distance
         offsets.append(mine.position_angstrom[first] - known.position_angstrom[second])
         merits.append(mine.figure_of_merit)
         is_right.append(np.isin(np.arange(len(mine)), first))
-    curve = agreement_curve(np.concatenate(merits), np.concatenate(is_right), sum(count.n_true for count in counts))
+    n_right = sum(count.n_true for count in counts)
+    curve = precision_recall(np.concatenate(merits), np.concatenate(is_right), n_positive=n_right)
     return Comparison(
         counts=tuple(counts), pairs=tuple(pairs), curve=curve, offset_angstrom=np.concatenate(offsets).reshape(-1, 2)
     )

@@ -8,13 +8,11 @@ import torch
 from torch import Tensor
 
 from halfmap.picking.convolution import RoundKernels
+from halfmap.picking.local_statistics import BACKGROUND, flatten_background
 
 RING = 1.2
 """Diameter of the disc whose mean is subtracted from the sphere, in sphere diameters. The ring around a particle is
 its local background; a wider one meets the neighbours in crowded fields, none leaves no background at all."""
-
-BACKGROUND = 2.0
-"""Standard deviation of the Gaussian that takes the background's mean and variance, in longest diameters."""
 
 DIAMETER_RATIO = 1.15
 """Largest ratio of neighbouring diameters; a sphere 7 % off loses less than 2 % of its score."""
@@ -48,31 +46,6 @@ def trial_diameters(shortest: float, longest: float) -> tuple[float, ...]:
         if longest == shortest
         else tuple(shortest * (longest / shortest) ** (k / (n - 1)) for k in range(n))
     )
-
-
-def flatten_background(values: Tensor, usable: Tensor, kernels: RoundKernels, sigma_pixel: float) -> Tensor:
-    """Bring the local mean to 0 and the local variance to 1, from usable pixels alone.
-
-    Parameters
-    ----------
-    values : float32, shape (y, x).
-    usable : bool, shape (y, x).
-    kernels : of that shape.
-    sigma_pixel : standard deviation of the Gaussian window.
-
-    Returns
-    -------
-    float32, shape (y, x); 0 where not usable.
-    """
-    weight = usable.to(values.dtype)
-    window = kernels.gaussian(sigma_pixel)
-    total = kernels.apply(kernels.forward(weight), window).clamp_min(1e-6)
-    raw = (values - (values * weight).sum() / weight.sum().clamp_min(1)) * weight
-    mean = kernels.apply(kernels.forward(raw), window) / total
-    flat = (raw - mean) * weight
-    variance = kernels.apply(kernels.forward(flat**2), window) / total
-    floor = 1e-4 * float((flat**2).sum() / weight.sum().clamp_min(1))
-    return flat / variance.clamp_min(max(floor, torch.finfo(values.dtype).tiny)).sqrt()
 
 
 def score_spheres(

@@ -16,11 +16,10 @@ from halfmap.grid import ImageGrid
 from halfmap.optics.ctf import ctf
 from halfmap.picking.choice import choose_peaks, marked_specks
 from halfmap.picking.convolution import RoundKernels
-from halfmap.picking.local_statistics import local_statistics
+from halfmap.picking.local_statistics import BACKGROUND, flatten_background
 from halfmap.picking.masks import Reason, excluded_areas
 from halfmap.picking.micrograph_picks import MicrographPicks
 from halfmap.picking.params import TemplatePickParams
-from halfmap.picking.sphere_score import BACKGROUND, flatten_background
 from halfmap.picking.work_image import WorkImage, inside, reduce
 
 BOX = 2.0
@@ -85,8 +84,9 @@ def pick(
 ) -> MicrographPicks:
     """Pick particles in one micrograph.
 
-    The figure of merit is the score of the best template, turned best: its normalised cross-correlation in standard
-    deviations above what the inverted micrograph usually gives, so it compares between micrographs.
+    The figure of merit is the score of the best template, turned best: its correlation with the locally normalised
+    micrograph, in standard deviations above what the inverted micrograph usually gives. So it compares between
+    micrographs.
 
     Parameters
     ----------
@@ -165,7 +165,7 @@ def score_templates(
     templates: Templates,
     optics: MicrographOptics | None,
 ) -> TemplateScore:
-    """Correlate a micrograph with turned templates, normalised under the particle's disc.
+    """Correlate a micrograph with turned templates, normalised by what surrounds each place.
 
     Parameters
     ----------
@@ -176,14 +176,16 @@ def score_templates(
 
     Notes
     -----
-    z = Σ T X / σ with T the turned, CTF-multiplied template, of mean 0 and norm 1 within the disc, and σ the standard
-    deviation of X under the disc: √n times the normalised cross-correlation of n pixels, of variance 1 in white noise.
-    The best of many templates is well above 0 everywhere, and the more so the more there are; the median and spread
-    of the same in the inverted micrograph take that out.
+    z = Σ T (X − μ) / σ with T the turned, CTF-multiplied template, of mean 0 and norm 1 within the disc, and μ, σ mean
+    and standard deviation of X around the place (`flatten_background`): of variance 1 in white noise. σ under the
+    disc alone would hold the particle itself and punish strong ones. The best of many templates is well above 0
+    everywhere, and the more so the more there are; the median and spread of the same in the inverted micrograph take
+    that out.
 
     References
     ----------
-    Roseman 2003, Ultramicroscopy 94, 225. The choice of templates and steps follows RELION's reference-based picking.
+    Roseman 2003, Ultramicroscopy 94, 225, for local normalisation; RELION's reference-based picking, whose μ and σ are
+    of the surroundings too, for templates and steps.
     """
     shape = (values.shape[0], values.shape[1])
     diameter = params.diameter_angstrom / pixel_size_angstrom
@@ -191,7 +193,6 @@ def score_templates(
     flat = flatten_background(values, usable, wide, BACKGROUND * diameter)
     side = 2 * math.ceil(BOX * diameter / 2)
     kernels = RoundKernels(shape, side, values.device)
-    deviation = local_statistics(flat, usable, kernels, kernels.disc(diameter)).deviation
     transform = kernels.forward(flat)
     grid = ImageGrid.square(side, pixel_size_angstrom)
     psi = np.arange(math.ceil(360 / params.psi_step_degrees)) * 360 / math.ceil(360 / params.psi_step_degrees)
@@ -207,11 +208,10 @@ def score_templates(
         best = torch.where(most > highest, first + which, best)
         highest = torch.maximum(highest, most)
         lowest = torch.minimum(lowest, score.amin(dim=0))
-    positive, negative = highest / deviation, -lowest / deviation
-    middle, spread = _usual(negative, usable)
+    middle, spread = _usual(-lowest, usable)
     return TemplateScore(
-        positive=(positive - middle) / spread * usable,
-        negative=(negative - middle) / spread * usable,
+        positive=(highest - middle) / spread * usable,
+        negative=(-lowest - middle) / spread * usable,
         best=best,
         psi_degrees=psi,
     )
