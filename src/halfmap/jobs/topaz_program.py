@@ -114,8 +114,8 @@ def call(program: str, arguments: Sequence[str | Path | int | float], *, say: Ca
         ) from error
     if process.returncode != 0:
         raise JobFailed(
-            f"{program} {arguments[0]} must end without an error; got code {process.returncode}. {_said(lines)} See "
-            "run.log, or run the command that it repeats."
+            f"{program} {arguments[0]} must end without an error; got code {process.returncode}. {_said(lines)} Mend "
+            "what it names; --extra-arguments may be what it does not know."
         )
     return "\n".join(lines)
 
@@ -130,8 +130,8 @@ def require(path: Path, what: str, program: str, said: str) -> Path:
     """
     if not path.exists() or path.stat().st_size == 0:
         raise JobFailed(
-            f"{program} must write {what}; got none, though it ended without an error. {_said(said.splitlines())} Look "
-            "into run.log; --extra-arguments may be what it does not know."
+            f"{program} must write {what}; got none, though it ended without an error. {_said(said.splitlines())} "
+            "--extra-arguments may be what it does not know."
         )
     return path
 
