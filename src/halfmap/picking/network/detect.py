@@ -11,9 +11,6 @@ from halfmap.picking.network.params import NetworkPickParams
 from halfmap.picking.network.preparation import PreparedMicrograph, prepare
 from halfmap.picking.peaks import Peaks, apart, find_peaks
 
-LOWEST = -6.0
-"""Log-odds below which no pick is written, one in four hundred."""
-
 
 def pick(
     micrograph: Tensor | np.ndarray,
