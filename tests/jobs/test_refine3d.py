@@ -112,6 +112,28 @@ def test_a_refinement_leaves_maps_tables_and_a_page(project):
     assert volume.grid == ImageGrid.cubic(SIDE, PIXEL_ANGSTROM)
 
 
+def test_detail_that_both_halves_began_with_is_no_resolution(project, pages):
+    job = refined(initial_low_pass_angstrom=12.5, max_iterations=1)
+    field, begun = SIDE * PIXEL_ANGSTROM, 16  # ceil(192 / 12.5) shells, Nyquist
+    told = star.read(job.folder / "postprocess.star")["general"]
+    assert float(told["rlnFinalResolution"][0]) == pytest.approx(field / begun, abs=1e-4)
+    log = (job.folder / "run.log").read_text()
+    assert "Nothing beyond the join." in log
+    assert "has not converged within 1 iterations" in log
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"offset_range": "500"}, "--offset-range must be at most 48 Å"),
+        ({"offset_step": "3px"}, "--offset-step must be at most --offset-range"),
+    ],
+)
+def test_offsets_that_cannot_be_searched_are_refused(project, given, said):
+    with pytest.raises(InputError, match=said):
+        refined(**given)
+
+
 def test_images_of_nothing_give_the_resolution_of_the_join_and_a_warning(project, pages):
     noise = halfmap.simulate_particles(
         map=(project / "made/reference_class001.mrc",),

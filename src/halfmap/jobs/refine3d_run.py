@@ -30,7 +30,7 @@ from halfmap.postprocessing.masks import automatic_mask
 from halfmap.postprocessing.params import LocalResolutionParams, PostprocessParams
 from halfmap.postprocessing.postprocess import PostprocessResult, mean_map, postprocess
 from halfmap.project.job import JobContext
-from halfmap.refinement import memory, refine3d
+from halfmap.refinement import decisions, memory, refine3d
 from halfmap.refinement.by_number import resolutions_by_number
 from halfmap.refinement.earlier import check_earlier, with_earlier_halves
 from halfmap.refinement.problem import RefinementProblem
@@ -43,6 +43,7 @@ POSES_UNKNOWN = 0.02
 """Mean Pmax below which a finished refinement warns."""
 
 _FIRST_PAGE_SECONDS = 5.0
+_FINEST_JOIN_ANGSTROM = 20.0
 
 
 def refine(context: JobContext, params: Refine3DJobParams) -> Path:
@@ -103,6 +104,12 @@ class _Course:
                 f"All images are compared on one grid, {images.grid.side} px of {images.grid.pixel_size_angstrom:.5g} "
                 "Å, that of most particles; the others are brought to it as they are read."
             )
+        _check_offsets(params, images.grid)
+        if params.join_resolution_angstrom < _FINEST_JOIN_ANGSTROM:
+            self._warn(
+                f"--join-resolution {params.join_resolution_angstrom:g} makes the halves one down to there: nothing "
+                "coarser tells a resolution. 40 Å keep them in one orientation."
+            )
         n = len(inputs.particles)
         context.expect_memory(memory.bytes_in_main_process(images.grid, params, n), "sums, maps and states")
         context.expect_memory(
@@ -144,7 +151,9 @@ class _Course:
         """Say in a line what an iteration has brought."""
         self.context.progress.message(_line(state, is_near=self.params.sigma_angles_degrees is not None))
         if state.is_last_next and not refine3d.is_done(self.params, state):
-            self.context.progress.message("Nothing gains any more: the last iteration takes all particles together.")
+            has_converged = decisions.has_converged(state.progression, self.params.finer_faster)
+            why = "Nothing gains any more" if has_converged else "The iterations asked for end"
+            self.context.progress.message(f"{why}: the last one takes all particles together.")
 
     def leave(self, state: RefinementState) -> None:
         """Write files of the iteration, and the page where it is time for it."""
@@ -156,6 +165,11 @@ class _Course:
     def finish(self, state: RefinementState) -> Path:
         """Write the maps, post-process them, and draw the page as it stays; return the sharpened map."""
         context, folder = self.context, self.context.folder
+        if state.outcome == "iteration limit":
+            self._warn(
+                f"The refinement has not converged within {state.iteration} iterations: maps or poses still gained. "
+                "Go on with --start-from this folder, or give more --max-iterations."
+            )
         known = float(state.orientations.max_probability.mean())
         if known < POSES_UNKNOWN:
             self._warn(
@@ -169,9 +183,12 @@ class _Course:
         first, second = (Volume(values=half.unregularised, grid=self.problem.volume_grid) for half in state.halves)
         mask = automatic_mask(mean_map(first, second)) if self.mask is None else self.mask
         mrc.write_volume(folder / "mask.mrc", mask)
+        field = self.problem.grid.side * self.problem.grid.pixel_size_angstrom
+        # both halves begin with what a single reference holds
+        begun = math.ceil(field / self.params.initial_low_pass_angstrom) if len(self.references) == 1 else 0
         joined = JoinedShells.within(
-            state.join_shell,
-            field_angstrom=self.problem.grid.side * self.problem.grid.pixel_size_angstrom,
+            max(state.join_shell, begun),
+            field_angstrom=field,
             mask_diameter_angstrom=self.params.mask_diameter_angstrom,
         )
         result = postprocess(
@@ -274,6 +291,23 @@ class _Course:
                     n_set_aside=len(self.inputs.rejected),
                 )
             )
+
+
+def _check_offsets(params: Refine3DJobParams, grid: ImageGrid) -> None:
+    """Check that offsets can be searched in these images."""
+    reach, step = (
+        length.to_angstrom(grid.pixel_size_angstrom) for length in (params.offset_range, params.offset_step)
+    )
+    most = grid.side * grid.pixel_size_angstrom / 4
+    if reach > most:
+        raise InputError(
+            f"--offset-range must be at most {most:.4g} Å, a quarter of the box; got {reach:.4g} Å; extract particles "
+            "anew where they lie further from the middle."
+        )
+    if reach > 0 and step > reach:
+        raise InputError(
+            f"--offset-step must be at most --offset-range; got {step:.4g} and {reach:.4g} Å; give a smaller step."
+        )
 
 
 def _stop_reason(state: RefinementState) -> str:

@@ -394,7 +394,8 @@ def _decided(
 ) -> RefinementState:
     """Return the state with what the next iteration shall do."""
     if is_last:
-        return replace(state, outcome="converged" if state.progression.is_fine_enough else "iteration limit")
+        has_converged = decisions.has_converged(state.progression, params.finer_faster)
+        return replace(state, outcome="converged" if has_converged else "iteration limit")
     accuracy = _accuracy(problem, params, state)
     progression = decisions.progressed(
         state.progression,
