@@ -295,9 +295,7 @@ class _Course:
 
 def _check_offsets(params: Refine3DJobParams, grid: ImageGrid) -> None:
     """Check that offsets can be searched in these images."""
-    reach, step = (
-        length.to_angstrom(grid.pixel_size_angstrom) for length in (params.offset_range, params.offset_step)
-    )
+    reach, step = (length.to_angstrom(grid.pixel_size_angstrom) for length in (params.offset_range, params.offset_step))
     most = grid.side * grid.pixel_size_angstrom / 4
     if reach > most:
         raise InputError(
