@@ -6,7 +6,8 @@ poses are uncertain a half-map is a mean over orientations, nearly round, so tha
 values and the FSC of unrelated half-maps scatters some three times as far as that of white noise.
 
 Shells up to the join, and those up to two cycles per mask diameter beyond, to which the images' masks carry what is
-shared, are not looked at. Of the others a run is judged by two numbers, decided on before they were measured:
+shared, are not looked at. Of the others a run is judged by two numbers, whose limits were set when white noise had been
+found to scatter too little, and the runs below to lie outside its band with either sign:
 
 - ``largest``: its largest deviation over shells, in deviations of the unrelated pairs in each shell, over the 99 %
   quantile of their own largest: a 99 % band of all shells together;
@@ -14,7 +15,7 @@ shared, are not looked at. Of the others a run is judged by two numbers, decided
 
 A quantile of 24 to 100 values is known badly: chance leaves the band in up to 4 % of runs. So of 4 runs at most one
 may, of 15 at most 3 (more happen by chance in less than 1 % of cases); and means, summed over runs, stay within 3.3
-deviations.
+deviations. What all runs would share alike, as through the way poses are searched, is not told by such pairs.
 """
 
 import math
