@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 _HALF = re.compile(r"(half(?:[_-]?map)?[_-]?)([12ab])(?![0-9a-z])", re.IGNORECASE)
 _OTHER = {"1": "2", "2": "1", "a": "b", "b": "a", "A": "B", "B": "A"}
 _NAMED_FILES = 5
+_OF_REFINEMENT = "postprocess.mrc"
 
 
 def find_halves(half1: Path, half2: Path | None) -> tuple[Path, Path]:
@@ -21,8 +22,8 @@ def find_halves(half1: Path, half2: Path | None) -> tuple[Path, Path]:
 
     Parameters
     ----------
-    half1 : one half map, or the folder of a job that made them, or a map in it whose name tells no half, as the main
-        output that a job's number stands for: of the folder's files named ``half1`` the unfiltered one.
+    half1 : one half map, or the folder of a job that made them, or the sharpened map that a refinement's number stands
+        for: of the folder's files named ``half1`` the unfiltered one.
     half2 : the other; None finds it by exchanging 1 and 2, or A and B, after the word ``half`` in the name.
 
     Raises
@@ -34,7 +35,7 @@ def find_halves(half1: Path, half2: Path | None) -> tuple[Path, Path]:
         half1 = _half_of_folder(half1)
     if half2 is not None:
         return half1, half2
-    pair = halves_by_name(half1) or _halves_beside(half1)
+    pair = _halves_beside(half1) if half1.name == _OF_REFINEMENT else halves_by_name(half1)
     if pair is None:
         raise InputError(
             f"The name of a half map must say half1 or half2 where the other is to be found by it; got {half1.name}; "
@@ -145,7 +146,7 @@ def _half_of_folder(folder: Path) -> Path:
 
 
 def _halves_beside(path: Path) -> tuple[Path, Path] | None:
-    """Return the half maps that lie beside a map of the same job; None where they are not plain."""
+    """Return the half maps that lie beside the main output of a refinement; None where they are not plain."""
     found, _ = _first_halves(path.parent)
     return halves_by_name(found[0]) if len(found) == 1 else None
 
