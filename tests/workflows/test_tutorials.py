@@ -10,6 +10,9 @@ from support.shared_data import shared_data
 TUTORIALS = sorted((Path(__file__).parents[2] / "docs/tutorials").glob("*.md"))
 HALFMAP = Path(sys.executable).with_name("halfmap")
 
+MINUTES = ("particles-to-map",)
+"""Take minutes: run by `pytest -m slow`. The demonstration goes the same way in the quick tests."""
+
 N_MICROGRAPHS = 2
 """Of those that a tutorial works on."""
 
@@ -43,7 +46,10 @@ def bring_real_data(page: Path, folder: Path) -> None:
     (here / "micrographs_ctf.star").write_text("".join(line for i, line in enumerate(lines) if i not in late))
 
 
-@pytest.mark.parametrize("page", TUTORIALS, ids=lambda page: page.stem)
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(page, id=page.stem, marks=pytest.mark.slow if page.stem in MINUTES else ()) for page in TUTORIALS],
+)
 def test_every_command_of_a_tutorial_does_what_it_says(page, tmp_path):
     commands = commands_of(page)
     assert commands
