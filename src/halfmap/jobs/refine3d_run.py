@@ -183,7 +183,7 @@ class _Course:
         first, second = (Volume(values=half.unregularised, grid=self.problem.volume_grid) for half in state.halves)
         mask = automatic_mask(mean_map(first, second)) if self.mask is None else self.mask
         mrc.write_volume(folder / "mask.mrc", mask)
-        field = self.problem.grid.side * self.problem.grid.pixel_size_angstrom
+        field = self.problem.field_angstrom
         # both halves begin with what a single reference holds
         begun = math.ceil(field / self.params.initial_low_pass_angstrom) if len(self.references) == 1 else 0
         joined = JoinedShells.within(

@@ -1,7 +1,7 @@
 """The FSC of two half maps: unmasked, masked, with randomised phases, and corrected for what the mask adds."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -71,7 +71,7 @@ class HalfMapFsc:
     corrected: Tensor
     randomise_from_shell: int | None
     box_over_particle: float
-    joined: "JoinedShells" = field(default_factory=lambda: JoinedShells())
+    joined: JoinedShells = JoinedShells()
 
     @property
     def particle(self) -> Tensor:

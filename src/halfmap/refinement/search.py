@@ -143,19 +143,18 @@ def search_of(
     wide, nor while it is very wide: then all shells are compared at the coarse poses, by one product. Rotations are no
     finer while coarse ones are fine enough for what the references tell of them.
     """
-    grid = problem.grid
-    field = grid.side * grid.pixel_size_angstrom
+    field = problem.field_angstrom
     fine = min(reference_shell, shell)
     if params.max_resolution_angstrom is not None:
         fine = min(fine, max(1, math.floor(field / params.max_resolution_angstrom)))
-    coarse = decisions.coarse_shell(2 * sampling.rotation_step_degrees, params.mask_diameter_angstrom, field, fine)
+    coarse_step = 2 * sampling.rotation_step_degrees
+    coarse = decisions.coarse_shell(coarse_step, params.mask_diameter_angstrom, field, fine)
     oversampling = int(needs_fine_sampling(coarse, fine, median_n_significant))
     if WIDE_POSTERIOR < median_n_significant < math.inf:
         oversampling, coarse = 0, fine
     known = params.sigma_angles_degrees
     if sampling.is_local or known is not None:
         oversampling = 1
-    coarse_step = 2 * sampling.rotation_step_degrees
     return Search(
         poses=pose_grid(
             sampling,
