@@ -9,8 +9,16 @@ import torch
 from halfmap.errors import FormatError
 from halfmap.geometry.rotations import angular_distance_degrees, matrix_from_euler
 from halfmap.io import leopard
+from halfmap.optics.ctf import ctf
 from support.shared_data import shared_data
 
+CTF_ORACLE = {
+    "frequency": [
+        [0.01953125, 0.0], [0.0, 0.0390625], [0.0390625, -0.0390625], [0.078125, 0.078125],
+        [0.1171875, -0.109375], [0.15625, 0.0], [0.05859375, 0.17578125], [0.17578125, -0.17578125],
+    ],
+    "value": [0.95791, 0.60967, -0.15916, 0.74063, 0.2098, 0.43894, 0.84226, 0.29582],
+}  # fmt: skip
 HEADER = ",".join(leopard.NEEDED)
 ROW = "m.mrc,866,253,10,20,30,-100,9200,8800,30,2.0,300,2.7,0.07"
 
@@ -76,3 +84,49 @@ def test_what_is_no_table_of_leopard_is_refused_with_the_line(tmp_path, text, me
     path.write_text(text)
     with pytest.raises(FormatError, match=message):
         leopard.read(path)
+
+
+@pytest.mark.parametrize("name", ["refined_leopard", "stack_perturbed", "stack_truth"])
+def test_a_table_of_leopard_em_is_written_back_as_it_was(name, tmp_path):
+    path = shared_data(f"oracles/leopard12/{name}.csv")
+    table = leopard.LeopardColumns.read(path)
+    table.with_columns().write(tmp_path / "t.csv")
+    assert (tmp_path / "t.csv").read_bytes() == path.read_bytes()
+    expected = leopard.MATCH_COLUMNS if leopard.INDEX not in table else (leopard.INDEX, *leopard.REFINED_COLUMNS)
+    assert tuple(table.columns) == expected
+
+
+def test_refined_columns_go_to_their_places_and_foreign_ones_are_kept_last(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text(f'my_note,{HEADER}\n"a, b",{ROW}\n')
+    table = leopard.LeopardColumns.read(path).with_columns(refined_psi=["1.5"], refined_relative_defocus=["2"])
+    names = list(table.columns)
+    assert names[-1] == "my_note"
+    assert names[names.index("psi") + 1] == "refined_psi"
+    assert names[names.index("relative_defocus") + 1] == "refined_relative_defocus"
+    table.write(path)
+    assert leopard.LeopardColumns.read(path).columns["my_note"] == ["a, b"]
+    assert len(leopard.REFINED_COLUMNS) == 51
+
+
+def test_a_phase_plate_and_strong_astigmatism_are_read_as_the_ctf_that_made_them(tmp_path):
+    """Values of torch-ctf 0.6.0, which Leopard-EM 1.2 calls: 300 kV, Cs 2.7 mm, 90° of phase shift, 400 Å."""
+    path = tmp_path / "t.csv"
+    row = ROW.replace("-100,9200,8800", "0,9200,8800")
+    path.write_text(f"{HEADER},phase_shift,ctf_B_factor\n{row},90,20\n")
+    particles = leopard.read(path).particles
+    frequencies = torch.tensor(CTF_ORACLE["frequency"], dtype=torch.float64)
+    values = ctf(
+        frequencies,
+        **{
+            name: particles[name].copy()
+            for name in ("defocus_u_angstrom", "defocus_v_angstrom", "defocus_angle_degrees")
+        },
+        **{
+            name: particles.optics_values(name)
+            for name in ("voltage_kv", "spherical_aberration_mm", "amplitude_contrast")
+        },
+        phase_shift_degrees=particles["phase_shift_degrees"].copy(),
+        b_factor_angstrom2=particles["ctf_b_factor_angstrom2"].copy(),
+    )[0]
+    np.testing.assert_allclose(values, CTF_ORACLE["value"], atol=5e-4)

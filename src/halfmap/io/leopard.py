@@ -1,6 +1,8 @@
 """Leopard-EM's particle tables (CSV): where a template was found, how it lay, and how defocused."""
 
 import csv
+import io
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +14,34 @@ from halfmap.data.optics_groups import OpticsGroups
 from halfmap.data.particles import ParticleSet
 from halfmap.errors import FormatError
 from halfmap.geometry.euler import array_from_euler
+from halfmap.io.atomic import write_text
+
+INDEX = ""
+"""Heading of the first column of the files that Leopard-EM writes: the number of the row."""
+
+MATCH_COLUMNS = (
+    "particle_index", "mip", "scaled_mip", "correlation_mean", "correlation_variance", "total_correlations",
+    "pos_x", "pos_y", "pos_x_img", "pos_y_img", "pos_x_img_angstrom", "pos_y_img_angstrom",
+    "phi", "theta", "psi", "relative_defocus", "defocus_u", "defocus_v", "astigmatism_angle",
+    "pixel_size", "refined_pixel_size", "voltage", "spherical_aberration", "amplitude_contrast_ratio",
+    "phase_shift", "ctf_B_factor", "even_zernikes", "odd_zernikes", "mag_matrix",
+    "micrograph_path", "template_path", "mip_path", "scaled_mip_path", "psi_path", "theta_path", "phi_path",
+    "defocus_path", "correlation_average_path", "correlation_variance_path",
+)  # fmt: skip
+"""Columns of a table of ``match_template``, in order."""
+
+_REFINED_AFTER = {
+    "scaled_mip": ("refined_mip", "refined_scaled_mip"),
+    "pos_y_img_angstrom": (
+        "refined_pos_x", "refined_pos_y", "refined_pos_x_img", "refined_pos_y_img",
+        "refined_pos_x_img_angstrom", "refined_pos_y_img_angstrom",
+    ),
+    "psi": ("refined_phi", "refined_theta", "refined_psi"),
+    "relative_defocus": ("refined_relative_defocus",),
+}  # fmt: skip
+
+REFINED_COLUMNS = tuple(name for column in MATCH_COLUMNS for name in (column, *_REFINED_AFTER.get(column, ())))
+"""Columns of a table of ``refine_template``, in order."""
 
 NEEDED = (
     "micrograph_path", "pos_x_img", "pos_y_img", "phi", "theta", "psi", "relative_defocus",
@@ -75,7 +105,7 @@ def read(path: str | Path) -> LeopardTable:
     ----------
     Giammar et al. 2026, Acta Cryst. D82; the columns of Leopard-EM 1.2.
     """
-    table = _Table(Path(path))
+    table = LeopardColumns.read(path)
     rotation = array_from_euler(*(table.best(name, f"refined_{name}") for name in ("phi", "theta", "psi")))
     offset = table.best("relative_defocus", "refined_relative_defocus")
     columns: dict[str, NDArray] = {
@@ -90,9 +120,9 @@ def read(path: str | Path) -> LeopardTable:
         "defocus_angle_degrees": table.numbers("astigmatism_angle"),
     }
     for column, name in (("phase_shift_degrees", "phase_shift"), ("ctf_b_factor_angstrom2", "ctf_B_factor")):
-        if name in table.columns:
+        if name in table:
             columns[column] = table.numbers(name)
-    if "scaled_mip" in table.columns:
+    if "scaled_mip" in table:
         columns["figure_of_merit"] = table.best("scaled_mip", "refined_scaled_mip")
     optics, columns["optics_group"] = _optics(table)
     particles = ParticleSet(columns=columns, optics=optics)
@@ -105,9 +135,7 @@ def read(path: str | Path) -> LeopardTable:
             "defocus_u_angstrom": table.numbers("defocus_u")[first],
             "defocus_v_angstrom": table.numbers("defocus_v")[first],
             "defocus_angle_degrees": table.numbers("astigmatism_angle")[first],
-            **(
-                {"phase_shift_degrees": columns["phase_shift_degrees"][first]} if "phase_shift" in table.columns else {}
-            ),
+            **({"phase_shift_degrees": columns["phase_shift_degrees"][first]} if "phase_shift" in table else {}),
         },
         optics=optics,
     )
@@ -117,7 +145,7 @@ def read(path: str | Path) -> LeopardTable:
     return LeopardTable(particles=particles, micrographs=micrographs, unconverted=unconverted)
 
 
-def _optics(table: "_Table") -> tuple[OpticsGroups, NDArray[np.int64]]:
+def _optics(table: "LeopardColumns") -> tuple[OpticsGroups, NDArray[np.int64]]:
     values = {column: table.numbers(name) for column, name in _OPTICS.items()}
     keys, inverse = np.unique(np.stack(list(values.values()), axis=-1), axis=0, return_inverse=True)
     columns: dict[str, NDArray] = {"optics_group": np.arange(1, len(keys) + 1)}
@@ -125,11 +153,29 @@ def _optics(table: "_Table") -> tuple[OpticsGroups, NDArray[np.int64]]:
     return OpticsGroups(columns=columns), inverse.reshape(-1) + 1
 
 
-class _Table:
-    """The columns of a CSV file, as text."""
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LeopardColumns:
+    """The columns of a table of Leopard-EM as text, so that what nobody changes is written back unchanged.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    Parameters
+    ----------
+    path : the file that they come from.
+    columns : heading → text of each row, in the order of the file.
+    """
+
+    path: Path
+    columns: Mapping[str, Sequence[str]]
+
+    @classmethod
+    def read(cls, path: str | Path) -> "LeopardColumns":
+        """Read a table.
+
+        Raises
+        ------
+        FormatError
+            It cannot be read, a column that every use needs is missing, or a line has another number of values.
+        """
+        path = Path(path)
         try:
             with open(path, encoding="utf-8", newline="") as stream:
                 rows = [row for row in csv.reader(stream) if row]
@@ -150,17 +196,27 @@ class _Table:
                 raise FormatError(
                     path, line=number, expected=f"{len(labels)} values", found=str(len(row)), remedy="mend the line"
                 )
-        self._n = len(rows) - 1
-        self.columns = {label: [row[place] for row in rows[1:]] for place, label in enumerate(labels)}
+        return cls(path=path, columns={label: [row[place] for row in rows[1:]] for place, label in enumerate(labels)})
 
     def __len__(self) -> int:
-        return self._n
+        return len(self.columns[NEEDED[0]])
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.columns
 
     def text(self, name: str) -> NDArray[np.object_]:
+        """Return a column as text."""
         return np.array(self.columns[name], dtype=object)
 
     def numbers(self, name: str) -> NDArray[np.float64]:
-        values = np.empty(self._n)
+        """Return a column as numbers, NaN where a cell is empty.
+
+        Raises
+        ------
+        FormatError
+            A cell holds something else; names the line.
+        """
+        values = np.empty(len(self))
         for row, text in enumerate(self.columns[name]):
             try:
                 values[row] = float(text) if text.strip() else np.nan
@@ -171,7 +227,13 @@ class _Table:
         return values
 
     def best(self, name: str, refined: str) -> NDArray[np.float64]:
-        """Return the refined values if the table has all of them, else the first ones, which must be numbers."""
+        """Return the refined values if the table has all of them, else the first ones, which must be numbers.
+
+        Raises
+        ------
+        FormatError
+            Neither is a number everywhere; names the line.
+        """
         if refined in self.columns:
             values = self.numbers(refined)
             if np.isfinite(values).all():
@@ -187,3 +249,24 @@ class _Table:
                 remedy="mend the value or remove the row",
             )
         return values
+
+    def with_columns(self, **texts: Sequence[str]) -> "LeopardColumns":
+        """Return the table with columns replaced or added: Leopard-EM's in their places, others last.
+
+        Parameters
+        ----------
+        texts : heading → text of each row.
+        """
+        changed = {**self.columns, **texts}
+        known = [name for name in REFINED_COLUMNS if name in changed]
+        first = [INDEX] if INDEX in changed else []
+        others = [name for name in changed if name not in REFINED_COLUMNS and name != INDEX]
+        return LeopardColumns(path=self.path, columns={name: changed[name] for name in (*first, *known, *others)})
+
+    def write(self, path: str | Path) -> None:
+        """Write the table as Leopard-EM reads it; by rename when complete."""
+        stream = io.StringIO()
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(self.columns)
+        writer.writerows(zip(*self.columns.values(), strict=True))
+        write_text(path, stream.getvalue())
