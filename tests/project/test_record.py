@@ -78,9 +78,9 @@ def test_a_record_says_all_parameters_relative_to_the_project(project):
 def test_an_input_is_looked_for_from_the_working_directory_and_then_from_the_project(project, monkeypatch):
     (project / "sub").mkdir()
     monkeypatch.chdir(project / "sub")
-    assert record.locate_input(project, Path("numbers.txt"), "--numbers") == project / "numbers.txt"
+    assert record.locate_input(project, Path("numbers.txt"), "numbers", "--numbers") == project / "numbers.txt"
     (project / "sub" / "numbers.txt").touch()
-    assert record.locate_input(project, Path("numbers.txt"), "--numbers") == project / "sub" / "numbers.txt"
+    assert record.locate_input(project, Path("numbers.txt"), "numbers", "--numbers") == project / "sub" / "numbers.txt"
 
 
 @pytest.mark.parametrize("reference", ["8", "job008", "Extract/job008", "best"])
@@ -90,7 +90,22 @@ def test_a_job_stands_for_its_main_output(project, reference):
     (folder.parent / "best").symlink_to("job008")
     (folder / "particles.star").touch()
     record.write_record(folder, {"project": "../..", "main_output": "Extract/job008/particles.star"})
-    assert record.locate_input(project, Path(reference), "--particles") == folder / "particles.star"
+    assert record.locate_input(project, Path(reference), "particles", "--particles") == folder / "particles.star"
+
+
+def test_a_job_stands_for_what_it_has_for_an_input_of_that_name(project):
+    folder = project / "Refine3D" / "job008"
+    folder.mkdir(parents=True)
+    record.write_record(
+        folder,
+        {
+            "project": "../..",
+            "main_output": "Refine3D/job008/postprocess.mrc",
+            "outputs": {"particles": "Refine3D/job008/run_data.star"},
+        },
+    )
+    assert record.locate_input(project, Path("8"), "particles", "--particles") == folder / "run_data.star"
+    assert record.locate_input(project, Path("8"), "reference", "--reference") == folder / "postprocess.mrc"
 
 
 def test_a_job_without_output_is_no_input(project):
@@ -98,7 +113,7 @@ def test_a_job_without_output_is_no_input(project):
     folder.mkdir(parents=True)
     record.write_record(folder, {"project": "../..", "main_output": None})
     with pytest.raises(InputError, match="which has no output yet"):
-        record.locate_input(project, Path("8"), "--particles")
+        record.locate_input(project, Path("8"), "particles", "--particles")
 
 
 def test_a_missing_input_is_answered_with_the_places_tried(project, monkeypatch):
@@ -107,7 +122,7 @@ def test_a_missing_input_is_answered_with_the_places_tried(project, monkeypatch)
     with pytest.raises(
         InputError, match=r"`--numbers` must be an existing file; got a\.txt; looked for .*sub/a\.txt and"
     ):
-        record.locate_input(project, Path("a.txt"), "--numbers")
+        record.locate_input(project, Path("a.txt"), "numbers", "--numbers")
 
 
 def test_settings_come_from_a_file_of_parameters_a_record_or_a_job(project):

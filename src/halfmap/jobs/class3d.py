@@ -51,4 +51,5 @@ JOB = JobType(
     run=_run,
     summary="Part particles among several maps, with or without aligning them",
     inputs=("particles", "reference", "mask"),
+    outputs={"reference": "."},  # of several maps the choice is made, and told, where one is asked for
 )

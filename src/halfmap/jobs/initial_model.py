@@ -28,4 +28,5 @@ JOB = JobType(
     run=_run,
     summary="Make a first map from particles alone, its symmetry axes where the group has them",
     inputs=("particles",),
+    outputs={"particles": "particles.star"},
 )

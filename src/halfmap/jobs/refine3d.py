@@ -129,5 +129,6 @@ JOB = JobType(
     run=_run,
     summary="Refine a map from particles in two independent halves, to the sharpened map",
     inputs=("particles", "reference", "start_from", "mask", "mtf"),
+    outputs={"particles": "run_data.star", "mask": "mask.mrc"},
     parameters_of_run=parameters_of_run,
 )

@@ -38,7 +38,7 @@ import importlib.metadata
 import inspect
 import keyword
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -92,6 +92,8 @@ class JobType:
     summary : one line without a full stop.
     inputs : names of the fields that hold input files; the first is positional on the command line. They are
         hashed into ``job.json``. A field may hold None, a path or a tuple of paths.
+    outputs : files in its folder that stand for the job where an input of that name is asked for, instead of the main
+        output: ``{"particles": "run_data.star"}``.
     parameters_of_run : for jobs that can go on from what another program left: takes the project and the path that
         ``--continue`` names, a file or a folder that is no job of halfmap, and returns the values of the parameters
         with which a new job begins where that ended.
@@ -103,6 +105,7 @@ class JobType:
     run: Callable[["JobContext", Any], Path]
     summary: str
     inputs: tuple[str, ...]
+    outputs: Mapping[str, str] = field(default_factory=dict)
     parameters_of_run: Callable[[Path, Path], Mapping[str, Any]] | None = None
 
 

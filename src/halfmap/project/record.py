@@ -63,11 +63,11 @@ def input_paths(job_type: JobType, params: Any) -> dict[str, list[Path]]:
     return found
 
 
-def locate_input(project: Path, path: Path, flag: str, *, bases: tuple[Path, ...] = ()) -> Path:
-    """Return the absolute path of an input.
+def locate_input(project: Path, path: Path, name: str, flag: str, *, bases: tuple[Path, ...] = ()) -> Path:
+    """Return the absolute path of the input ``name``.
 
     It is looked for from ``bases``, which where left out are the working directory and the project. A job folder,
-    number or alias stands for that job's main output.
+    number or alias stands for what that job has for an input of this name, else for its main output.
 
     Raises
     ------
@@ -88,7 +88,7 @@ def locate_input(project: Path, path: Path, flag: str, *, bases: tuple[Path, ...
         raise InputError(
             f"`{flag}` must be a file or a finished job; got {path}, which has no output yet; wait for it."
         )
-    return project_of(job.path, record) / record["main_output"]
+    return project_of(job.path, record) / record.get("outputs", {}).get(name, record["main_output"])
 
 
 def portable(project: Path, path: Path) -> str:
@@ -109,6 +109,7 @@ def make_record(job_type: JobType, params: Any, project: Path) -> dict[str, Any]
         },
         "versions": versions(),
         "main_output": None,
+        "outputs": {},
     }
 
 

@@ -36,6 +36,7 @@ def run_job(
     *,
     options: RunOptions | None = None,
     out: str | Path | None = None,
+    project: Path | None = None,
     display: Display | None = None,
 ) -> JobResult:
     """Run a new job in a folder of its own.
@@ -46,6 +47,7 @@ def run_job(
     params : its parameters.
     options : where and with what to run.
     out : the job's folder; the next free number of the project where left out.
+    project : its project; that of the working directory where left out.
     display : where a person watches.
 
     Raises
@@ -55,7 +57,7 @@ def run_job(
     KeyboardInterrupt
         The job was interrupted or asked to stop; the folder is marked ``ABORTED`` and keeps its state.
     """
-    project = find_project()
+    project = find_project() if project is None else project
     params = _with_located_inputs(job_type, params, project)
     entry = record.make_record(job_type, params, project)
     job = claim(project, job_type.folder) if out is None else take(Path(out))
@@ -70,6 +72,7 @@ def run_from_values(
     options: Mapping[str, Any] | None = None,
     out: str | Path | None = None,
     settings: str | Path | None = None,
+    project: Path | None = None,
     display: Display | None = None,
 ) -> JobResult:
     """Run a new job from values as a command line, a form or Python gives them.
@@ -79,6 +82,7 @@ def run_from_values(
     values : field name → value.
     options : name of a run option → value.
     settings : a ``job.json``, settings file or job whose parameters stand where ``values`` has none.
+    project : as of `run_job`.
 
     Raises
     ------
@@ -90,9 +94,9 @@ def run_from_values(
     if out is not None and not isinstance(out, str | Path):
         raise InputError(f"`out` must be a path; got {out!r}; name the folder of the job, or leave it out.")
     chosen = build(RunOptions, options or {})
-    stored = {} if settings is None else record.read_settings(find_project(), settings, job_type)
+    stored = {} if settings is None else record.read_settings(project or find_project(), settings, job_type)
     params: Any = build(job_type.parameters, {**stored, **values})
-    return run_job(job_type, params, options=chosen, out=out, display=display)
+    return run_job(job_type, params, options=chosen, out=out, project=project, display=display)
 
 
 def continue_job(
@@ -191,7 +195,7 @@ def _with_located_inputs(job_type: JobType, params: Any, project: Path, bases: t
     flags = {parameter.name: parameter.flag for parameter in parameters_of(job_type.parameters)}
     found: dict[str, Any] = {}
     for name, paths in record.input_paths(job_type, params).items():
-        located = tuple(record.locate_input(project, path, flags[name], bases=bases) for path in paths)
+        located = tuple(record.locate_input(project, path, name, flags[name], bases=bases) for path in paths)
         found[name] = located if isinstance(getattr(params, name), tuple) else located[0]
     return dataclasses.replace(params, **found)
 
@@ -260,6 +264,11 @@ def _run_in(
         if not main_output.exists():
             raise FileNotFoundError(errno.ENOENT, "the job has left no main output", str(main_output))
         entry["main_output"] = record.portable(project, main_output)
+        entry["outputs"] = {
+            name: record.portable(project, job.path / file)
+            for name, file in job_type.outputs.items()
+            if (job.path / file).exists()
+        }
         record.write_record(job.path, entry)
         job.mark(SUCCESS)
         emit("finished", main_output=entry["main_output"])
