@@ -17,7 +17,6 @@ nothing beyond the band that its program used, so that counts too. RELION's figu
 that gave them, in `class2d_recovery_relion.json`.
 """
 
-import argparse
 import json
 import os
 import re
@@ -32,6 +31,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from recovery_arguments import recovery_arguments
 
 from halfmap.classification import agreement
 from halfmap.classification.agreement import JUNK, Truth
@@ -273,16 +273,13 @@ def verdict(ours: list[Figures], theirs: Figures) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
-    parser.add_argument("--seeds", type=int, nargs="*", default=[1, 2, 3], help="of our runs; none: do not run ours")
-    parser.add_argument("--only", type=Path, help="print the figures of this folder of a run on the first set, and end")
-    parser.add_argument("--relion", action="store_true", help="run RELION too, and keep its figures")
-    parser.add_argument("--folder", type=Path, help="where sets and runs are kept; a temporary one where left out")
-    parser.add_argument("--extra", default="", help="further flags of ours, in one string")
-    options = parser.parse_args()
-    if options.relion and shutil.which("relion_refine") is None:
-        raise SystemExit("RELION is not installed: apt-get install relion")
+    options = recovery_arguments(
+        __doc__.splitlines()[0],
+        sets=SETS,
+        default_sets=SETS,
+        default_seeds=(1, 2, 3),
+        relion_program="relion_refine",
+    )
     torch.set_num_threads(max(1, len(os.sched_getaffinity(0))))
     with tempfile.TemporaryDirectory() as temporary:
         folder = (options.folder or Path(temporary)).resolve()

@@ -10,7 +10,6 @@ with the truth, in a mask made from the truth, falls below 0.5. Angle: median er
 CPU: user and system time of all processes of the whole command.
 """
 
-import argparse
 import os
 import shutil
 import tempfile
@@ -20,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from class2d_recovery import HALFMAP, cpu_seconds, median
+from recovery_arguments import recovery_arguments
 from refine3d_recovery import SETS, make_set, on_grid_of
 
 from halfmap.data.volumes import Volume
@@ -88,12 +88,12 @@ def row(name: str, label: str, found: Figures, spent: float) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--sets", nargs="+", choices=SETS, default=["betagal-800", "ribosome-600"])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
-    parser.add_argument("--only", type=Path, help="print the figures of this folder of a run on the first set, and end")
-    parser.add_argument("--folder", type=Path, help="where sets and runs are kept; a temporary one where left out")
-    options = parser.parse_args()
+    options = recovery_arguments(
+        __doc__.splitlines()[0],
+        sets=SETS,
+        default_sets=("betagal-800", "ribosome-600"),
+        default_seeds=(1, 2, 3),
+    )
     torch.set_num_threads(max(1, len(os.sched_getaffinity(0))))
     print("| set | run | truth 0.5 at Å | angle ° | hand | CPU s |\n|---|---|---|---|---|---|", flush=True)
     with tempfile.TemporaryDirectory() as temporary:
