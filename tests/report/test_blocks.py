@@ -83,6 +83,7 @@ def test_histogram_of_equal_values_has_width():
         lambda: Histogram(title="h", edges=[0, 1], bars=[Bars(label="", counts=[1, 2])], x=X),
         lambda: Scatter(title="s", points=[1, 2, 3], x=X, y=X),
         lambda: Table(columns=["a"], rows=[["x", "y"]]),
+        lambda: Table(columns=["a"], rows=[["x"], ["y"]], addresses=["b"]),
         lambda: Gallery(pictures=[a_picture()], captions=["one", "two"]),
         lambda: Overlay(
             picture=a_picture(), shape_pixel=(8, 6), positions_pixel=[[1, 2]], radius_pixel=1, values=[1, 2]

@@ -122,6 +122,13 @@ def test_text_is_shown_as_written_and_never_run():
     assert page.count("<script") == 1
 
 
+def test_rows_of_a_table_lead_where_they_say():
+    table = Table(columns=["step", "n"], rows=[["Pick", 1], ["Extract", 2]], addresses=["A/report.html", ""])
+    parts = outline(a_report(1, [table]).to_html())
+    assert parts.addresses.count("A/report.html") == 1
+    assert parts.tags.count("a") == 1
+
+
 @pytest.mark.parametrize(("n_sections", "expected"), [(0, 0), (3, 0), (4, 1)])
 def test_contents_are_listed_from_four_sections(n_sections, expected):
     assert outline(a_report(n_sections).to_html()).tags.count("nav") == expected

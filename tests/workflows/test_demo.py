@@ -5,7 +5,7 @@ from pathlib import Path
 HALFMAP = Path(sys.executable).with_name("halfmap")
 STEPS = ("Simulate", "AutoPick", "Extract", "Class2D", "Select", "InitialModel", "Refine3D")
 SHORTER = (
-    *("--number", "2", "--classes", "4"),
+    *("--number", "2", "--classes", "4", "--epochs", "1"),
     *("--minibatches", "10", "--initial-resolution", "40", "--max-iterations", "1"),
 )
 
@@ -23,6 +23,7 @@ def test_demo_ends_with_a_page_of_a_map_of_class_averages_and_of_what_was_kept(t
         "Kept",
         "Against the truth",
         "Picks",
+        "Pupil and teacher",
         "Mean of all",
     ):
         assert words in text
@@ -30,6 +31,7 @@ def test_demo_ends_with_a_page_of_a_map_of_class_averages_and_of_what_was_kept(t
     assert "against the truth (FSC 0.5)" in result.stderr
     for step in STEPS:
         assert (page.parent / step / "SUCCESS").exists()
+        assert f'href="{step}/report.html"' in text
     again = subprocess.run(
         [HALFMAP, "demo", "--continue", page.parent], cwd=tmp_path, capture_output=True, text=True, timeout=60
     )

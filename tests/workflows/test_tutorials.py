@@ -10,7 +10,7 @@ from support.shared_data import shared_data
 TUTORIALS = sorted((Path(__file__).parents[2] / "docs/tutorials").glob("*.md"))
 HALFMAP = Path(sys.executable).with_name("halfmap")
 
-MINUTES = ("particles-to-map",)
+MINUTES = ("particles-to-map", "picking-by-a-taught-network")
 """Take minutes: run by `pytest -m slow`. The demonstration goes the same way in the quick tests."""
 
 N_MICROGRAPHS = 2
@@ -20,6 +20,8 @@ ONE_WORKER = ["--workers", "1"]
 SHORTER = {
     "simulate": [*ONE_WORKER, "--number", "2"],
     "pick": ONE_WORKER,
+    "pick train": [*ONE_WORKER, "--epochs", "1"],
+    "pick bootstrap": [*ONE_WORKER, "--epochs", "1"],
     "extract": ONE_WORKER,
     "class2d": [*ONE_WORKER, "--iterations", "8", "--classes", "6"],
     "initial-model": [*ONE_WORKER, "--minibatches", "10", "--resolution", "40"],
@@ -56,6 +58,6 @@ def test_every_command_of_a_tutorial_does_what_it_says(page, tmp_path):
     bring_real_data(page, tmp_path)
     for command in commands:
         _, *words = shlex.split(command)
-        words += SHORTER.get(words[0], [])
+        words += SHORTER.get(" ".join(words[:2]), SHORTER.get(words[0], []))
         result = subprocess.run([HALFMAP, *words], cwd=tmp_path, capture_output=True, text=True, timeout=900)
         assert result.returncode == 0, f"{command}\n{result.stderr}"

@@ -1,7 +1,7 @@
 """The page of the demonstration: map, class averages, what was selected, picks and particles, against the truth."""
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -17,10 +17,12 @@ from halfmap.io.mrc import StackSource
 from halfmap.io.relion_classes import read_class_run
 from halfmap.io.relion_refinement import read_refinement_run
 from halfmap.jobs import demo_map_report, stack_report
-from halfmap.jobs.demo import DemoParams
+from halfmap.jobs.demo import MIN_FOM, DemoParams
 from halfmap.jobs.demo_map_report import MapAgainstTruth
+from halfmap.jobs.pick_bootstrap import BLOBS
 from halfmap.picking.agreement import Agreement, agreement, matched
 from halfmap.project.job import JobContext, JobResult
+from halfmap.project.record import read_record
 from halfmap.report.blocks import Block, Fact, Facts, Gallery, Note, Overlay, Report, Section, Table
 
 NOTHING = "nothing"
@@ -106,15 +108,18 @@ def page(context: JobContext, params: DemoParams, steps: DemoSteps) -> Report:
         f"Map of {len(scored)} particles: {map_resolution:.1f} Å between its halves (FSC 0.143), "
         f"{against.maps.resolution_angstrom:.1f} Å against the truth (FSC 0.5)."
     )
-    picks = relion.read_autopick(steps.picked.main_output, context.project)
+    everything = relion.read_autopick(steps.picked.main_output, context.project)
+    picks = everything.take(everything.figure_of_merit > MIN_FOM)
     found, rows = _against_truth(context, picks, truth, radius)
+    blobs = relion.read_autopick(steps.picked.folder / BLOBS / "autopick.star", context.project)
     names = relion.read_particles(steps.extracted.main_output)["image_name"]
     return Report(
         title="From micrographs to a map",
         summary=(
             f"{params.number} micrographs of {params.specimen} were simulated with ice, carbon, broken particles and "
-            f"all other dirt. What {params.diameter_angstrom:g} Å blobs found in them was extracted and classified, "
-            "the class ranker chose the classes to keep, and a map was made from nothing but their particles."
+            f"all other dirt. Blobs in {len(blobs.micrographs)} of them, sorted by 2D classification, taught a network "
+            "to pick them all. What it found was extracted and classified, the class ranker chose the classes to keep, "
+            "and a map was made from nothing but their particles."
         ),
         facts=Facts(
             facts=(
@@ -154,9 +159,12 @@ def page(context: JobContext, params: DemoParams, steps: DemoSteps) -> Report:
                 "come together in classes of their own.",
             ),
             Section(title="What was kept", blocks=(_counts(kind, kept),)),
-            Section(title="Picks", blocks=_picks(context, picks, radius, rows)),
+            Section(
+                title="Picks",
+                blocks=(*_picks(context, everything, radius, rows), _taught(context, blobs, picks, truth, radius)),
+            ),
             stack_report.pictures(context.project, names, _sum_of(context, names)),
-            Section(title="Go on from here", blocks=(_next(context, steps),)),
+            Section(title="Go on from here", blocks=(_steps(context, steps), _next())),
         ),
     )
 
@@ -276,6 +284,20 @@ def _picks(context: JobContext, picks: Picks, radius: float, rows: list[tuple[An
     )
 
 
+def _taught(context: JobContext, blobs: Picks, picks: Picks, truth: ParticleSet, radius: float) -> Table:
+    """Compare the blobs that the network has learned from with its own picks in the same micrographs."""
+    here = picks.take(np.isin(picks.micrograph_name, blobs.micrographs))
+    rows: list[tuple[Any, ...]] = []
+    for name, some in (("blobs", blobs), ("network", replace(here, micrographs=blobs.micrographs))):
+        total, _ = _against_truth(context, some, truth, radius)
+        rows.append((name, total.n_picked, 100 * total.precision, 100 * total.recall, 100 * total.f1))
+    return Table(
+        title=f"Pupil and teacher on the {len(blobs.micrographs)} micrographs that it learned from",
+        columns=("picks by", "picks", "precision (%)", "recall (%)", "F1 (%)"),
+        rows=rows,
+    )
+
+
 def _sum_of(context: JobContext, names: NDArray[Any]) -> NDArray[np.float64]:
     images = StackSource(names, context.project)
     sums = np.zeros(images.grid.shape)
@@ -284,22 +306,24 @@ def _sum_of(context: JobContext, names: NDArray[Any]) -> NDArray[np.float64]:
     return sums
 
 
-def _next(context: JobContext, steps: DemoSteps) -> Note:
-    folders = [getattr(steps, step.name) for step in fields(steps)]
+def _steps(context: JobContext, steps: DemoSteps) -> Table:
+    folders = [getattr(steps, step.name).folder.relative_to(context.folder).as_posix() for step in fields(steps)]
+    commands = [read_record(context.folder / folder)["command"] for folder in folders]
+    return Table(
+        title="Steps",
+        columns=("step", "command"),
+        rows=[(folder, f"halfmap {command}") for folder, command in zip(folders, commands, strict=True)],
+        addresses=[f"{folder}/report.html" for folder in folders],
+        caption="Each is a job with a page of its own, which the first column opens. In the classification's, a click "
+        "on a class shows its particles and its FRC; the refinement's holds the sentence for a methods section.",
+    )
+
+
+def _next() -> Note:
     return Note(
-        text="\n\n".join(
-            (
-                "Each step is a job with a page of its own, report.html in its folder: "
-                + ", ".join(context.relative(one.folder) for one in folders)
-                + ". In the classification's, a click on a class shows its particles and its FRC; the "
-                "refinement's holds the sentence for a methods section.",
-                "With your own micrographs: halfmap pick log micrographs_ctf.star --min-diameter 120 "
-                "--max-diameter 140, then halfmap extract micrographs_ctf.star --picks "
-                "AutoPick/job001/autopick.star --box 192 --rescale 96, then halfmap class2d "
-                "Extract/job002/particles.star --classes 50 --mask-diameter 180, then halfmap select classes "
-                "Class2D/job003 --auto, then halfmap initial-model Select/job004/particles.star --symmetry D2 "
-                "--mask-diameter 180, then halfmap refine3d Select/job004/particles.star --reference "
-                "InitialModel/job005 --symmetry D2 --mask-diameter 180.",
-            )
-        )
+        text="With your own micrographs: halfmap pick bootstrap micrographs_ctf.star --diameter 170 --min-fom 0, then "
+        "halfmap class2d AutoPick/job001/ExtractAll/particles.star --classes 50 --mask-diameter 190, then halfmap "
+        "select classes Class2D/job002 --auto, then halfmap initial-model Select/job003/particles.star --symmetry D2 "
+        "--mask-diameter 190, then halfmap refine3d Select/job003/particles.star --reference InitialModel/job004 "
+        "--symmetry D2 --mask-diameter 190."
     )

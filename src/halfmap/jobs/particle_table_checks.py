@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from halfmap.data.micrographs import MicrographSet
+from halfmap.data.optics_groups import TableWithOptics
 from halfmap.data.particles import ParticleSet
 from halfmap.errors import InconsistentDataError, InputError
 from halfmap.grid import ImageGrid
@@ -110,13 +112,13 @@ def _floor(width: float) -> str:
     return f"{np.floor(width * 10 + 1e-6) / 10:g}"
 
 
-def check_ctf(path: Path, particles: ParticleSet) -> tuple[str, ...]:
-    """Look whether the CTF of every particle is known, in the right units.
+def check_ctf(path: Path, table: TableWithOptics) -> tuple[str, ...]:
+    """Look whether the CTF of every particle or micrograph is known, in the right units.
 
     Parameters
     ----------
     path : the table's file, to be named.
-    particles : the table.
+    table : of particles or micrographs.
 
     Returns
     -------
@@ -127,20 +129,21 @@ def check_ctf(path: Path, particles: ParticleSet) -> tuple[str, ...]:
     InconsistentDataError
         A column is missing or holds what no microscope has.
     """
-    _check_columns(path, particles)
-    used = particles.optics.only(np.unique(particles["optics_group"]))
-    return (*_check_defocus(path, particles), *_check_optics(path, used.numbers, used.columns))
+    _check_columns(path, table)
+    used = table.optics.only(np.unique(table["optics_group"]))
+    what = "micrographs" if isinstance(table, MicrographSet) else "particles"
+    return (*_check_defocus(path, table, what), *_check_optics(path, used.numbers, used.columns))
 
 
-def _check_columns(path: Path, particles: ParticleSet) -> None:
+def _check_columns(path: Path, table: TableWithOptics) -> None:
     wanted = (
-        ("defocus_u_angstrom", "rlnDefocusU", particles),
-        ("defocus_v_angstrom", "rlnDefocusV", particles),
-        ("voltage_kv", "rlnVoltage", particles.optics),
-        ("spherical_aberration_mm", "rlnSphericalAberration", particles.optics),
-        ("amplitude_contrast", "rlnAmplitudeContrast", particles.optics),
+        ("defocus_u_angstrom", "rlnDefocusU", table),
+        ("defocus_v_angstrom", "rlnDefocusV", table),
+        ("voltage_kv", "rlnVoltage", table.optics),
+        ("spherical_aberration_mm", "rlnSphericalAberration", table.optics),
+        ("amplitude_contrast", "rlnAmplitudeContrast", table.optics),
     )
-    missing = [f"_{label}" for column, label, table in wanted if column not in table]
+    missing = [f"_{label}" for column, label, place in wanted if column not in place]
     if missing:
         raise InconsistentDataError(
             f"{path} must have the columns of the CTF; got no {', '.join(missing)}; add them, or leave the CTF "
@@ -148,29 +151,29 @@ def _check_columns(path: Path, particles: ParticleSet) -> None:
         )
 
 
-def _check_defocus(path: Path, particles: ParticleSet) -> list[str]:
-    low, high = particles["defocus_u_angstrom"], particles["defocus_v_angstrom"]
+def _check_defocus(path: Path, table: TableWithOptics, what: str) -> list[str]:
+    low, high = table["defocus_u_angstrom"], table["defocus_v_angstrom"]
     mean = (low + high) / 2
     largest, typical = float(np.abs(mean).max()), float(np.median(np.abs(mean)))
     remedy = "correct _rlnDefocusU and _rlnDefocusV, or leave the CTF uncorrected with --no-ctf"
     if largest == 0:
-        raise InconsistentDataError(f"The defocus of the particles of {path} must not be 0; got 0 for all; {remedy}.")
+        raise InconsistentDataError(f"The defocus of the {what} of {path} must not be 0; got 0 for all; {remedy}.")
     if largest < _IN_MICROMETRES_BELOW:
         raise InconsistentDataError(
-            f"The defocus of the particles of {path} must be in Å; got at most {largest:g}, which looks like µm; "
+            f"The defocus of the {what} of {path} must be in Å; got at most {largest:g}, which looks like µm; "
             "multiply _rlnDefocusU and _rlnDefocusV by 10000."
         )
     if typical > _LARGEST_DEFOCUS_ANGSTROM:
         raise InconsistentDataError(
-            f"The defocus of the particles of {path} must be in Å and below 100 µm; got a median of {typical:g} Å; "
+            f"The defocus of the {what} of {path} must be in Å and below 100 µm; got a median of {typical:g} Å; "
             f"{remedy}."
         )
     odd = (mean <= 0) | (mean > _LARGEST_DEFOCUS_ANGSTROM)
     if not odd.any():
         return []
     return [
-        f"The defocus of particles should lie between 0 and 100 µm; got {mean[odd].min():g} to {mean[odd].max():g} Å "
-        f"for {int(odd.sum())} of {len(mean)} particles of {path}; remove them with `halfmap select values` if that is "
+        f"The defocus of {what} should lie between 0 and 100 µm; got {mean[odd].min():g} to {mean[odd].max():g} Å "
+        f"for {int(odd.sum())} of {len(mean)} {what} of {path}; remove them with `halfmap select values` if that is "
         "a failed fit."
     ]
 

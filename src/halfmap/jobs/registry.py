@@ -56,6 +56,7 @@ COMMANDS: tuple[Entry, ...] = (
     Entry("pick template", "halfmap.jobs.pick_template:JOB", "Find particles that look like templates", _PARTICLES),
     Entry("pick topaz", "halfmap.jobs.pick_topaz:JOB", "Train the real Topaz, or pick with it", _PARTICLES),
     Entry("pick train", "halfmap.jobs.pick_train:JOB", "Teach a network to find particles", _PARTICLES),
+    Entry("pick bootstrap", "halfmap.jobs.pick_bootstrap:JOB", "Teach a network on blobs, then pick all", _PARTICLES),
     Entry("pick network", "halfmap.jobs.pick_network:JOB", "Find particles with a network", _PARTICLES),
     Entry("report stack", "halfmap.jobs.report_stack:JOB", "Show a stack: montage, mean, background", _PARTICLES),
     Entry("select classes", "halfmap.jobs.select_classes:JOB", "Keep the particles of some 2D classes", _PARTICLES),

@@ -231,19 +231,26 @@ class Table:
     title, caption : text above and below.
     columns : headings, with units in brackets.
     rows : one value for each column; None leaves a cell empty.
+    addresses : where the first cell of each row leads, relative to the page; none at all where empty.
 
     Raises
     ------
     ShapeError
-        A row has another length than the headings.
+        A row has another length than the headings, or there are not as many addresses as rows.
     """
 
     columns: Sequence[str]
     rows: Sequence[Sequence[Cell]]
     title: str = ""
     caption: str = ""
+    addresses: Sequence[str] = ()
 
     def __post_init__(self) -> None:
+        if self.addresses and len(self.addresses) != len(self.rows):
+            raise ShapeError(
+                f"A table must have an address for each of its {len(self.rows)} rows, or none; got "
+                f"{len(self.addresses)}."
+            )
         for row in self.rows:
             if len(row) != len(self.columns):
                 raise ShapeError(f"A row must have {len(self.columns)} cells as the headings; got {len(row)}.")
