@@ -28,7 +28,7 @@ def running_page(params: DetectorTrainingParams, state: TrainingState) -> Report
         status="running",
         level="plain",
         facts=Facts(facts=(("best average precision so far", round(float(state.average_precision.max()), 3)),)),
-        sections=(Section(title="Learning", blocks=_learning(state.fit.losses, state.average_precision)),),
+        sections=(Section(title="Learning", blocks=learning(state.fit.losses, state.average_precision)),),
     )
 
 
@@ -56,7 +56,7 @@ def page(
             )
         ),
         sections=(
-            Section(title="Learning", blocks=_learning(trained.losses, trained.average_precision, trained.best_epoch)),
+            Section(title="Learning", blocks=learning(trained.losses, trained.average_precision, trained.best_epoch)),
             Section(title="How far the figure of merit can be believed", blocks=_belief(trained)),
             Section(
                 title="Held-out micrographs",
@@ -71,9 +71,16 @@ def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 3)
 
 
-def _learning(
+def learning(
     losses: NDArray[np.float64], average_precision: NDArray[np.float64], best_epoch: int | None = None
 ) -> tuple[Block, ...]:
+    """Draw loss and average precision of each epoch.
+
+    Parameters
+    ----------
+    losses, average_precision : of each epoch.
+    best_epoch : whose weights were kept, from 1.
+    """
     epochs = np.arange(1, len(losses) + 1)
     marks = () if best_epoch is None else (Mark(value=best_epoch, label="kept"),)
     return (
