@@ -93,3 +93,40 @@ def test_parts_cover_everything_once() -> None:
     for n_items, n_parts in [(10, 3), (2, 5), (0, 2)]:
         shares = [range(n_items)[part_of(n_items, part, n_parts)] for part in range(n_parts)]
         assert [item for share in shares for item in share] == list(range(n_items))
+
+
+def test_turning_slices_change_as_slices_of_turned_volumes_do() -> None:
+    values = half_volume()
+    rotations = Rotation.random(3, random_state=4).as_matrix()
+    coordinates = np.random.default_rng(3).uniform(-4.5, 4.5, size=(40, 2))
+    found = slice_extraction.extract_turning_slices(values, rotations, coordinates)
+    plain = np.ascontiguousarray(rotations[:, :2])
+    np.testing.assert_allclose(found[0], slice_extraction.extract_slices(values, plain, coordinates), atol=2e-6)
+    for axis in range(3):
+        step = 1e-3 * np.eye(3)[axis]
+        sides = [
+            slice_extraction.extract_slices(
+                values, np.ascontiguousarray((Rotation.from_rotvec(way * step).as_matrix() @ rotations)[:, :2]),
+                coordinates,
+            )
+            for way in (1, -1)
+        ]  # fmt: skip
+        difference = (sides[0] - sides[1]) / 2e-3
+        # but for the few points that a step takes across a face of their cell
+        wrong = np.abs(found[1 + axis] - difference).max(axis=-1) > 0.02
+        assert wrong.mean() < 0.05
+
+
+def test_a_cube_reaches_into_the_corners_and_no_further() -> None:
+    values = half_volume()
+    values[-1], values[:, -1] = 0, 0
+    turns = planes(4, seed=2)
+    coordinates = np.random.default_rng(5).uniform(-8, 8, size=(300, 2))
+    found = slice_extraction.extract_slices(values, turns, coordinates, cubic=True)
+    for n, k in np.ndindex(4, 300):
+        point = coordinates[k] @ turns[n]
+        point = -point if point[0] < 0 else point
+        inside = point[0] <= RADIUS and np.all((point[1:] >= -RADIUS) & (point[1:] <= RADIUS - 1))
+        mate = (coordinates[k] @ turns[n])[0] < 0
+        expected = linear_at(values, point) if inside else 0j
+        assert complex(*found[n, k]) == pytest.approx(np.conj(expected) if mate else expected, abs=1e-5)

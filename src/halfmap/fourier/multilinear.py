@@ -94,6 +94,37 @@ def plane_gradient(values: Tensor, planes: Tensor, coordinates: Tensor, gradient
     return result
 
 
+def extract_turning_slices(values: Tensor, rotations: Tensor, coordinates: Tensor) -> Tensor:
+    """Interpolate slices of one volume, and how they change as it turns.
+
+    Parameters
+    ----------
+    values : as above, of one volume: C = 1.
+    rotations : float64, shape (N, 3, 3).
+
+    Returns
+    -------
+    Complex, shape (4, N, K): see `halfmap.kernels.slice_extraction.extract_turning_slices`.
+    """
+    flat = values.reshape(-1)
+    result = torch.empty((4, len(rotations), len(coordinates)), dtype=values.dtype, device=values.device)
+    for share in _chunks(rotations, coordinates, 1):
+        cell, fraction, sign = _locate(rotations[share, :2], coordinates, values)
+        slices = torch.zeros(cell.shape[1:], dtype=values.dtype, device=values.device)
+        slopes = [torch.zeros_like(slices) for _ in range(3)]
+        for upper, offset, weight in _corners(fraction, values):
+            read = flat.index_select(0, (cell[0] + offset).reshape(-1)).reshape(slices.shape)
+            slices += weight * read
+            for axis in range(3):
+                along = fraction[axis] if upper[axis] else 1 - fraction[axis]
+                slopes[axis] += (weight / along.clamp(min=1e-30) * (1 if upper[axis] else -1)) * read
+        turned = torch.stack([_turned(slope, sign) * sign for slope in slopes], dim=-1)
+        x, y, z = (turned @ rotations[share].mT.to(turned.dtype)).unbind(-1)
+        kx, ky = coordinates.to(turned.real.dtype).unbind(-1)
+        result[:, share] = torch.stack([_turned(slices, sign), -ky * z, kx * z, ky * x - kx * y])
+    return result
+
+
 def _chunks(planes: Tensor, coordinates: Tensor, n_references: int) -> Iterator[slice]:
     size = max(1, POINTS_AT_ONCE.get(planes.device.type, 1 << 24) // max(1, len(coordinates) * n_references))
     return (slice(start, start + size) for start in range(0, len(planes), size))

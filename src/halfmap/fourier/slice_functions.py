@@ -91,6 +91,17 @@ def _extract(values: Tensor, planes: Tensor, coordinates: Tensor) -> Tensor:
     return torch.view_as_complex(torch.from_numpy(slices))
 
 
+def extract_turning_slices(values: Tensor, rotations: Tensor, coordinates: Tensor) -> Tensor:
+    """Return slices of one volume and their derivatives by turns, complex, shape (4, N, K)."""
+    if not _has_kernel(values):
+        return multilinear.extract_turning_slices(values, rotations, coordinates)
+    threads = _n_threads(rotations, coordinates)
+    slices = slice_extraction.extract_turning_slices(
+        _numpy(values[0]), _numpy(rotations), _numpy(coordinates), n_threads=threads
+    )
+    return torch.view_as_complex(torch.from_numpy(slices))
+
+
 def _insert(
     values: Tensor, weights: Tensor, planes: Tensor, coordinates: Tensor, shape: tuple[int, ...]
 ) -> tuple[Tensor, Tensor]:

@@ -13,7 +13,7 @@ from torch import Tensor
 from halfmap.errors import InputError, ShapeError
 from halfmap.fourier.band import FourierBand
 from halfmap.fourier.resample import crop_or_pad
-from halfmap.fourier.slice_functions import Extract, Insert
+from halfmap.fourier.slice_functions import Extract, Insert, extract_turning_slices
 from halfmap.grid import ImageGrid
 from halfmap.tensors import BandValues, Images, Rotations, Volumes
 
@@ -231,6 +231,45 @@ def extract(padded: PaddedTransform, rotations: Rotations, band: FourierBand) ->
     scale = padded.grid.field_scale(band)
     slices = slices if scale == 1.0 else slices * scale
     return slices.reshape(*leading, *rotations.shape[:-2], len(band))
+
+
+def extract_turning(padded: PaddedTransform, rotations: Rotations, band: FourierBand) -> tuple[BandValues, BandValues]:
+    """Take central slices of a volume together with how they change as it turns.
+
+    Parameters
+    ----------
+    padded : of `prepare`, of a volume.
+    rotations : float64, shape (..., 3, 3).
+    band : of the slices.
+
+    Returns
+    -------
+    slices : complex, shape (..., K): as of `extract`.
+    derivatives : complex, shape (3, ..., K): with the rotation replaced by exp[ω] A, by the components of ω about the
+        image's x and y axes and the viewing direction, per radian. The last is a turn in the plane. Of linear
+        interpolation, so constant along each axis of a cell.
+
+    Raises
+    ------
+    ShapeError
+        The rotations do not end in (3, 3), or the reference is no volume.
+    InputError
+        A rotation is not finite.
+
+    Notes
+    -----
+    Point q = (kx, ky, 0) of the slice is read at Aᵀ exp[−ω] q, which moves by −Aᵀ (ω × q).
+    """
+    if padded.grid.grid.ndim != 3:
+        raise ShapeError(f"Turning slices must be of a volume; got references of shape {padded.grid.grid.shape}.")
+    _planes(rotations, padded.grid, padded.values.device)
+    matrices = rotations.to(padded.values.device, torch.float64).reshape(-1, 3, 3).contiguous()
+    coordinates = padded.grid.coordinates(band).to(padded.values.device)
+    both = extract_turning_slices(padded.values[None], matrices, coordinates)
+    scale = padded.grid.field_scale(band)
+    both = both if scale == 1.0 else both * scale
+    both = both.reshape(4, *rotations.shape[:-2], len(band))
+    return both[0], both[1:]
 
 
 def insert(

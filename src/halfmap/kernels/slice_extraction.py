@@ -29,12 +29,16 @@ Int64: TypeAlias = npt.NDArray[np.int64]
 BLOCK = 256
 
 
-def extract_slices(values: Float32, planes: Float64, coordinates: Float64, *, n_threads: int = 1) -> Float32:
+def extract_slices(
+    values: Float32, planes: Float64, coordinates: Float64, *, cubic: bool = False, n_threads: int = 1
+) -> Float32:
     """Interpolate slices.
 
     Parameters
     ----------
     values, planes, coordinates : see the module; contiguous.
+    cubic : count points of the whole cube, from -R to R - 1 along y and z of the half with x from 0 to R, not of the
+        ball in it alone.
     n_threads : threads to share the slices among; the result is the same for any number.
 
     Returns
@@ -45,7 +49,7 @@ def extract_slices(values: Float32, planes: Float64, coordinates: Float64, *, n_
 
     def task(part: int, n_parts: int) -> None:
         share = part_of(len(planes), part, n_parts)
-        _extract(values.reshape(-1), values.shape[2] - 1, planes[share], coordinates, slices[share])
+        _extract(values.reshape(-1), values.shape[2] - 1, planes[share], coordinates, slices[share], cubic)
 
     run_in_parts(task, min(n_threads, len(planes)))
     return slices
@@ -79,6 +83,31 @@ def plane_gradient(
     return result
 
 
+def extract_turning_slices(values: Float32, rotations: Float64, coordinates: Float64, *, n_threads: int = 1) -> Float32:
+    """Interpolate slices, and how they change as the reference turns.
+
+    Parameters
+    ----------
+    values, coordinates : see the module; contiguous.
+    rotations : float64, shape (N, 3, 3); contiguous.
+    n_threads : threads to share the slices among.
+
+    Returns
+    -------
+    float32, shape (4, N, K, 2): the slices, and their derivatives by small right-handed turns of the image about its
+    x axis, its y axis and the viewing direction, per radian. On faces of the cells, where interpolation has a kink,
+    one side's.
+    """
+    slices = np.empty((4, len(rotations), len(coordinates), 2), dtype=np.float32)
+
+    def task(part: int, n_parts: int) -> None:
+        share = part_of(len(rotations), part, n_parts)
+        _extract_turning(values.reshape(-1), values.shape[2] - 1, rotations[share], coordinates, slices[:, share])
+
+    run_in_parts(task, min(n_threads, len(rotations)))
+    return slices
+
+
 @njit(fastmath=True, nogil=True, cache=True, error_model="numpy")
 def locate(
     plane: Float64,
@@ -89,6 +118,7 @@ def locate(
     cell: Int64,
     fraction: Float32,
     sign: Float32,
+    cubic: bool = False,
 ) -> None:
     """Find the cells of a block of points.
 
@@ -108,13 +138,18 @@ def locate(
         uy = x1 * kx + y1 * ky
         uz = x2 * kx + y2 * ky
         side = 1.0 if ux >= 0.0 else -1.0
-        side = side if ux * ux + uy * uy + uz * uz < limit else 0.0
+        if cubic:
+            furthest = max(side * uy, side * uz) + 1.0, -min(side * uy, side * uz), side * ux
+            inside = max(furthest) <= radius + 1e-9
+        else:
+            inside = ux * ux + uy * uy + uz * uz < limit
+        side = side if inside else 0.0
         ux = ux * side
         uy = uy * side + radius
         uz = uz * side + radius
-        jx = int(ux)
-        jy = int(uy)
-        jz = int(uz)
+        jx = min(int(ux), radius - 1)
+        jy = max(int(uy), 0)
+        jz = max(int(uz), 0)
         fraction[0, i] = ux - jx
         fraction[1, i] = uy - jy
         fraction[2, i] = uz - jz
@@ -123,7 +158,7 @@ def locate(
 
 
 @njit(fastmath=True, nogil=True, cache=True, error_model="numpy")
-def _extract(values: Float32, radius: int, planes: Float64, coordinates: Float64, slices: Float32) -> None:
+def _extract(values: Float32, radius: int, planes: Float64, coordinates: Float64, slices: Float32, cubic: bool) -> None:
     row = 2 * (radius + 1)
     sheet = row * (2 * radius + 1)
     cell = np.empty(BLOCK, np.int64)
@@ -133,7 +168,7 @@ def _extract(values: Float32, radius: int, planes: Float64, coordinates: Float64
     for n in range(planes.shape[0]):
         for start in range(0, coordinates.shape[0], BLOCK):
             count = min(BLOCK, coordinates.shape[0] - start)
-            locate(planes[n], coordinates, start, count, radius, cell, fraction, sign)
+            locate(planes[n], coordinates, start, count, radius, cell, fraction, sign, cubic)
             for i in range(count):
                 fx, fy, fz = fraction[0, i], fraction[1, i], fraction[2, i]
                 gx, gy, gz = one - fx, one - fy, one - fz
@@ -191,3 +226,63 @@ def _differentiate(
                 yz += ky * dz
         result[n, 0, 0], result[n, 0, 1], result[n, 0, 2] = xx, xy, xz
         result[n, 1, 0], result[n, 1, 1], result[n, 1, 2] = yx, yy, yz
+
+
+@njit(fastmath=True, nogil=True, cache=True, error_model="numpy")
+def _extract_turning(values: Float32, radius: int, rotations: Float64, coordinates: Float64, slices: Float32) -> None:
+    row = 2 * (radius + 1)
+    sheet = row * (2 * radius + 1)
+    cell = np.empty(BLOCK, np.int64)
+    fraction = np.empty((3, BLOCK), np.float32)
+    sign = np.empty(BLOCK, np.float32)
+    one = np.float32(1)
+    for n in range(rotations.shape[0]):
+        a0, a1, a2 = np.float32(rotations[n, 0, 0]), np.float32(rotations[n, 0, 1]), np.float32(rotations[n, 0, 2])
+        b0, b1, b2 = np.float32(rotations[n, 1, 0]), np.float32(rotations[n, 1, 1]), np.float32(rotations[n, 1, 2])
+        c0, c1, c2 = np.float32(rotations[n, 2, 0]), np.float32(rotations[n, 2, 1]), np.float32(rotations[n, 2, 2])
+        for start in range(0, coordinates.shape[0], BLOCK):
+            count = min(BLOCK, coordinates.shape[0] - start)
+            locate(rotations[n], coordinates, start, count, radius, cell, fraction, sign)
+            for i in range(count):
+                fx, fy, fz = fraction[0, i], fraction[1, i], fraction[2, i]
+                gx, gy, gz = one - fx, one - fy, one - fz
+                kx, ky = np.float32(coordinates[start + i, 0]), np.float32(coordinates[start + i, 1])
+                a = 2 * cell[i]
+                b = a + row
+                c = a + sheet
+                d = c + row
+                real, real_x, real_y, real_z = _cell(
+                    values[a], values[a + 2], values[b], values[b + 2], values[c], values[c + 2], values[d],
+                    values[d + 2], fx, fy, fz, gx, gy, gz,
+                )  # fmt: skip
+                imag, imag_x, imag_y, imag_z = _cell(
+                    values[a + 1], values[a + 3], values[b + 1], values[b + 3], values[c + 1], values[c + 3],
+                    values[d + 1], values[d + 3], fx, fy, fz, gx, gy, gz,
+                )  # fmt: skip
+                # a mate is conjugated, and lies at the opposite point: its slopes turn their sign
+                side, inside = sign[i], abs(sign[i])
+                real_along_z = side * (c0 * real_x + c1 * real_y + c2 * real_z)
+                imag_along_z = inside * (c0 * imag_x + c1 * imag_y + c2 * imag_z)
+                # across the plane's two axes at once: the direction of a turn in it
+                t0, t1, t2 = ky * a0 - kx * b0, ky * a1 - kx * b1, ky * a2 - kx * b2
+                slices[0, n, start + i, 0] = inside * real
+                slices[0, n, start + i, 1] = side * imag
+                slices[1, n, start + i, 0] = -ky * real_along_z
+                slices[1, n, start + i, 1] = -ky * imag_along_z
+                slices[2, n, start + i, 0] = kx * real_along_z
+                slices[2, n, start + i, 1] = kx * imag_along_z
+                slices[3, n, start + i, 0] = side * (t0 * real_x + t1 * real_y + t2 * real_z)
+                slices[3, n, start + i, 1] = inside * (t0 * imag_x + t1 * imag_y + t2 * imag_z)
+
+
+@njit(fastmath=True, nogil=True, inline="always", error_model="numpy")
+def _cell(
+    v000: float, v001: float, v010: float, v011: float, v100: float, v101: float, v110: float, v111: float,
+    fx: float, fy: float, fz: float, gx: float, gy: float, gz: float,
+) -> tuple[float, float, float, float]:  # fmt: skip
+    """Return value and slopes along x, y, z inside a cell, whose corners are numbered z, y, x."""
+    v00, v01 = gx * v000 + fx * v001, gx * v010 + fx * v011
+    v10, v11 = gx * v100 + fx * v101, gx * v110 + fx * v111
+    low, high = gy * v00 + fy * v01, gy * v10 + fy * v11
+    dx = gz * (gy * (v001 - v000) + fy * (v011 - v010)) + fz * (gy * (v101 - v100) + fy * (v111 - v110))
+    return gz * low + fz * high, dx, gz * (v01 - v00) + fz * (v11 - v10), high - low

@@ -1,8 +1,9 @@
 """What can be set about template matching."""
 
 import itertools
+import math
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le
 
@@ -60,3 +61,95 @@ class FilterParams:
         low, high = self.bandpass_low or 0.0, self.bandpass_high
         if high is not None and high <= low:
             raise InputError(f"--bandpass-high must exceed --bandpass-low; got {high:g} and {low:g}; swap them.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RefineTemplateParams(FilterParams):
+    """How poses, positions and defoci of particles found by a template are refined."""
+
+    orientations: bool = True
+    """Refine the orientations."""
+
+    tilt_range_degrees: Annotated[float, Ge(0), Le(60)] = 2.5
+    """How far to tilt out of the plane, in every direction."""
+
+    tilt_step_degrees: Annotated[float, Gt(0)] = 0.25
+    """Finest step of the tilts. With --polish steps are as wide as the template allows."""
+
+    psi_range_degrees: Annotated[float, Ge(0), Le(180)] = 1.5
+    """How far to turn in the plane, to either side."""
+
+    psi_step_degrees: Annotated[float, Gt(0)] = 0.15
+    """Finest step of the turns in the plane. With --polish steps are as wide as the template allows."""
+
+    defocus_min_angstrom: float = -100.0
+    """Lowest defocus offset tried; the lowest and the highest are 0 to keep the defocus."""
+
+    defocus_max_angstrom: float = 100.0
+    """Highest defocus offset tried."""
+
+    defocus_step_angstrom: Annotated[float, Gt(0)] = 20.0
+    """Finest step of the defocus. With --polish steps are as wide as the template allows."""
+
+    pixel_size_min_angstrom: float = 0.0
+    """Lowest offset of the template's pixel size tried; the lowest and the highest are 0 to keep it."""
+
+    pixel_size_max_angstrom: float = 0.0
+    """Highest offset of the template's pixel size tried."""
+
+    pixel_size_step_angstrom: Annotated[float, Gt(0)] = 0.001
+    """Step of the template's pixel size."""
+
+    enforce_zero: bool = True
+    """Try the offset 0 too where the steps of defocus or pixel size pass it over."""
+
+    polish: bool = True
+    """Go on from the best of the grid to the maximum of the likelihood in x, y, defocus and three angles, and state
+    the uncertainty of each."""
+
+    global_filtering: bool = True
+    """Measure the spectrum of the whole micrograph; else of each particle's box by itself."""
+
+    padding: Annotated[int, Ge(1), Le(4)] = 2
+    """How many times its side the template is padded before its transform: finer interpolation, more memory."""
+
+    batch: Annotated[int, Ge(1)] = 16
+    """Particles handled together: more take more memory."""
+
+    compat: Literal["none", "leopard"] = "none"
+    """leopard: the grid, the window, whole pixels and the scores of Leopard-EM 1.2, with its square root of the
+    standard deviation; for comparisons."""
+
+    seed: int = 1
+    """Seed of random phases, where they are asked for."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, low, high in (
+            ("defocus", self.defocus_min_angstrom, self.defocus_max_angstrom),
+            ("pixel-size", self.pixel_size_min_angstrom, self.pixel_size_max_angstrom),
+        ):
+            if high < low:
+                raise InputError(f"--{name}-max must be at least --{name}-min; got {high:g} and {low:g} Å; swap them.")
+
+    @property
+    def pixel_size_offsets_angstrom(self) -> tuple[float, ...]:
+        """Offsets of the template's pixel size that are tried."""
+        return stepped(
+            self.pixel_size_min_angstrom, self.pixel_size_max_angstrom, self.pixel_size_step_angstrom, self.enforce_zero
+        )
+
+    def defocus_offsets_angstrom(self, widest_step_angstrom: float = 0.0) -> tuple[float, ...]:
+        """Return the defocus offsets that are tried, in steps no wider than asked for or than given here."""
+        low, high = self.defocus_min_angstrom, self.defocus_max_angstrom
+        if widest_step_angstrom > self.defocus_step_angstrom and high > low:
+            n = math.ceil((high - low) / widest_step_angstrom - 1e-9)
+            return stepped(low, high, (high - low) / n, self.enforce_zero)
+        return stepped(low, high, self.defocus_step_angstrom, self.enforce_zero)
+
+
+def stepped(low: float, high: float, step: float, with_zero: bool) -> tuple[float, ...]:
+    """Return numbers from ``low`` up, ``step`` apart, until ``high`` is reached; 0 among them where asked for."""
+    values = [low + step * i for i in range(math.ceil((high - low) / step - 1e-9) + 1)]
+    values = [0.0 if abs(value) < 1e-9 else value for value in values]
+    return tuple(sorted(values if 0.0 in values or not with_zero else [*values, 0.0]))

@@ -1,0 +1,136 @@
+"""What a micrograph shows of a template: boxes of the micrograph, and filtered projections under the CTF."""
+
+import math
+from dataclasses import dataclass, fields, replace
+
+import torch
+from torch import Tensor
+
+from halfmap.fourier.band import FourierBand
+from halfmap.grid import ImageGrid
+from halfmap.optics.ctf import phase_aberration
+from halfmap.template_matching.filters import FilterCurves
+from halfmap.template_matching.per_particle import PerParticle
+from halfmap.template_matching.template import Template
+from halfmap.tensors import BandValues, Rotations
+from halfmap.units import electron_wavelength_angstrom
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ParticleOptics(PerParticle):
+    """The CTF of particles; every field float64, shape (N,); units and signs as of `halfmap.optics.ctf.ctf`."""
+
+    defocus_u_angstrom: Tensor
+    defocus_v_angstrom: Tensor
+    defocus_angle_degrees: Tensor
+    voltage_kv: Tensor
+    spherical_aberration_mm: Tensor
+    amplitude_contrast: Tensor
+    phase_shift_degrees: Tensor
+    b_factor_angstrom2: Tensor
+
+    def with_defocus_added(self, offset_angstrom: Tensor) -> "ParticleOptics":
+        """Return the optics with an offset, shape (N,), added to both defoci."""
+        return replace(
+            self,
+            defocus_u_angstrom=self.defocus_u_angstrom + offset_angstrom,
+            defocus_v_angstrom=self.defocus_v_angstrom + offset_angstrom,
+        )
+
+    def ctf(self, frequencies: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the CTF and its derivative by the defocus, per Å.
+
+        Parameters
+        ----------
+        frequencies : (x, y) in 1/Å, shape (K, 2).
+
+        Returns
+        -------
+        Both float32, shape (N, K).
+        """
+        phase = phase_aberration(
+            frequencies,
+            **{field.name: getattr(self, field.name) for field in fields(self) if field.name != "b_factor_angstrom2"},
+        )
+        folded = (phase - 2 * math.pi * torch.round(phase / (2 * math.pi))).to(torch.float32)
+        squared = frequencies.to(torch.float64).square().sum(-1)
+        wavelengths = [electron_wavelength_angstrom(voltage) for voltage in self.voltage_kv.tolist()]
+        per_angstrom = (
+            torch.tensor(wavelengths, dtype=torch.float64, device=squared.device)[:, None] * math.pi * squared
+        )
+        damping = torch.exp(-self.b_factor_angstrom2[:, None] * squared / 4)
+        return -folded.sin() * damping.to(torch.float32), folded.cos() * (per_angstrom * damping).to(torch.float32)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class BoxModel:
+    """What boxes of a filtered micrograph are compared with.
+
+    Parameters
+    ----------
+    template : whose slices are taken.
+    band : of the boxes, wide enough for what the CTF spreads beyond the template.
+    gain : float32, shape (K,): what the filters multiply slices by, times the scale that gives each real component of
+        white noise in a box a variance of 1.
+    noise : float32, shape (K,): the standard deviation of that noise after all filters but the whitening.
+    """
+
+    template: Template
+    band: FourierBand
+    gain: Tensor
+    noise: Tensor
+
+    @classmethod
+    def of(cls, template: Template, curves: FilterCurves, grid: ImageGrid) -> "BoxModel":
+        """Return the model of boxes cut from a micrograph with these filters.
+
+        Parameters
+        ----------
+        grid : of the boxes; square, even.
+        """
+        band = FourierBand(grid, device=template.transform.values.device)
+        frequency = band.frequencies.norm(dim=-1) * grid.pixel_size_angstrom
+        return cls(
+            template=template,
+            band=band,
+            gain=(curves.at(frequency) * (grid.side * math.sqrt(2.0))).to(torch.float32),
+            noise=curves.other_at(frequency).to(torch.float32),
+        )
+
+    def with_template(self, template: Template) -> "BoxModel":
+        """Return the model with another template."""
+        return replace(self, template=template)
+
+    def slices(self, rotations: Rotations) -> BandValues:
+        """Return bare slices of the template, complex64, shape (R, K)."""
+        return self.template.slices(rotations, self.band)
+
+    def observed(self, boxes: Tensor) -> BandValues:
+        """Return boxes of a filtered micrograph, shape (N, y, x), as the model has them: complex64, shape (N, K)."""
+        grid = self.band.grid
+        return self.band.gather(grid.rfft(boxes)) * (grid.side * math.sqrt(2.0))
+
+
+def cut_boxes(values: Tensor, corners: Tensor, side: int, *, reflect: bool = False) -> Tensor:
+    """Cut boxes out of an image.
+
+    Parameters
+    ----------
+    values : shape (y, x).
+    corners : int64, shape (N, 2): (x, y) of the first pixel of each box, which may be negative.
+    reflect : where a box reaches beyond the image, mirror the image about its outermost pixels; else 0.
+
+    Returns
+    -------
+    Shape (N, side, side).
+    """
+    steps = torch.arange(side, device=values.device)
+    places, inside = [], []
+    for axis, length in ((1, values.shape[0]), (0, values.shape[1])):
+        place = corners[:, axis, None] + steps
+        inside.append((place >= 0) & (place < length))
+        mirrored = (place + length - 1).remainder(2 * (length - 1)).sub(length - 1).abs()
+        places.append(mirrored if reflect else place.clamp(0, length - 1))
+    boxes = values[places[0][:, :, None], places[1][:, None, :]]
+    kept = inside[0][:, :, None] & inside[1][:, None, :]
+    return boxes if reflect else torch.where(kept, boxes, torch.zeros_like(boxes))

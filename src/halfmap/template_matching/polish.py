@@ -1,0 +1,199 @@
+"""Poses, positions and defoci to the last digit: Gauss–Newton steps on the likelihood, and what it can tell."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from halfmap.fourier import slices
+from halfmap.geometry.rotations import matrix_from_rotation_vector
+from halfmap.template_matching.model import BoxModel, ParticleOptics
+from halfmap.template_matching.per_particle import PerParticle
+from halfmap.tensors import BandValues, Rotations
+
+N_PARAMETERS = 6
+"""x and y in Å, defocus in Å, turns about the image's x and y axes and the viewing direction in radians."""
+
+MAX_ITERATIONS = 12
+CONVERGED = 0.02
+"""Length of a step, in stated uncertainties, below which a particle is left as it is."""
+
+_FIRST_DAMPING = 1e-3
+_MAX_DAMPING = 1e3
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ParticleStates(PerParticle):
+    """Where particles lie and how.
+
+    Parameters
+    ----------
+    rotations : float64, shape (N, 3, 3): A of the conventions.
+    shifts_angstrom : float64, shape (N, 2): (x, y) from the centre of the box to the particle.
+    defocus_angstrom : float64, shape (N,): added to the defocus of the optics.
+    """
+
+    rotations: Rotations
+    shifts_angstrom: Tensor
+    defocus_angstrom: Tensor
+
+    def moved(self, steps: Tensor) -> "ParticleStates":
+        """Return the particles after steps, float64, shape (N, 6), in the order of `N_PARAMETERS`."""
+        return ParticleStates(
+            rotations=matrix_from_rotation_vector(steps[:, 3:]) @ self.rotations,
+            shifts_angstrom=self.shifts_angstrom + steps[:, :2],
+            defocus_angstrom=self.defocus_angstrom + steps[:, 2],
+        )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Fit(PerParticle):
+    """How well a projection explains each box, and how that changes.
+
+    Parameters
+    ----------
+    score : float64, shape (N,): correlation in standard deviations of what white noise gives.
+    likelihood : float64, shape (N,): the root of twice the gain in log-likelihood by the projection at its best scale;
+        the score, where no filter weighs frequencies beyond whitening.
+    amplitude : float64, shape (N,): that best scale.
+    information : float64, shape (N, 6, 6): curvature of the squared residual at scale 1, scale free.
+    noise_information : the same with the coloured noise of the other filters in it.
+    gradient : float64, shape (N, 6).
+    width : float64, shape (N, 6): step of each parameter over which the score falls by the factor exp(−1/2), about.
+    """
+
+    score: Tensor
+    likelihood: Tensor
+    amplitude: Tensor
+    information: Tensor
+    noise_information: Tensor
+    gradient: Tensor
+    width: Tensor
+
+    def covariance(self) -> Tensor:
+        """Return the Cramér–Rao bound at this point, float64, shape (N, 6, 6), the scale unknown too.
+
+        NaN where the score is not positive: then the box says nothing of the parameters.
+        """
+        inverse = torch.linalg.pinv(self.information, hermitian=True)
+        bound = inverse @ self.noise_information @ inverse / self.amplitude.square()[:, None, None]
+        return torch.where((self.amplitude > 0)[:, None, None], bound, torch.nan)
+
+    def step(self, damping: Tensor) -> Tensor:
+        """Return the damped Gauss–Newton step, float64, shape (N, 6).
+
+        Parameters
+        ----------
+        damping : shape (N,), relative to the curvature of each parameter.
+        """
+        diagonal = self.information.diagonal(dim1=-2, dim2=-1)
+        scale = diagonal.clamp(min=1e-300).rsqrt()
+        matrix = self.information * scale[:, :, None] * scale[:, None, :]
+        matrix = matrix + torch.diag_embed(damping[:, None].expand(-1, N_PARAMETERS) + 1e-9)
+        solved = torch.linalg.solve(matrix, (self.gradient * scale / self.amplitude[:, None])[..., None])[..., 0]
+        # no further than the template still resembles itself
+        step = solved * scale
+        longest = (step / self.width).abs().amax(dim=-1).clamp(min=1.0)
+        return step / longest[:, None]
+
+
+def fit(model: BoxModel, observed: BandValues, optics: ParticleOptics, states: ParticleStates) -> Fit:
+    """Compare boxes with projections of the template.
+
+    Parameters
+    ----------
+    model : of the boxes.
+    observed : complex64, shape (N, K), of `BoxModel.observed`.
+    optics, states : of the N particles.
+
+    Notes
+    -----
+    With y the box and m the projection, both in units of the noise, the best scale is a = y·m / m·m. The parameters'
+    part of the information is a² (JᵀJ − Jᵀm mᵀJ / m·m), J the derivatives of m: what is left of them when the scale is
+    free (Kaufman 1975).
+    """
+    frequencies = model.band.frequencies
+    bare, turned = slices.extract_turning(model.template.transform, states.rotations, model.band)
+    ctf, by_defocus = optics.with_defocus_added(states.defocus_angstrom).ctf(frequencies)
+    turns = (states.shifts_angstrom @ frequencies.T) * (2 * math.pi)
+    centred = observed * torch.polar(torch.ones((), device=turns.device), turns.to(torch.float32))
+    filtered = ctf * model.gain
+    projection = filtered * bare
+    ramp = (frequencies * (-2 * math.pi)).to(torch.float32)
+    vectors = torch.stack(
+        [
+            centred,
+            projection,
+            *(projection * torch.complex(torch.zeros_like(one), one) for one in ramp.unbind(-1)),
+            by_defocus * model.gain * bare,
+            *(filtered * turned),
+        ],
+        dim=1,
+    )
+    real = torch.view_as_real(vectors).flatten(-2)
+    products = (real @ real.mT).to(torch.float64)
+    weighted = real[:, 1:] * model.noise.repeat_interleave(2)
+    noise_products = (weighted @ weighted.mT).to(torch.float64)
+    norm = products[:, 1, 1].clamp(min=1e-300)
+    along = products[:, 2:, 1]
+    information = products[:, 2:, 2:] - along[:, :, None] * along[:, None, :] / norm[:, None, None]
+    amplitude = products[:, 0, 1] / norm
+    share = along / norm[:, None]
+    cross = noise_products[:, 1:, 0]
+    noise_information = (
+        noise_products[:, 1:, 1:]
+        - share[:, :, None] * cross[:, None, :]
+        - cross[:, :, None] * share[:, None, :]
+        + share[:, :, None] * share[:, None, :] * noise_products[:, :1, :1]
+    )
+    return Fit(
+        score=products[:, 0, 1] * noise_products[:, 0, 0].clamp(min=1e-300).rsqrt(),
+        likelihood=products[:, 0, 1] * norm.rsqrt(),
+        amplitude=amplitude,
+        information=information,
+        noise_information=noise_information,
+        gradient=products[:, 2:, 0] - along * amplitude[:, None],
+        width=(information.diagonal(dim1=-2, dim2=-1) / norm[:, None]).clamp(min=1e-300).rsqrt(),
+    )
+
+
+def polish(
+    model: BoxModel, observed: BandValues, optics: ParticleOptics, states: ParticleStates
+) -> tuple[ParticleStates, Fit]:
+    """Climb to the nearest maximum of the likelihood in all six parameters.
+
+    Parameters
+    ----------
+    model, observed, optics : as of `fit`.
+    states : where to begin; the score there should be positive.
+
+    Returns
+    -------
+    states : at the maximum, never with a smaller likelihood than where they began.
+    fit : there.
+
+    Notes
+    -----
+    Levenberg's and Marquardt's damping: a step that does not climb is tried again, shorter.
+    """
+    current = fit(model, observed, optics, states)
+    damping = torch.full_like(current.score, _FIRST_DAMPING)
+    active = torch.nonzero(current.likelihood > 0).flatten()
+    for _ in range(MAX_ITERATIONS):
+        if not len(active):
+            break
+        here = current.take(active)
+        steps = here.step(damping[active])
+        trial_states = states.take(active).moved(steps)
+        trial = fit(model, observed[active], optics.take(active), trial_states)
+        better = trial.likelihood > here.likelihood
+        gain = (trial.likelihood.square() - here.likelihood.square()) / 2
+        promised = (here.gradient * steps).sum(-1) * here.amplitude / 2
+        states = states.put(active, trial_states.chosen(better, states.take(active)))
+        current = current.put(active, trial.chosen(better, here))
+        damping[active] = torch.where(better, damping[active] / 10, damping[active].clamp(min=1e-2) * 10)
+        enough = CONVERGED**2 / 2  # what a step of that many uncertainties gains
+        done = torch.where(better, gain < enough, (promised < enough) | (damping[active] > _MAX_DAMPING))
+        active = active[~done]
+    return states, current

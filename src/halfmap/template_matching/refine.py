@@ -1,0 +1,294 @@
+"""Refinement of particles found by a template: a search on a local grid, then the maximum of the likelihood."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from halfmap.errors import InputError, ShapeError
+from halfmap.geometry.rotations import rotation_vector_from_matrix
+from halfmap.grid import ImageGrid
+from halfmap.template_matching.filters import FilteredMicrograph, filter_micrograph
+from halfmap.template_matching.local_grid import local_rotations
+from halfmap.template_matching.model import BoxModel, ParticleOptics, cut_boxes
+from halfmap.template_matching.params import RefineTemplateParams
+from halfmap.template_matching.per_particle import PerParticle
+from halfmap.template_matching.polish import Fit, ParticleStates, fit, polish
+from halfmap.template_matching.search import Statistics, search
+from halfmap.template_matching.template import Template
+from halfmap.tensors import Rotations
+
+REACH = 3
+"""Pixels to either side of the known position that the search begins with; it moves on where the best lies beyond."""
+
+STEP_WIDTHS = 1.0
+"""Step of the grid, in widths of the score's peak: half a step off, the score has lost an eighth along each axis."""
+
+STARTS = 2
+"""Orientations of the grid from which the likelihood is climbed."""
+
+SAME_PEAK = 1.5
+"""Distance, in widths of the score's peak, within which a start leads to the same maximum."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Candidates:
+    """Particles of one micrograph, as they come from a search.
+
+    Parameters
+    ----------
+    position_pixel : float64, shape (N, 2): (x, y) of the centres.
+    rotations : float64, shape (N, 3, 3).
+    optics : with the defocus known so far.
+    statistics : of the search, about each position, wide enough for how far it may move.
+    """
+
+    position_pixel: Tensor
+    rotations: Rotations
+    optics: ParticleOptics
+    statistics: Statistics
+
+    def __len__(self) -> int:
+        return len(self.rotations)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Refined(PerParticle):
+    """Particles after refinement; every field of length N.
+
+    Parameters
+    ----------
+    position_pixel, rotations : as of `Candidates`.
+    defocus_offset_angstrom : added to the defocus known before.
+    pixel_size_offset_angstrom : added to the pixel size of the template.
+    mip, z : score in standard deviations of white noise; and less its mean, in those of the search.
+    start_mip, start_z : of the position, pose and defocus known before.
+    uncertainty : float64, shape (N, 6): standard deviations of x and y in Å, of the defocus in Å, and of turns about
+        the image's x and y axes and the viewing direction in degrees. NaN without --polish.
+    n_correlations : int64: scores computed in the search.
+    """
+
+    position_pixel: Tensor
+    rotations: Rotations
+    defocus_offset_angstrom: Tensor
+    pixel_size_offset_angstrom: Tensor
+    mip: Tensor
+    z: Tensor
+    start_mip: Tensor
+    start_z: Tensor
+    uncertainty: Tensor
+    n_correlations: Tensor
+
+
+def check_box(side: int, template_side: int) -> None:
+    """Raise unless a box is even and larger than the template.
+
+    Raises
+    ------
+    InputError
+        It is not.
+    """
+    if side % 2 or side <= template_side:
+        raise InputError(
+            f"--box must be even and larger than the template, {template_side} px; got {side} px; give "
+            f"{template_side + 16}."
+        )
+
+
+def refine_particles(
+    micrograph: Tensor,
+    pixel_size_angstrom: float,
+    candidates: Candidates,
+    template: Template,
+    box: int,
+    params: RefineTemplateParams,
+    *,
+    key: int = 0,
+) -> Refined:
+    """Refine the particles of one micrograph.
+
+    Parameters
+    ----------
+    micrograph : shape (y, x), as recorded: particles dark.
+    pixel_size_angstrom : of the micrograph.
+    candidates : the particles; their centres lie within the micrograph.
+    template : of the same pixel size.
+    box : side of the box cut out about each particle, in pixels.
+    params : the settings.
+    key : tells micrographs apart where phases are made random.
+
+    Raises
+    ------
+    ShapeError
+        The micrograph has odd sides, or the statistics another length than the candidates.
+    InputError
+        The box is odd or no larger than the template, or the micrograph has no contrast.
+
+    Notes
+    -----
+    Parts of a box beyond the micrograph are zero, the mean of its noise.
+    """
+    check_box(box, template.side)
+    if len(candidates.statistics.mean) != len(candidates):
+        raise ShapeError(
+            f"Statistics must be of {len(candidates)} particles; got {len(candidates.statistics.mean)}; cut them anew."
+        )
+    grid = ImageGrid.square(box, pixel_size_angstrom)
+    whole = filter_micrograph(micrograph, params, seed=params.seed, key=key) if params.global_filtering else None
+    parts = []
+    for first in range(0, len(candidates), params.batch):
+        rows = torch.arange(first, min(first + params.batch, len(candidates)))
+        if whole is None:
+            parts += [_refine_local(micrograph, grid, candidates, template, row, params, key) for row in rows.tolist()]
+        else:
+            parts.append(_refine_batch(whole, grid, candidates, template, rows, params))
+    return Refined.joined(parts)
+
+
+def _refine_local(
+    micrograph: Tensor,
+    grid: ImageGrid,
+    candidates: Candidates,
+    template: Template,
+    row: int,
+    params: RefineTemplateParams,
+    key: int,
+) -> Refined:
+    """Refine one particle in its box, filtered by itself."""
+    corner = candidates.position_pixel[row].round().to(torch.int64) - grid.side // 2
+    box = cut_boxes(micrograph - micrograph.mean(), corner[None], grid.side)[0]
+    filtered = filter_micrograph(box, params, seed=params.seed, key=key)
+    return _refine_batch(filtered, grid, candidates, template, torch.tensor([row]), params, origin=corner)
+
+
+def _refine_batch(
+    filtered: FilteredMicrograph,
+    grid: ImageGrid,
+    candidates: Candidates,
+    template: Template,
+    rows: Tensor,
+    params: RefineTemplateParams,
+    origin: Tensor | None = None,
+) -> Refined:
+    """Refine some particles; ``origin`` is the first pixel of what was filtered, where that is not the micrograph."""
+    pixel = grid.pixel_size_angstrom
+    model = BoxModel.of(template, filtered.curves, grid)
+    optics, statistics = candidates.optics.take(rows), candidates.statistics
+    position = candidates.position_pixel[rows]
+    whole = position.round().to(torch.int64)
+    corners = whole - grid.side // 2 - (0 if origin is None else origin)
+    observed = model.observed(cut_boxes(filtered.values, corners, grid.side))
+    known = ParticleStates(
+        rotations=candidates.rotations[rows],
+        shifts_angstrom=(position - whole) * pixel,
+        defocus_angstrom=torch.zeros(len(rows), dtype=torch.float64),
+    )
+    start = fit(model, observed, optics, known)
+    starts, n_correlations = _search_all(model, observed, optics, known, start, statistics, rows, params)
+    best: tuple[ParticleStates, Fit] | None = None
+    size_offset = torch.zeros(len(rows), dtype=torch.float64)
+    for offset in params.pixel_size_offsets_angstrom:
+        scaled = model.with_template(template.with_pixel_size(template.grid.pixel_size_angstrom + offset))
+        climbed = _climb(scaled, observed, optics, starts, params)
+        if best is None:
+            best, size_offset = climbed, torch.full_like(size_offset, offset)
+        else:
+            first = best[1].likelihood >= climbed[1].likelihood
+            best = best[0].chosen(first, climbed[0]), best[1].chosen(first, climbed[1])
+            size_offset = torch.where(first, size_offset, offset)
+    assert best is not None
+    states, found = best
+    mean, deviation = statistics.at(rows, states.shifts_angstrom / pixel)
+    first_mean, first_deviation = statistics.at(rows, torch.zeros(len(rows), 2))
+    units = torch.tensor([1.0, 1.0, 1.0, *[180 / torch.pi] * 3], dtype=torch.float64)
+    uncertainty = found.covariance().diagonal(dim1=-2, dim2=-1).sqrt() * units
+    return Refined(
+        position_pixel=whole + states.shifts_angstrom / pixel,
+        rotations=states.rotations,
+        defocus_offset_angstrom=states.defocus_angstrom,
+        pixel_size_offset_angstrom=size_offset,
+        mip=found.score,
+        z=(found.score - mean) / deviation,
+        start_mip=start.score,
+        start_z=(start.score - first_mean) / first_deviation,
+        uncertainty=uncertainty if params.polish else torch.full_like(uncertainty, torch.nan),
+        n_correlations=n_correlations,
+    )
+
+
+def _climb(
+    model: BoxModel,
+    observed: Tensor,
+    optics: ParticleOptics,
+    starts: list[ParticleStates],
+    params: RefineTemplateParams,
+) -> tuple[ParticleStates, Fit]:
+    """Go from each start to its maximum, and keep the best; or judge the first start alone."""
+    if not params.polish:
+        return starts[0], fit(model, observed, optics, starts[0])
+    states, found = polish(model, observed, optics, starts[0])
+    for other in starts[1:]:
+        # what lies on the same peak need not be climbed twice
+        turn = rotation_vector_from_matrix(other.rotations @ states.rotations.mT)
+        away = torch.nonzero((turn / found.width[:, 3:]).norm(dim=-1) > SAME_PEAK).flatten()
+        if not len(away):
+            continue
+        rest = polish(model, observed[away], optics.take(away), other.take(away))
+        better = away[rest[1].likelihood > found.likelihood[away]]
+        chosen = torch.nonzero(torch.isin(away, better)).flatten()
+        states, found = states.put(better, rest[0].take(chosen)), found.put(better, rest[1].take(chosen))
+    return states, found
+
+
+def _search_all(
+    model: BoxModel,
+    observed: Tensor,
+    optics: ParticleOptics,
+    known: ParticleStates,
+    start: Fit,
+    statistics: Statistics,
+    rows: Tensor,
+    params: RefineTemplateParams,
+) -> tuple[list[ParticleStates], Tensor]:
+    """Search about each particle; return the best starts of all, in turn, and the number of scores of each."""
+    widths = start.width.median(dim=0).values * STEP_WIDTHS if params.polish else torch.zeros(6)
+    turning = torch.rad2deg(widths[3:]).tolist()
+    tilt_step = max(params.tilt_step_degrees, min(turning[:2]))
+    psi_step = max(params.psi_step_degrees, turning[2])
+    local = local_rotations(
+        tilt_range_degrees=params.tilt_range_degrees if params.orientations else 0.0,
+        tilt_step_degrees=tilt_step,
+        psi_range_degrees=params.psi_range_degrees if params.orientations else 0.0,
+        psi_step_degrees=psi_step,
+    ).to(observed.device)
+    defocus = torch.tensor(params.defocus_offsets_angstrom(float(widths[2])), dtype=torch.float64)
+    limit = (model.band.grid.side - model.template.side) // 2
+    found = []
+    shared: tuple[Rotations, Rotations, Tensor] | None = None
+    for i in range(len(rows)):
+        # particles of a search have their orientations from one grid: neighbours often share them, and their slices
+        if shared is None or not torch.equal(shared[0], known.rotations[i]):
+            rotations = local @ known.rotations[i]
+            shared = (known.rotations[i], rotations, model.slices(rotations))
+        found.append(
+            search(
+                model,
+                observed[i],
+                optics.take(torch.tensor([i])),
+                statistics,
+                int(rows[i]),
+                slices=shared[2],
+                rotations=shared[1],
+                defocus_angstrom=known.defocus_angstrom[i] + defocus,
+                start_pixel=torch.zeros(2, dtype=torch.int64),
+                reach_pixel=min(REACH, limit),
+                limit_pixel=limit,
+                n_best=STARTS if params.polish else 1,
+                apart_degrees=1.01 * tilt_step,
+            )
+        )
+    starts = []
+    for which in range(max(len(one.states) for one in found)):
+        picked = [one.states.take(torch.tensor([min(which, len(one.states) - 1)])) for one in found]
+        starts.append(ParticleStates.joined(picked))
+    return starts, torch.tensor([one.n_correlations for one in found])

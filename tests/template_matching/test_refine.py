@@ -1,0 +1,224 @@
+"""Refinement: simulated truth recovered within the uncertainties that are stated, and what the search computes."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from halfmap import keyed_random
+from halfmap.errors import InputError
+from halfmap.geometry.rotations import (
+    angular_distance_degrees,
+    matrix_from_rotation_vector,
+    random_rotations,
+    rotation_vector_from_matrix,
+)
+from halfmap.grid import ImageGrid
+from halfmap.template_matching.filters import filter_micrograph
+from halfmap.template_matching.model import BoxModel, ParticleOptics, cut_boxes
+from halfmap.template_matching.params import FilterParams, RefineTemplateParams, stepped
+from halfmap.template_matching.polish import ParticleStates, fit, polish
+from halfmap.template_matching.refine import Candidates, refine_particles
+from halfmap.template_matching.search import Statistics, search
+from halfmap.template_matching.template import Template, prepare_template
+
+PIXEL, SIDE, BOX, N = 3.0, 40, 56, 20
+
+
+def template() -> Template:
+    """A particle of many small beads in a ball of 40 Å radius."""
+    grid = ImageGrid.cubic(SIDE, PIXEL)
+    beads = torch.from_numpy(keyed_random.normal(3, "beads", np.arange(60), size=3)) * 18
+    position = grid.positions()
+    values = torch.zeros(grid.shape, dtype=torch.float64)
+    for bead in beads:
+        values += torch.exp(-(position - bead).square().sum(-1) / 10)
+    return prepare_template(values.to(torch.float32), grid, padding=2)
+
+
+def optics(n: int) -> ParticleOptics:
+    defocus = 8000 + 100 * torch.arange(n, dtype=torch.float64)
+    same = (torch.full_like(defocus, value) for value in (30.0, 300.0, 2.7, 0.07, 90.0, 0.0))
+    values = (defocus, defocus - 400, *same)
+    names = ("defocus_u_angstrom", "defocus_v_angstrom", "defocus_angle_degrees", "voltage_kv",
+             "spherical_aberration_mm", "amplitude_contrast", "phase_shift_degrees", "b_factor_angstrom2")  # fmt: skip
+    return ParticleOptics(**dict(zip(names, values, strict=True)))
+
+
+def truth(n: int) -> ParticleStates:
+    uids = np.arange(n)
+    return ParticleStates(
+        rotations=random_rotations(1, "truth", uids),
+        shifts_angstrom=torch.from_numpy(keyed_random.normal(1, "shift", uids, size=2)) * 2,
+        defocus_angstrom=torch.from_numpy(keyed_random.normal(1, "defocus", uids)) * 100,
+    )
+
+
+def model() -> BoxModel:
+    white = torch.from_numpy(keyed_random.normal(1, "white", 1, size=(128, 128))).to(torch.float32)
+    curves = filter_micrograph(white, FilterParams(whitening=False)).curves
+    return BoxModel.of(template(), curves, ImageGrid.square(BOX, PIXEL))
+
+
+def observed(box_model: BoxModel, states: ParticleStates, snr: float) -> torch.Tensor:
+    """Boxes with projections of that signal-to-noise ratio in noise of variance 1 in each component."""
+    n = len(states)
+    bare = box_model.slices(states.rotations)
+    ctf, _ = optics(n).with_defocus_added(states.defocus_angstrom).ctf(box_model.band.frequencies)
+    projection = bare * ctf * box_model.gain
+    projection = projection * (snr / projection.abs().square().sum(-1, keepdim=True).sqrt())
+    turns = -2 * math.pi * (states.shifts_angstrom @ box_model.band.frequencies.T)
+    noise = torch.from_numpy(keyed_random.normal(2, "noise", np.arange(n), size=(len(box_model.band), 2)))
+    return projection * torch.polar(torch.ones(()), turns.to(torch.float32)) + torch.view_as_complex(noise).to(
+        torch.complex64
+    )
+
+
+def perturbed(states: ParticleStates) -> ParticleStates:
+    steps = torch.from_numpy(keyed_random.normal(4, "steps", np.arange(len(states)), size=6))
+    return states.moved(steps * torch.tensor([1.5, 1.5, 80, 0.012, 0.012, 0.012], dtype=torch.float64))
+
+
+def test_the_maximum_of_the_likelihood_is_found_with_honest_uncertainties():
+    box_model, true = model(), truth(60)
+    boxes = observed(box_model, true, 25.0)
+    at_truth = fit(box_model, boxes, optics(60), true)
+    found, found_fit = polish(box_model, boxes, optics(60), perturbed(true))
+    # of noise alone: mean 6, and a standard deviation of √(12 / 60)
+    gain = found_fit.score.square() - at_truth.score.square()
+    assert float(gain.mean()) == pytest.approx(6, abs=1.2)
+    errors = torch.cat(
+        [
+            found.shifts_angstrom - true.shifts_angstrom,
+            (found.defocus_angstrom - true.defocus_angstrom)[:, None],
+            rotation_vector_from_matrix(found.rotations @ true.rotations.mT),
+        ],
+        dim=-1,
+    )
+    pulls = (errors / found_fit.covariance().diagonal(dim1=-2, dim2=-1).sqrt()).square().mean(0).sqrt()
+    assert ((pulls > 0.75) & (pulls < 1.3)).all(), pulls  # 1 ± 0.09 for 60 particles, three times over
+    assert float(angular_distance_degrees(found.rotations, true.rotations).mean()) < 1.3
+
+
+def test_what_the_fit_says_of_slopes_agrees_with_differences():
+    box_model, true = model(), truth(4)
+    boxes = observed(box_model, true, 16.0)
+    start = perturbed(true)
+    here = fit(box_model, boxes, optics(4), start)
+    for parameter, step in enumerate((0.02, 0.02, 2.0, 3e-4, 3e-4, 3e-4)):
+        steps = torch.zeros(4, 6, dtype=torch.float64)
+        steps[:, parameter] = step
+        ahead, behind = (fit(box_model, boxes, optics(4), start.moved(way * steps)) for way in (1, -1))
+        slope = (ahead.likelihood.square() - behind.likelihood.square()) / (4 * step)
+        # linear interpolation has kinks
+        expected = here.gradient[:, parameter] * here.amplitude
+        assert torch.allclose(slope, expected, rtol=0.1, atol=0.05 * float(expected.abs().max()))
+
+
+def test_the_search_finds_the_best_of_all_scores_and_moves_its_window_after_it():
+    box_model, true = model(), truth(1)
+    true = ParticleStates(rotations=true.rotations, shifts_angstrom=torch.tensor([[6.0, -15.0]], dtype=torch.float64),
+                          defocus_angstrom=torch.tensor([100.0], dtype=torch.float64))  # fmt: skip
+    boxes = observed(box_model, true, 16.0)
+    turn = matrix_from_rotation_vector(torch.tensor([[0.0, 0, 0], [0, 0.1, 0], [0.2, 0, 0]], dtype=torch.float64))
+    rotations = turn @ true.rotations
+    defocus = torch.tensor([-300.0, 100.0, 500.0], dtype=torch.float64)
+    found = search(
+        box_model, boxes[0], optics(1), Statistics.neutral(1, 17), 0,
+        slices=box_model.slices(rotations), rotations=rotations, defocus_angstrom=defocus,
+        start_pixel=torch.zeros(2, dtype=torch.int64), reach_pixel=3, limit_pixel=8, n_best=2, apart_degrees=3.0,
+    )  # fmt: skip
+    assert found.states.shifts_angstrom[0].tolist() == [6.0, -15.0]
+    assert found.states.defocus_angstrom[0] == 100
+    assert torch.equal(found.states.rotations[0], rotations[0])
+    assert len(found.states) == 2
+    assert found.n_correlations == 2 * 3 * 3 * 49  # the window has moved once
+    direct = fit(box_model, boxes, optics(1), true)
+    assert float(found.z[0]) == pytest.approx(float(direct.score[0]), rel=1e-4)
+
+
+@pytest.fixture(scope="module")
+def micrograph() -> tuple[torch.Tensor, Candidates, torch.Tensor, torch.Tensor]:
+    """A micrograph of 16 particles, one of them near the edge, as it is recorded."""
+    n, shape = 16, (400, 360)
+    states = truth(n)
+    box_model = model()
+    grid, band = ImageGrid.square(BOX, PIXEL), box_model.band
+    centre = torch.tensor([[40 + 86 * (i % 4), 50 + 95 * (i // 4)] for i in range(n)])
+    centre[0] = torch.tensor([14, 60])
+    images = observed(box_model, states, 40.0) - observed(box_model, states, 0.0)
+    images = grid.irfft(band.scatter(images / (BOX * math.sqrt(2))))
+    values = torch.from_numpy(keyed_random.normal(6, "micrograph", 1, size=shape)).to(torch.float32)
+    padded = torch.nn.functional.pad(values, (BOX, BOX, BOX, BOX))
+    for (x, y), image in zip(centre.tolist(), images, strict=True):
+        padded[y + BOX // 2 : y + 3 * BOX // 2, x + BOX // 2 : x + 3 * BOX // 2] += image
+    moved = perturbed(states)
+    offset = ((moved.shifts_angstrom - states.shifts_angstrom) / PIXEL).round()
+    true_position = centre + states.shifts_angstrom / PIXEL
+    candidates = Candidates(
+        position_pixel=centre + offset,
+        rotations=moved.rotations,
+        optics=optics(n).with_defocus_added(states.defocus_angstrom),
+        statistics=Statistics.neutral(n, 17),
+    )
+    return -padded[BOX:-BOX, BOX:-BOX] * 7 + 100, candidates, states.rotations, true_position
+
+
+def test_particles_of_a_micrograph_are_refined_to_below_a_pixel_and_a_degree(micrograph):
+    image, candidates, rotations, position = micrograph
+    params = RefineTemplateParams(batch=7, tilt_range_degrees=3, psi_range_degrees=3, whitening_max_frequency=None)
+    refined = refine_particles(image, PIXEL, candidates, template(), BOX, params)
+    apart = angular_distance_degrees(refined.rotations, rotations)
+    before = angular_distance_degrees(candidates.rotations, rotations)
+    assert float(apart[1:].mean()) < min(1.0, float(before[1:].mean()))
+    assert float((refined.position_pixel - position)[1:].norm(dim=-1).mean()) < 0.2
+    assert float(refined.defocus_offset_angstrom[1:].abs().median()) < 150
+    assert bool((refined.mip >= refined.start_mip).all())
+    assert torch.equal(refined.z, refined.mip)  # where the statistics are those of white noise
+    assert len(refined) == len(candidates)
+
+
+def test_the_statistics_of_the_search_turn_scores_into_z(micrograph):
+    image, candidates, *_ = micrograph
+    wide = Statistics(mean=torch.full((16, 17, 17), 0.5), deviation=torch.full((16, 17, 17), 1.25))
+    some = Candidates(position_pixel=candidates.position_pixel, rotations=candidates.rotations,
+                      optics=candidates.optics, statistics=wide)  # fmt: skip
+    params = RefineTemplateParams(polish=False, orientations=False, defocus_min_angstrom=0, defocus_max_angstrom=0)
+    refined = refine_particles(image, PIXEL, some, template(), BOX, params)
+    assert torch.allclose(refined.z, (refined.mip - 0.5) / 1.25)
+    assert torch.equal(refined.rotations, candidates.rotations)
+    assert bool(refined.uncertainty.isnan().all())
+
+
+def test_a_template_of_another_pixel_size_is_found_out(micrograph):
+    image, candidates, *_ = micrograph
+    wrong = template().with_pixel_size(PIXEL - 0.06)
+    params = RefineTemplateParams(
+        pixel_size_min_angstrom=-0.12, pixel_size_max_angstrom=0.12, pixel_size_step_angstrom=0.06
+    )
+    refined = refine_particles(image, PIXEL, candidates, wrong, BOX, params)
+    assert float(refined.pixel_size_offset_angstrom.median()) == pytest.approx(0.06)
+
+
+def test_boxes_are_cut_with_zeros_or_mirrored_beyond_the_image():
+    image = torch.arange(20.0).reshape(4, 5)
+    corner = torch.tensor([[-1, 2]])
+    assert cut_boxes(image, corner, 3)[0].tolist() == [[0, 10, 11], [0, 15, 16], [0, 0, 0]]
+    assert cut_boxes(image, corner, 3, reflect=True)[0].tolist() == [[11, 10, 11], [16, 15, 16], [11, 10, 11]]
+
+
+def test_a_box_must_be_even_and_larger_than_the_template(micrograph):
+    image, candidates, *_ = micrograph
+    for side in (SIDE, SIDE + 5):
+        with pytest.raises(InputError, match="even and larger than the template, 40 px"):
+            refine_particles(image, PIXEL, candidates, template(), side, RefineTemplateParams())
+
+
+def test_offsets_hold_zero_and_never_step_wider_than_asked():
+    params = RefineTemplateParams(defocus_min_angstrom=-100, defocus_max_angstrom=100, defocus_step_angstrom=20)
+    assert params.defocus_offsets_angstrom() == tuple(range(-100, 101, 20))
+    assert params.defocus_offsets_angstrom(70.0) == pytest.approx((-100, -33.33, 0, 33.33, 100), abs=0.01)
+    assert stepped(-30, 30, 20, False) == (-30, -10, 10, 30)
+    with pytest.raises(InputError, match="swap them"):
+        RefineTemplateParams(defocus_min_angstrom=5, defocus_max_angstrom=-5)
