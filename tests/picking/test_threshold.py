@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from halfmap import keyed_random
+from halfmap.inference.peaks import find_peaks
 from halfmap.picking.convolution import RoundKernels
-from halfmap.picking.peaks import find_peaks
 from halfmap.picking.threshold import (
     automatic_threshold,
     background_sigma,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from halfmap.picking.peaks import Peaks, apart
+from halfmap.inference.peaks import Peaks, apart
 from halfmap.picking.second_look import rival_peaks
 from halfmap.picking.threshold import Threshold, automatic_threshold, middle_and_spread
 

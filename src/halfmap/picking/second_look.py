@@ -5,9 +5,9 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
+from halfmap.inference.peaks import Peaks, compete, find_peaks
 from halfmap.picking.masks import Reason
 from halfmap.picking.params import LogPickParams
-from halfmap.picking.peaks import Peaks, compete, find_peaks
 from halfmap.picking.sphere_score import score_spheres
 from halfmap.picking.threshold import mirrored_threshold
 

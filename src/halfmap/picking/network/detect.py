@@ -4,12 +4,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from halfmap.inference.peaks import Peaks, apart, find_peaks
 from halfmap.picking.masks import Reason
 from halfmap.picking.micrograph_picks import MicrographPicks
 from halfmap.picking.network.model import DetectorNetwork, score
 from halfmap.picking.network.params import NetworkPickParams
 from halfmap.picking.network.preparation import PreparedMicrograph, prepare
-from halfmap.picking.peaks import Peaks, apart, find_peaks
 
 
 def pick(
