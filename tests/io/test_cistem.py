@@ -1,5 +1,7 @@
 """cisTEM's tables: labels and units of its own writer, and nothing lost on the way and back."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -59,3 +61,13 @@ def test_what_is_missing_is_named(tmp_path):
     path.write_text("data_\n\nloop_\n_rlnImageName #1\n1@a.mrcs\n")
     with pytest.raises(FormatError, match="cisTEMPositionInStack"):
         cistem.read_particles(path)
+
+
+def test_particles_without_images_say_where_they_lie_in_the_micrograph(tmp_path):
+    particles = a_particle_set(n=2, position_pixel=np.array([[10.0, 20.5], [0.0, 3.0]]))
+    particles = replace(particles, optics=particles.optics.with_columns(micrograph_pixel_size_angstrom=2.0))
+    cistem.write_particles(tmp_path / "p.star", particles, stack_name=None)
+    table = star.read(tmp_path / "p.star").tables[0]
+    assert "cisTEMStackFilename" not in table
+    assert table.numbers("cisTEMOriginalXPosition").tolist() == [20.0, 0.0]
+    assert table.numbers("cisTEMOriginalYPosition").tolist() == [41.0, 6.0]

@@ -41,14 +41,14 @@ def is_particle_table(table: star.StarTable) -> bool:
     return "cisTEMPositionInStack" in table
 
 
-def write_particles(path: str | Path, particles: ParticleSet, *, stack_name: str) -> None:
+def write_particles(path: str | Path, particles: ParticleSet, *, stack_name: str | None) -> None:
     """Write particles for cisTEM.
 
     Parameters
     ----------
     path : the STAR file.
     particles : in the order of the images in the stack; with CTF and pixel size.
-    stack_name : path of the one stack with their images, bright on dark.
+    stack_name : path of the one stack with their images, bright on dark; None where there are no images yet.
 
     Raises
     ------
@@ -58,7 +58,8 @@ def write_particles(path: str | Path, particles: ParticleSet, *, stack_name: str
     Notes
     -----
     (phi, theta, psi) are RELION's (rot, tilt, psi). A shift of cisTEM is where the particle lies, so it is
-    minus the origin, in Å. The phase shift is in radians. Beam tilt and image shift are written as 0.
+    minus the origin, in Å. The phase shift is in radians. Beam tilt and image shift are written as 0. Positions in
+    the micrograph are in Å from its first pixel, where the optics know the micrograph's pixel size.
 
     References
     ----------
@@ -96,9 +97,16 @@ def write_particles(path: str | Path, particles: ParticleSet, *, stack_name: str
     texts |= {label: ["0.0"] * n for label in _ZERO}
     texts["cisTEMBest2DClass"] = [str(number) for number in particles.get("class_number", 0).tolist()]
     texts["cisTEMBeamTiltGroup"] = [str(number) for number in particles["optics_group"].tolist()]
-    texts["cisTEMStackFilename"] = [stack_name] * n
+    if stack_name is not None:
+        texts["cisTEMStackFilename"] = [stack_name] * n
     if "micrograph_name" in particles:
         texts["cisTEMOriginalImageFilename"] = [str(name) for name in particles["micrograph_name"]]
+    if "position_pixel" in particles and "micrograph_pixel_size_angstrom" in particles.optics:
+        position = particles["position_pixel"] * particles.optics_values("micrograph_pixel_size_angstrom")[:, None]
+        texts |= {
+            f"cisTEMOriginal{axis}Position": number_texts("origin_angstrom", position[:, i])
+            for i, axis in enumerate("XY")
+        }
     if "random_subset" in particles:
         texts["cisTEMAssignedSubset"] = [str(half) for half in particles["random_subset"].tolist()]
     columns = {label: star.compact_text(values) for label, values in texts.items()}
