@@ -18,6 +18,7 @@ from halfmap.project.parameters import Parameter, parameters_of
 _RUN_PANEL = "Run options"
 _POSITIONAL = "_positional"
 _OFF = "_off"
+_JOB_WORDS = ("out", "continue", "settings", "write_config")
 
 Handler = Callable[[dict[str, Any], dict[str, Any]], None]
 
@@ -42,7 +43,9 @@ def as_typer_function(command: JobType | ImmediateCommand, handle: Handler) -> C
     ]
     listed += [_switch_off(p) for p in parameters if _is_switch(p)]
     if isinstance(command, JobType):
-        listed += _job_options(begins_elsewhere=command.parameters_of_run is not None)
+        listed += _job_options(
+            begins_elsewhere=command.parameters_of_run is not None, takes_config=command.config is not None
+        )
         listed += [_option(parameter, _RUN_PANEL) for parameter in run_options]
 
     def function(**given: Any) -> None:
@@ -59,7 +62,7 @@ def as_typer_function(command: JobType | ImmediateCommand, handle: Handler) -> C
                     )
                 values[parameter.name] = typed
         run = {p.name: given[p.name] for p in run_options if given[p.name] is not None}
-        run |= {name: given[f"job_{name}"] for name in ("out", "continue", "settings") if given.get(f"job_{name}")}
+        run |= {name: given[f"job_{name}"] for name in _JOB_WORDS if given.get(f"job_{name}")}
         handle(values, run)
 
     function.__doc__ = escape(_help(command))
@@ -127,7 +130,7 @@ def _switch_off(parameter: Parameter) -> inspect.Parameter:
     return _entry(parameter.name + _OFF, bool | None, typer.Option(_off(parameter), hidden=True, show_default=False))
 
 
-def _job_options(*, begins_elsewhere: bool) -> list[inspect.Parameter]:
+def _job_options(*, begins_elsewhere: bool, takes_config: bool) -> list[inspect.Parameter]:
     go_on = "Go on with the job in this folder; only run options may be given with it."
     texts = {
         "out": "Folder of the job, instead of the next number of the project.",
@@ -136,11 +139,15 @@ def _job_options(*, begins_elsewhere: bool) -> list[inspect.Parameter]:
         else go_on,
         "settings": "Take parameters from a job.json, a settings file or a job; flags override them.",
     }
+    if takes_config:
+        texts["write_config"] = "Write a commented configuration to begin with into this new file, and do nothing else."
     return [
         _entry(
             f"job_{name}",
             str | None,
-            typer.Option(f"--{name}", help=text, metavar="PATH", show_default=False, rich_help_panel=_RUN_PANEL),
+            typer.Option(
+                "--" + name.replace("_", "-"), help=text, metavar="PATH", show_default=False, rich_help_panel=_RUN_PANEL
+            ),
         )
         for name, text in texts.items()
     ]

@@ -122,8 +122,11 @@ def _answer(command: ImmediateCommand, values: dict[str, Any]) -> None:
 
 
 def _run(job_type: JobType, values: dict[str, Any], run: dict[str, Any]) -> None:
-    from halfmap.project.runner import continue_from_values, run_from_values
+    from halfmap.project.runner import continue_from_values, run_from_values, write_config
 
+    if "write_config" in run:
+        typer.echo(write_config(job_type, run["write_config"]))
+        return
     out, settings, reference = run.pop("out", None), run.pop("settings", None), run.pop("continue", None)
     with _interrupt_told(), LiveDisplay() as display:
         if reference is not None:

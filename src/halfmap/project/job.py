@@ -80,6 +80,22 @@ class Page(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class ConfigFile:
+    """A configuration file, of another program say, from which a job can take its parameters.
+
+    The job's parameters have a field ``config`` for it. Values that are given beside it go before what it says.
+
+    Parameters
+    ----------
+    read : takes the project and the file, and returns the values of the parameters that it sets.
+    default_text : returns a commented file to begin with, which ``--write-config`` writes.
+    """
+
+    read: Callable[[Path, Path], Mapping[str, Any]]
+    default_text: Callable[[], str]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class JobType:
     """A kind of job.
 
@@ -97,6 +113,7 @@ class JobType:
     parameters_of_run : for jobs that can go on from what another program left: takes the project and the path that
         ``--continue`` names, a file or a folder that is no job of halfmap, and returns the values of the parameters
         with which a new job begins where that ended.
+    config : for jobs that take another program's configuration file.
     """
 
     command: str
@@ -107,6 +124,7 @@ class JobType:
     inputs: tuple[str, ...]
     outputs: Mapping[str, str] = field(default_factory=dict)
     parameters_of_run: Callable[[Path, Path], Mapping[str, Any]] | None = None
+    config: ConfigFile | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -15,7 +15,7 @@ from typing import Any
 from halfmap.compute.allocator import keep_large_blocks
 from halfmap.compute.threads import limited_threads
 from halfmap.errors import ComputeError, HalfmapError, InputError, ProjectError
-from halfmap.io.atomic import remove_partial
+from halfmap.io.atomic import remove_partial, write_text
 from halfmap.project import lock, record
 from halfmap.project.events import Display, JobProgress, append_event
 from halfmap.project.folder import ABORTED, FAILED, SUCCESS, JobFolder, claim, find_job, find_project, take
@@ -95,8 +95,33 @@ def run_from_values(
         raise InputError(f"`out` must be a path; got {out!r}; name the folder of the job, or leave it out.")
     chosen = build(RunOptions, options or {})
     stored = {} if settings is None else record.read_settings(project or find_project(), settings, job_type)
+    if job_type.config is not None and values.get("config") is not None:
+        base = project or find_project()
+        path = record.locate_input(base, Path(str(values["config"])), "config", "--config")
+        stored = {**stored, **job_type.config.read(base, path)}
     params: Any = build(job_type.parameters, {**stored, **values})
     return run_job(job_type, params, options=chosen, out=out, project=project, display=display)
+
+
+def write_config(job_type: JobType, path: str | Path) -> Path:
+    """Write the commented configuration to begin with.
+
+    Returns
+    -------
+    Path
+        Of the file.
+
+    Raises
+    ------
+    InputError
+        The file is there already.
+    """
+    assert job_type.config is not None
+    path = Path(path)
+    if path.exists():
+        raise InputError(f"--write-config must name a new file; got {path}, which exists; choose another name.")
+    write_text(path, job_type.config.default_text())
+    return path
 
 
 def continue_job(
