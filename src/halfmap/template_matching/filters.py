@@ -112,7 +112,7 @@ def whitening_curve(transform: Tensor, shape: tuple[int, int], params: FilterPar
 
     Returns
     -------
-    float64, shape (n,): `FilterCurves.whitening`; 1 at most within the whitened frequencies, and 1 beyond them.
+    float64, shape (n,): `FilterCurves.whitening`; 1 at most within the whitened frequencies, constant beyond them.
 
     Notes
     -----
@@ -133,7 +133,9 @@ def whitening_curve(transform: Tensor, shape: tuple[int, int], params: FilterPar
     below = place.floor().clamp(max=n - 2).to(torch.int64)
     fraction = place - below
     sums = torch.zeros((2, n), dtype=torch.float64, device=transform.device)
-    for ring, weight in ((below, 1 - fraction), (below + 1, fraction)):
+    counted = torch.ones_like(fraction)
+    counted[0, 0] = 0.0
+    for ring, weight in ((below, (1 - fraction) * counted), (below + 1, fraction * counted)):
         sums[0].index_add_(0, ring.flatten(), (strength * weight).flatten())
         sums[1].index_add_(0, ring.flatten(), weight.flatten())
     mean = (sums[0] / sums[1].clamp(min=1e-12)).cpu()
@@ -144,7 +146,8 @@ def whitening_curve(transform: Tensor, shape: tuple[int, int], params: FilterPar
     inside = ring_frequency <= limit
     if not bool((curve[inside] > 0).any()):
         raise InputError("A micrograph must have some contrast to be whitened; got a constant one; leave it out.")
-    return torch.where(inside, curve / curve[inside].max(), 1.0)
+    # beyond the limit as at it: a step there would colour the noise of the last ring
+    return torch.where(inside, curve, curve[inside][-1]) / curve[inside].max()
 
 
 def filter_micrograph(micrograph: Tensor, params: FilterParams, *, seed: int = 1, key: int = 0) -> FilteredMicrograph:
