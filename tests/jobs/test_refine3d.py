@@ -148,7 +148,9 @@ def test_images_of_nothing_give_the_resolution_of_the_join_and_a_warning(project
     field, join = SIDE * PIXEL_ANGSTROM, 5  # ceil(192 / 40) shells
     told = star.read(job.folder / "postprocess.star")["general"]
     assert float(told["rlnFinalResolution"][0]) == pytest.approx(field / join, abs=1e-4)
-    assert "Nothing beyond the join." in (job.folder / "run.log").read_text()
+    said = (job.folder / "run.log").read_text()
+    assert "Nothing beyond the join." in said
+    assert "The map has left its reference" in said
 
 
 def test_a_refinement_that_was_interrupted_goes_on_to_the_same_maps(project, pages, monkeypatch):

@@ -92,6 +92,17 @@ def test_halves_promise_what_their_mean_keeps() -> None:
     assert copied.calibration[0] > 4 * mean
 
 
+def test_a_map_keeps_of_its_reference_what_both_show_near_its_low_pass() -> None:
+    """Beyond the particle's size: a ball is its reference in the lowest shells only."""
+    grid = ImageGrid.cubic(32, 6.0)
+    values = half_maps.particle(grid, radius_angstrom=60.0, b_factor_angstrom2=600.0)
+    particle = Volume(values=values.float(), grid=grid)
+    other_scale = Volume(values=(3 * values + 0.02 * half_maps.white(grid, 1)).float(), grid=grid)
+    ball = half_maps.sphere_mask(grid, radius_angstrom=60.0, edge_angstrom=24.0)
+    assert agreement.kept_of_reference(particle, other_scale, 40.0) > 0.95
+    assert agreement.kept_of_reference(ball, particle, 40.0) < agreement.LEAST_KEPT_OF_REFERENCE
+
+
 def test_poses_of_other_particles_are_refused() -> None:
     rotations = random_rotations(1, "some", UIDS)
     with pytest.raises(ShapeError, match="of the same particles"):

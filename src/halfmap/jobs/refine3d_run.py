@@ -31,6 +31,7 @@ from halfmap.postprocessing.params import LocalResolutionParams, PostprocessPara
 from halfmap.postprocessing.postprocess import PostprocessResult, mean_map, postprocess
 from halfmap.project.job import JobContext
 from halfmap.refinement import decisions, memory, refine3d
+from halfmap.refinement.agreement import LEAST_KEPT_OF_REFERENCE, kept_of_reference
 from halfmap.refinement.by_number import resolutions_by_number
 from halfmap.refinement.earlier import check_earlier, with_earlier_halves
 from halfmap.refinement.problem import RefinementProblem
@@ -178,6 +179,7 @@ class _Course:
                 "The map may be a mean over orientations, and its resolution that of what does not depend on them. "
                 "Begin with a finer --initial-low-pass or another reference."
             )
+        self._warn_of_reference(state)
         context.progress.start("Post-processing", None)
         self._write(state)
         first, second = (Volume(values=half.unregularised, grid=self.problem.volume_grid) for half in state.halves)
@@ -207,6 +209,20 @@ class _Course:
             f"{result.b_factor_angstrom2:.0f} Å²."
         )
         return folder / "postprocess.mrc"
+
+    def _warn_of_reference(self, state: RefinementState) -> None:
+        """Warn where the map has little left of the reference: what begins so wrong may end in a wrong map."""
+        if not self.references:
+            return
+        low_pass = self.params.initial_low_pass_angstrom
+        reference = mean_map(self.references[0], self.references[-1])
+        kept = kept_of_reference(reference, Volume(values=state.joined, grid=self.problem.volume_grid), low_pass)
+        if kept < LEAST_KEPT_OF_REFERENCE:
+            self._warn(
+                f"The map has left its reference: their FSC towards {low_pass:g} Å is {kept:.2f}. From a reference so "
+                "far from the particle a refinement can end in a wrong map on which the halves agree. Compare with a "
+                "refinement from `halfmap initial-model`, or from this map."
+            )
 
     def _read_references(self, path: Path, grid: ImageGrid) -> tuple[Volume, ...]:
         params = self.params

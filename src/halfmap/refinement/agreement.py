@@ -26,6 +26,9 @@ from halfmap.tensors import Rotations, Volumes
 CERTAIN, DOUBTFUL = 0.95, 0.3
 """FSC with the truth between which what the halves promise is compared with it."""
 
+LEAST_KEPT_OF_REFERENCE = 0.75
+"""`kept_of_reference` below which a map has left its reference: 0.6 for an ellipsoid, 0.9 or more for low-passed truth."""
+
 _CANDIDATES = 200
 _STEPS = 5
 
@@ -203,6 +206,30 @@ def map_agreement(
 
 def _tensor(values: ArrayLike) -> Tensor:
     return torch.from_numpy(np.asarray(values, dtype=np.float64).copy())
+
+
+def kept_of_reference(reference: Volume, found: Volume, low_pass_angstrom: float) -> float:
+    """Return how far a refined map still shows the reference that it began with.
+
+    Parameters
+    ----------
+    reference, found : on the same grid; their grey scales may differ.
+    low_pass_angstrom : of the reference.
+
+    Returns
+    -------
+    Mean FSC over the upper half of the shells that the low-passed reference had.
+
+    Notes
+    -----
+    Only about the size and place of the particle does nearly any map agree, in the lowest shells; a hollow particle has
+    shells where it has nearly no power, so that one shell alone says little.
+    """
+    check_same_grid(found, reference, "the map", "the reference")
+    grid = reference.grid
+    last = max(1, round(grid.side * grid.pixel_size_angstrom / low_pass_angstrom))
+    curve = shells.fsc(grid.rfft(reference.values.double()), grid.rfft(found.values.double()), grid)
+    return float(curve[last // 2 + 1 : last + 1].mean())
 
 
 def _nearest_equivalents(true: Tensor, found: Tensor, symmetry: str) -> Tensor:
