@@ -22,7 +22,7 @@ def coloured_noise(shape, seed=1):
     return torch.fft.irfft2(torch.fft.rfft2(white) * fall.to(torch.float32), s=shape) + 3
 
 
-@pytest.mark.parametrize("shape", [(512, 512), (600, 400)])
+@pytest.mark.parametrize("shape", [(512, 512), (601, 400), (512, 451)])
 @pytest.mark.parametrize("params", [FilterParams(), FilterParams(bandpass_low=0.05, bandpass_high=0.3)])
 def test_scores_of_pure_noise_have_mean_0_and_deviation_1_for_every_image_and_box(shape, params):
     filtered = filter_micrograph(coloured_noise(shape), params)
@@ -103,8 +103,8 @@ def test_the_moments_of_a_padded_projection_follow_from_its_transform():
 
 
 def test_what_cannot_be_filtered_is_refused_with_the_reason():
-    with pytest.raises(ShapeError, match="two even sides"):
-        filter_micrograph(torch.zeros(65, 64), FilterParams())
+    with pytest.raises(ShapeError, match="two sides"):
+        filter_micrograph(torch.zeros(3, 64), FilterParams())
     with pytest.raises(InputError, match="contrast"):
         filter_micrograph(torch.ones(64, 64), FilterParams())
     with pytest.raises(InputError, match="must ascend"):

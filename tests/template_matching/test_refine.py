@@ -198,7 +198,7 @@ def test_a_template_of_another_pixel_size_is_found_out(micrograph):
         pixel_size_min_angstrom=-0.12, pixel_size_max_angstrom=0.12, pixel_size_step_angstrom=0.06
     )
     refined = refine_particles(image, PIXEL, candidates, wrong, BOX, params)
-    assert float(refined.pixel_size_offset_angstrom.median()) == pytest.approx(0.06)
+    assert float(refined.pixel_size_offset_angstrom.median()) == pytest.approx(-0.06)
 
 
 def test_boxes_are_cut_with_zeros_or_mirrored_beyond_the_image():

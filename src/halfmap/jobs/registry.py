@@ -54,6 +54,12 @@ COMMANDS: tuple[Entry, ...] = (
     Entry("pick compare", "halfmap.jobs.pick_compare:JOB", "Hold lists of picks against one another", _PARTICLES),
     Entry("pick filter", "halfmap.jobs.pick_filter:JOB", "Keep picks by figure of merit and masks", _PARTICLES),
     Entry("pick template", "halfmap.jobs.pick_template:JOB", "Find particles that look like templates", _PARTICLES),
+    Entry(
+        "refine-template",
+        "halfmap.jobs.refine_template:JOB",
+        "Refine poses, positions and defoci of particles that a template has found",
+        _PARTICLES,
+    ),
     Entry("pick topaz", "halfmap.jobs.pick_topaz:JOB", "Train the real Topaz, or pick with it", _PARTICLES),
     Entry("pick train", "halfmap.jobs.pick_train:JOB", "Teach a network to find particles", _PARTICLES),
     Entry("pick bootstrap", "halfmap.jobs.pick_bootstrap:JOB", "Teach a network on blobs, then pick all", _PARTICLES),

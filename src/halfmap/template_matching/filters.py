@@ -162,7 +162,7 @@ def filter_micrograph(micrograph: Tensor, params: FilterParams, *, seed: int = 1
     Raises
     ------
     ShapeError
-        It is no image of even sides.
+        It is no image.
     InputError
         It has no contrast.
 
@@ -172,10 +172,8 @@ def filter_micrograph(micrograph: Tensor, params: FilterParams, *, seed: int = 1
     have a mean power of 1 for each pixel. So with template P the score Σ values · P / |P| of pure noise has a
     standard deviation of 1, whatever the sides of the micrograph.
     """
-    if micrograph.dim() != 2 or min(micrograph.shape) < 4 or any(side % 2 for side in micrograph.shape):
-        raise ShapeError(
-            f"A micrograph must have two even sides; got shape {tuple(micrograph.shape)}; cut off a row or a column."
-        )
+    if micrograph.dim() != 2 or min(micrograph.shape) < 4:
+        raise ShapeError(f"A micrograph must have two sides of at least 4 px; got shape {tuple(micrograph.shape)}.")
     shape = (micrograph.shape[0], micrograph.shape[1])
     transform = torch.fft.rfft2(-micrograph.to(torch.float32), norm="ortho")
     transform[0, 0] = 0

@@ -4,15 +4,19 @@ What differs from `halfmap.template_matching.refine`, and why that is the better
 """
 
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor
 
 from halfmap.grid import ImageGrid
 from halfmap.kernels import slice_extraction
-from halfmap.template_matching.filters import FilteredMicrograph, bandpass, frequencies
+from halfmap.template_matching.filters import FilteredMicrograph, bandpass, filter_micrograph, frequencies
+from halfmap.template_matching.local_grid import leopard_rotations
 from halfmap.template_matching.model import ParticleOptics, cut_boxes
+from halfmap.template_matching.params import FilterParams, RefineTemplateParams
 from halfmap.template_matching.projection import edge_weights, padded_moments, square_sum
+from halfmap.template_matching.refine import Candidates, Refined, check_box
 from halfmap.template_matching.search import Statistics
 from halfmap.tensors import Rotations, Volumes
 
@@ -85,6 +89,82 @@ class CubicTemplate:
         return torch.view_as_complex(torch.from_numpy(read))
 
 
+@cache
+def passed_share(shape: tuple[int, int], params: FilterParams) -> float:
+    """Return which share of a micrograph's coefficients the pass band lets through."""
+    passed = bandpass(frequencies(shape), params)
+    return float(passed.sum() + passed[:, 1 : (shape[1] + 1) // 2].sum()) / (shape[0] * shape[1])
+
+
+def refine_as_leopard(
+    micrograph: Tensor,
+    candidates: Candidates,
+    template: CubicTemplate,
+    box: int,
+    params: RefineTemplateParams,
+) -> Refined:
+    """Refine the particles of one micrograph as Leopard-EM 1.2 does.
+
+    Parameters
+    ----------
+    micrograph : shape (y, x), as recorded: particles dark.
+    candidates : the particles; positions are rounded to whole pixels. Outside the statistics' maps the mean should be
+        0 and the deviation huge, so that nothing is found there.
+    template : of the micrograph's pixel size.
+    box : side of the box about each particle, in pixels.
+    params : the settings; ranges and steps of defocus, tilt (θ) and psi, and the filters.
+
+    Returns
+    -------
+    Refined
+        Without uncertainties; the scores at the start are not computed, and NaN.
+
+    Raises
+    ------
+    InputError
+        The box is odd or no larger than the template.
+    """
+    check_box(box, template.grid.side)
+    filtered = filter_micrograph(micrograph, params, seed=params.seed)
+    turns = leopard_rotations(
+        theta_range_degrees=params.tilt_range_degrees if params.orientations else 0.0,
+        theta_step_degrees=params.tilt_step_degrees,
+        psi_range_degrees=params.psi_range_degrees if params.orientations else 0.0,
+        psi_step_degrees=params.psi_step_degrees,
+    )
+    defocus = torch.tensor(params.defocus_offsets_angstrom(), dtype=torch.float64)
+    position = candidates.position_pixel.round()
+    found, rotations = [], []
+    for row in range(len(candidates)):
+        tried = candidates.rotations[row] @ turns
+        best = search_as_leopard(
+            filtered,
+            template,
+            position[row].to(torch.int64),
+            candidates.optics.take(torch.tensor([row])),
+            candidates.statistics,
+            row,
+            slices=template.slices(tried),
+            box=box,
+            defocus_angstrom=defocus,
+        )
+        found.append(best)
+        rotations.append(tried[best.rotation])
+    unknown = torch.full((len(found),), torch.nan, dtype=torch.float64)
+    return Refined(
+        position_pixel=position + torch.tensor([best.shift_pixel for best in found]),
+        rotations=torch.stack(rotations),
+        defocus_offset_angstrom=defocus[torch.tensor([best.defocus for best in found])],
+        pixel_size_offset_angstrom=torch.zeros_like(unknown),
+        mip=torch.tensor([best.mip for best in found], dtype=torch.float64),
+        z=torch.tensor([best.z for best in found], dtype=torch.float64),
+        start_mip=unknown,
+        start_z=unknown,
+        uncertainty=unknown[:, None].expand(-1, 6),
+        n_correlations=torch.tensor([best.n_correlations for best in found]),
+    )
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LeopardBest:
     """The best of a grid, as Leopard-EM takes it.
@@ -151,9 +231,7 @@ def search_as_leopard(
     edges = torch.view_as_real(edge_weights(grid).flatten().index_select(0, template.indices)) * weights
     edge_mean = ((gain[..., None] * edges).flatten(-2) @ right.T) * (2.0 * n * n)
     moments = padded_moments(edge_mean, template.square_sum(slices, gain), side=n, padded_shape=(box, box))
-    passed = bandpass(frequencies((height, width)), filtered.curves.params)
-    passed = (passed.sum() + passed[:, 1:-1].sum()) / (height * width)
-    scale = float(passed) ** 0.5 * box / (box + 1)
+    scale = passed_share((height, width), filtered.curves.params) ** 0.5 * box / (box + 1)
     factor = moments.square_sum.rsqrt() * scale
     half = window // 2
     y, x = torch.meshgrid(torch.arange(-half, half + 1), torch.arange(-half, half + 1), indexing="ij")

@@ -92,13 +92,14 @@ class RefineTemplateParams(FilterParams):
     """Finest step of the defocus. With --polish steps are as wide as the template allows."""
 
     pixel_size_min_angstrom: float = 0.0
-    """Lowest offset of the template's pixel size tried; the lowest and the highest are 0 to keep it."""
+    """Lowest offset of the micrographs' pixel size tried; the lowest and the highest are 0 to keep it. The template is
+    scaled to it, not the CTF."""
 
     pixel_size_max_angstrom: float = 0.0
-    """Highest offset of the template's pixel size tried."""
+    """Highest offset of the micrographs' pixel size tried."""
 
     pixel_size_step_angstrom: Annotated[float, Gt(0)] = 0.001
-    """Step of the template's pixel size."""
+    """Step of the pixel size."""
 
     enforce_zero: bool = True
     """Try the offset 0 too where the steps of defocus or pixel size pass it over."""
@@ -131,6 +132,16 @@ class RefineTemplateParams(FilterParams):
         ):
             if high < low:
                 raise InputError(f"--{name}-max must be at least --{name}-min; got {high:g} and {low:g} Å; swap them.")
+        if self.compat == "leopard":
+            if self.pixel_size_offsets_angstrom != (0.0,):
+                raise InputError(
+                    "--compat leopard must leave the pixel size as it is; got a range; leave out --pixel-size-min and "
+                    "--pixel-size-max."
+                )
+            if not self.global_filtering:
+                raise InputError(
+                    "--compat leopard must filter whole micrographs; got --no-global-filtering; leave it out."
+                )
 
     @property
     def pixel_size_offsets_angstrom(self) -> tuple[float, ...]:

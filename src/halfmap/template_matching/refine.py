@@ -60,7 +60,7 @@ class Refined(PerParticle):
     ----------
     position_pixel, rotations : as of `Candidates`.
     defocus_offset_angstrom : added to the defocus known before.
-    pixel_size_offset_angstrom : added to the pixel size of the template.
+    pixel_size_offset_angstrom : added to the pixel size of the micrograph, to make the template fit.
     mip, z : score in standard deviations of white noise; and less its mean, in those of the search.
     start_mip, start_z : of the position, pose and defocus known before.
     uncertainty : float64, shape (N, 6): standard deviations of x and y in Å, of the defocus in Å, and of turns about
@@ -120,7 +120,7 @@ def refine_particles(
     Raises
     ------
     ShapeError
-        The micrograph has odd sides, or the statistics another length than the candidates.
+        The statistics have another length than the candidates.
     InputError
         The box is odd or no larger than the template, or the micrograph has no contrast.
 
@@ -188,7 +188,10 @@ def _refine_batch(
     best: tuple[ParticleStates, Fit] | None = None
     size_offset = torch.zeros(len(rows), dtype=torch.float64)
     for offset in params.pixel_size_offsets_angstrom:
-        scaled = model.with_template(template.with_pixel_size(template.grid.pixel_size_angstrom + offset))
+        # a micrograph of larger pixels shows the template smaller, in its own pixels
+        scaled = model.with_template(
+            template.with_pixel_size(template.grid.pixel_size_angstrom * pixel / (pixel + offset))
+        )
         climbed = _climb(scaled, observed, optics, starts, params)
         if best is None:
             best, size_offset = climbed, torch.full_like(size_offset, offset)
@@ -198,6 +201,12 @@ def _refine_batch(
             size_offset = torch.where(first, size_offset, offset)
     assert best is not None
     states, found = best
+    worse = torch.nonzero(found.likelihood < start.likelihood).flatten()
+    if params.polish and len(worse):
+        # interpolation roughens the peak: where it was begun on a higher spot, it is climbed from there
+        again = polish(model, observed[worse], optics.take(worse), known.take(worse))
+        states, found = states.put(worse, again[0]), found.put(worse, again[1])
+        size_offset[worse] = 0.0
     mean, deviation = statistics.at(rows, states.shifts_angstrom / pixel)
     first_mean, first_deviation = statistics.at(rows, torch.zeros(len(rows), 2))
     units = torch.tensor([1.0, 1.0, 1.0, *[180 / torch.pi] * 3], dtype=torch.float64)
