@@ -27,7 +27,7 @@ CERTAIN, DOUBTFUL = 0.95, 0.3
 """FSC with the truth between which what the halves promise is compared with it."""
 
 LEAST_KEPT_OF_REFERENCE = 0.75
-"""`kept_of_reference` below which a map has left its reference: 0.6 for an ellipsoid, 0.9 or more for low-passed truth."""
+"""`kept_of_reference` below which a map has left its reference; an ellipsoid keeps 0.6, the low-passed truth 0.9."""
 
 _CANDIDATES = 200
 _STEPS = 5
