@@ -55,6 +55,12 @@ COMMANDS: tuple[Entry, ...] = (
     Entry("pick filter", "halfmap.jobs.pick_filter:JOB", "Keep picks by figure of merit and masks", _PARTICLES),
     Entry("pick template", "halfmap.jobs.pick_template:JOB", "Find particles that look like templates", _PARTICLES),
     Entry(
+        "match-template",
+        "halfmap.jobs.match_template:JOB",
+        "Look for a template in every orientation, at every place of a micrograph",
+        _PARTICLES,
+    ),
+    Entry(
         "refine-template",
         "halfmap.jobs.refine_template:JOB",
         "Refine poses, positions and defoci of particles that a template has found",

@@ -50,8 +50,8 @@ class MatchTemplateParams(FilterParams):
     """Step of the defocus."""
 
     pixel_size_min_angstrom: float = 0.0
-    """Lowest offset of the pixel size tried; the lowest and the highest are 0 to keep it. The template keeps its size in
-    Å."""
+    """Lowest offset of the pixel size tried, the template keeping its size in Å; the lowest and the highest are 0 to
+    keep the pixel size."""
 
     pixel_size_max_angstrom: float = 0.0
     """Highest offset of the pixel size tried."""

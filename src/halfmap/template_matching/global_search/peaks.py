@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.special import erfcinv, erfcx, ndtr
+from scipy.special import erfcinv, erfcx, log_ndtr, ndtr
 from torch import Tensor
 
 from halfmap.inference.peaks import apart, find_peaks
@@ -72,4 +72,18 @@ def find_template_peaks(scaled_mip: Tensor, *, cutoff: float, distance_pixel: fl
         pixel=torch.from_numpy(found.pixel.copy()),
         position=torch.from_numpy(found.position.copy()),
         height=torch.from_numpy(found.height.copy()),
+    )
+
+
+def expected_counts(edges: NDArray[np.float64], count: int) -> NDArray[np.float64]:
+    """Return how many of ``count`` correlations of noise lie between edges, the outermost bins without end."""
+    below = ndtr(edges)
+    below[0], below[-1] = 0.0, 1.0
+    return np.asarray(np.diff(below) * count)
+
+
+def density_of_highest(z: NDArray[np.float64], n_correlations: int) -> NDArray[np.float64]:
+    """Return the density of the highest of that many independent correlations of noise."""
+    return np.asarray(
+        n_correlations * np.exp(-np.square(z) / 2) / math.sqrt(2 * math.pi) * np.exp((n_correlations - 1) * log_ndtr(z))
     )

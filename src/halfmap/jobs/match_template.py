@@ -1,0 +1,156 @@
+"""``halfmap match-template``: a template looked for in every orientation, at every place of a micrograph."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from annotated_types import Ge, Gt, Le
+
+from halfmap.errors import InputError
+from halfmap.project.job import ConfigFile, JobContext, JobType
+from halfmap.template_matching.global_search.params import MatchTemplateParams
+
+
+@dataclass(frozen=True, kw_only=True)
+class MatchTemplateJobParams(MatchTemplateParams):
+    """Inputs and settings of ``halfmap match-template``."""
+
+    config: Path | None = None
+    """Configuration of Leopard-EM's match_template (YAML). Flags go before what it says."""
+
+    micrograph: Path | None = None
+    """The micrograph, as recorded: particles dark."""
+
+    template: Path | None = None
+    """Map of the template: density positive, centred, a cube of even side, of the micrograph's pixel size."""
+
+    pixel_size_angstrom: Annotated[float, Gt(0)] | None = None
+    """Pixel size of the micrograph. Default: that of its header."""
+
+    template_pixel_size_angstrom: Annotated[float, Gt(0)] | None = None
+    """Pixel size of the template, instead of the one in its header."""
+
+    defocus_u_angstrom: float | None = None
+    """Defocus of the micrograph along the angle, underfocus positive."""
+
+    defocus_v_angstrom: float | None = None
+    """Defocus across it. Default: the same, no astigmatism."""
+
+    defocus_angle_degrees: float = 0.0
+    """Angle of the first defocus, from x towards y."""
+
+    voltage_kv: Annotated[float, Gt(0)] = 300.0
+    """Acceleration voltage."""
+
+    spherical_aberration_mm: Annotated[float, Ge(0)] = 2.7
+    """Spherical aberration."""
+
+    amplitude_contrast: Annotated[float, Ge(0), Le(1)] = 0.07
+    """Share of the amplitude contrast."""
+
+    phase_shift_degrees: float = 0.0
+    """Phase shift of a phase plate."""
+
+    ctf_b_factor_angstrom2: Annotated[float, Ge(0)] = 0.0
+    """B-factor by which the CTF falls off."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for flag, value in (("--micrograph", self.micrograph), ("--template", self.template)):
+            if value is None:
+                raise InputError(f"{flag} must be given, or --config with it; got neither; name the file.")
+        if self.defocus_u_angstrom is None:
+            raise InputError(
+                "--defocus-u must be given, or --config with it; got neither; take it from the micrograph's CTF fit."
+            )
+
+
+def _read_config(project: Path, path: Path) -> Mapping[str, Any]:
+    """Return the parameters that a configuration of Leopard-EM sets."""
+    from halfmap.io import leopard_config
+    from halfmap.jobs.leopard_inputs import filter_values, named_file
+
+    config = leopard_config.read(path, "match_template")
+    optics, search = config["optics_group"], config["orientation_search_config"]
+    _check_known(path, optics, search)
+    defocus = leopard_config.offsets(config["defocus_search_config"], "defocus")
+    size = leopard_config.offsets(config["pixel_size_search_config"], "pixel_size")
+    values: dict[str, Any] = {
+        "micrograph": named_file(path, project, config["micrograph_path"]),
+        "template": named_file(path, project, config["template_volume_path"]),
+        "pixel_size_angstrom": optics["pixel_size"],
+        "defocus_u_angstrom": optics["defocus_u"],
+        "defocus_v_angstrom": optics["defocus_v"],
+        "defocus_angle_degrees": optics["astigmatism_angle"],
+        "voltage_kv": optics["voltage"],
+        "spherical_aberration_mm": optics["spherical_aberration"],
+        "amplitude_contrast": optics["amplitude_contrast_ratio"],
+        "phase_shift_degrees": optics["phase_shift"],
+        "ctf_b_factor_angstrom2": optics["ctf_B_factor"],
+        "theta_step_degrees": search["theta_step"],
+        "psi_step_degrees": search["psi_step"],
+        "symmetry": search["symmetry"] or "C1",
+        "defocus_min_angstrom": defocus[0],
+        "defocus_max_angstrom": defocus[-1],
+        "pixel_size_min_angstrom": size[0],
+        "pixel_size_max_angstrom": size[-1],
+        "enforce_zero": not config["defocus_search_config"]["skip_enforce_zero"],
+        **filter_values(config["preprocessing_filters"]),
+    }
+    ranges = {f"{angle}_{end}": search[f"{angle}_{end}"] for angle in ("phi", "theta", "psi") for end in ("min", "max")}
+    values |= {f"{name}_degrees": value for name, value in ranges.items() if value is not None}
+    steps = {
+        "defocus_step_angstrom": config["defocus_search_config"]["defocus_step"],
+        "pixel_size_step_angstrom": config["pixel_size_search_config"]["pixel_size_step"],
+    }
+    return values | {name: step for name, step in steps.items() if step > 0}
+
+
+def _check_known(path: Path, optics: Mapping[str, Any], search: Mapping[str, Any]) -> None:
+    """Raise where a configuration asks for what is not done."""
+    for name in ("even_zernikes", "odd_zernikes"):
+        if optics[name]:
+            raise InputError(
+                f"`optics_group.{name}` of {path} must be null: aberrations are not searched with; got "
+                f"{optics[name]!r}; leave it out."
+            )
+    if optics["mag_matrix"] not in (None, (1.0, 0.0, 0.0, 1.0)):
+        raise InputError(
+            f"`optics_group.mag_matrix` of {path} must be null: the micrograph must be free of distortion; got "
+            f"{optics['mag_matrix']!r}; correct the micrograph and leave it out."
+        )
+    if search["orientation_configs"]:
+        raise InputError(
+            f"`orientation_search_config` of {path} must be one grid; got a list in orientation_configs; run one job "
+            "for each."
+        )
+    if search["base_grid_method"] != "uniform":
+        raise InputError(
+            f"`orientation_search_config.base_grid_method` of {path} must be uniform; got "
+            f"{search['base_grid_method']}; change it, the steps keep their meaning."
+        )
+
+
+def _default_config() -> str:
+    from halfmap.io import leopard_config
+
+    return leopard_config.default_text("match_template")
+
+
+def _run(context: JobContext, params: MatchTemplateJobParams) -> Path:
+    from halfmap.jobs.match_template_run import match
+
+    return match(context, params)
+
+
+JOB = JobType(
+    command="match-template",
+    folder="MatchTemplate",
+    parameters=MatchTemplateJobParams,
+    run=_run,
+    summary="Look for a template in every orientation, at every place of a micrograph",
+    inputs=("config", "micrograph", "template"),
+    outputs={"particles": "particles.csv"},
+    config=ConfigFile(read=_read_config, default_text=_default_config),
+)
