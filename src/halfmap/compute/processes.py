@@ -118,7 +118,7 @@ class _Ticket:
         self.task = task
         self.is_urgent = is_urgent
         self.notify = notify
-        self.n_lost = 0
+        self.losses: tuple[str, ...] = ()
         self.is_abandoned = False
 
 
@@ -305,8 +305,9 @@ class _Pool:
             if ticket is not None:
                 self._finish(ticket, Outcome(error=cancelled()))
             return
-        ticket.n_lost += 1
-        if ticket.n_lost < N_TRIES:
+        ticket.losses = (*ticket.losses, f"{ticket.name} lost its worker ({how}); it is computed anew.")
+        if len(ticket.losses) < N_TRIES:
+            self._finish(ticket, TaskReport(advanced=0, messages=(), losses=ticket.losses))
             with self._lock:
                 self._queue(ticket, first=True)
             return

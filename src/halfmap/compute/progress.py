@@ -52,10 +52,12 @@ class TaskReport:
     ----------
     advanced : sum of all advances.
     messages : all messages in their order.
+    losses : one sentence for each worker that was lost with the task so far.
     """
 
     advanced: int
     messages: tuple[str, ...]
+    losses: tuple[str, ...] = ()
 
 
 NOTHING_TOLD = TaskReport(advanced=0, messages=())
@@ -108,7 +110,7 @@ class ReportLedger:
 
     def __init__(self) -> None:
         self._advanced = 0
-        self._n_messages = 0
+        self._n_messages = self._n_losses = 0
 
     def pass_on(self, report: TaskReport, progress: Progress) -> None:
         """Tell ``progress`` what this report adds to the ones before it."""
@@ -118,6 +120,9 @@ class ReportLedger:
         for text in report.messages[self._n_messages :]:
             progress.message(text)
         self._n_messages = max(self._n_messages, len(report.messages))
+        for text in report.losses[self._n_losses :]:
+            progress.message(text)
+        self._n_losses = max(self._n_losses, len(report.losses))
 
 
 _SILENT = SilentProgress()
