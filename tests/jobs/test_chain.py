@@ -74,7 +74,8 @@ def test_steps_belong_to_the_project_of_the_chain_wherever_it_is_continued(proje
 
 def test_a_step_stops_when_the_chain_is_asked_to(project):
     context = a_context(project, cancelled=True)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt) as stopped:
         count(context, steps=3)
+    assert not hasattr(stopped.value, "__notes__")  # the chain says itself how to go on
     assert JobFolder(path=context.folder / "Count").marker == "ABORTED"
     assert count(a_context(project)).main_output.read_text() == "0 1 2 7 8"

@@ -178,6 +178,14 @@ def test_a_shortest_diameter_above_the_longest_is_refused(project):
         bootstrap(project, min_diameter_angstrom=150.0)
 
 
+def test_micrographs_that_cannot_be_opened_are_not_drawn(project):
+    table = project.list("missing.star", ["Micrographs/gone.mrc", project.names[0]])
+    with pytest.raises(InputError, match="At least 30 blobs must be found"):
+        bootstrap(project, micrographs=table, out="Missing")
+    drawn = relion.read_micrographs(project.root / "Missing/Split/micrographs_split1.star")
+    assert list(drawn["micrograph_name"]) == [project.names[0]]
+
+
 def test_micrographs_of_noise_are_refused_once_hardly_a_blob_is_found(project):
     name = "Micrographs/noise.mrc"
     project.write(name, 100 + noise(SHAPE, seed=9))

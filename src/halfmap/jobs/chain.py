@@ -25,12 +25,15 @@ def run_step(context: JobContext, command: str, folder: str, **values: Any) -> J
     job_type = registry.find_job(command)
     out, relay = context.folder / folder, _Relay(context)
     context.progress.message(f"halfmap {command}")
-    if is_begun(context, folder):
-        return continue_job(out, job_type, options=context.options, display=relay)
-    if out.exists():
-        shutil.rmtree(out)  # killed before it knew what to do
-    options = asdict(context.options)
-    return run_from_values(job_type, values, options=options, out=out, project=context.project, display=relay)
+    try:
+        if is_begun(context, folder):
+            return continue_job(out, job_type, options=context.options, display=relay)
+        if out.exists():
+            shutil.rmtree(out)  # killed before it knew what to do
+        options = asdict(context.options)
+        return run_from_values(job_type, values, options=options, out=out, project=context.project, display=relay)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt from None  # without the step's note: it is the chain that the user goes on with
 
 
 def is_begun(context: JobContext, folder: str) -> bool:

@@ -16,6 +16,8 @@ SPLIT, BLOBS, EXTRACTED, CLASSIFIED = "Split", "PickLog", "Extract", "Class2D"
 SELECTED, TAUGHT, PICKED, ALL_EXTRACTED = "Select", "PickTrain", "PickNetwork", "ExtractAll"
 """Folders of the steps."""
 
+USABLE = "usable_micrographs.star"
+
 _PIXEL_ANGSTROM = 3.54  # of the images that are classified, as in RELION's tutorial
 _MOST_PIXELS = 128  # along their sides: large particles are classified at coarser pixels
 _BOX_DIAMETERS, _MASK_DIAMETERS = 1.5, 1.1
@@ -117,10 +119,9 @@ def run(context: JobContext, params: PickBootstrapParams) -> Path:
         context.report(pick_bootstrap_report.page(context, params, done, is_finished=False))
         return done[folder]
 
-    size = min(params.training_micrographs, len(opened.names) + len(opened.rejected))
-    part = step(
-        SPLIT, "select split", table=params.micrographs, size=size, number=1, shuffle=True, seed=params.seed
-    ).main_output
+    size = min(params.training_micrographs, len(opened.names))
+    table = _usable(context, params, opened)
+    part = step(SPLIT, "select split", table=table, size=size, number=1, shuffle=True, seed=params.seed).main_output
     shortest, longest = params.blob_diameters_angstrom
     blobs = step(
         BLOBS,
@@ -209,6 +210,17 @@ def _checked(context: JobContext, params: PickBootstrapParams) -> "OpenedMicrogr
             f"Learns from all {len(opened.names)} micrographs: there are no more, and so none that it has not seen."
         )
     return opened
+
+
+def _usable(context: JobContext, params: PickBootstrapParams, opened: "OpenedMicrographs") -> Path:
+    """Return the table to draw micrographs from: without those that cannot be opened, so that none of them is drawn."""
+    from halfmap.io import relion
+
+    if not opened.rejected:
+        return params.micrographs
+    path = context.folder / USABLE
+    relion.write_micrographs(path, opened.micrographs)
+    return path
 
 
 def _median_of_blobs(context: JobContext, params: PickBootstrapParams, blobs: JobResult) -> float:

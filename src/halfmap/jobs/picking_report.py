@@ -168,7 +168,7 @@ def _histograms(
     picked: Sequence[tuple[str, PickedMicrograph, float]],
 ) -> tuple[Block, ...]:
     thresholds = np.array([one.threshold for _, one, _ in picked])
-    return (
+    made = [
         Histogram.of(
             merits,
             title="Figure of merit",
@@ -176,9 +176,13 @@ def _histograms(
             caption="A second hump at the left: noise; at the right: aggregates or ice. Move the thresholds.",
         ),
         Histogram.of(counts, title="Picks a micrograph", x=Axis(label="picks")),
-        Histogram.of(diameters, title="Diameter that fits best", x=Axis(label="diameter", unit="Å")),
-        Histogram.of(thresholds, title="Threshold of each micrograph", x=Axis(label="figure of merit")),
-    )
+    ]
+    # pickers that know one size or take one threshold have nothing to tell of them
+    if len(np.unique(diameters)) > 1:
+        made.append(Histogram.of(diameters, title="Diameter that fits best", x=Axis(label="diameter", unit="Å")))
+    if len(np.unique(thresholds)) > 1:
+        made.append(Histogram.of(thresholds, title="Threshold of each micrograph", x=Axis(label="figure of merit")))
+    return tuple(made)
 
 
 def _row(name: str, one: PickedMicrograph) -> tuple[str | int | float | None, ...]:
