@@ -107,7 +107,7 @@ def _belief(trained: TrainedDetector) -> tuple[Block, ...]:
     probability = share / (1 + np.exp(-np.clip(judged.score, -50, 50)))
     found = calibration(probability, judged.is_labelled)
     chance = np.linspace(0.0, 1.0, 2)
-    shown = np.clip(judged.score, -8.0, 8.0)
+    shown = np.minimum(judged.score, 8.0)
     return (
         Curve(
             title="Precision and recall",
@@ -132,6 +132,7 @@ def _belief(trained: TrainedDetector) -> tuple[Block, ...]:
             x=Axis(label="figure of merit", limits=(-8.0, 8.0)),
             bins=32,
             marks=(Mark(value=0.0, label="even odds"),),
+            caption="Peaks below -8, most of them noise, are not shown.",
         ),
     )
 
