@@ -3,7 +3,10 @@
 import functools
 
 import numpy as np
+import pytest
+from scipy.ndimage import gaussian_filter
 
+from halfmap import keyed_random
 from halfmap.io.images import read_micrograph
 from halfmap.io.relion_picks import read_coordinates
 from halfmap.picking.agreement import Agreement, agreement
@@ -49,3 +52,21 @@ def test_curated_particles_of_apoferritin_are_found_at_even_odds():
 
 def test_a_figure_of_merit_above_minus_three_finds_nearly_all():
     assert counted(-3.0).recall >= 0.95
+
+
+@pytest.mark.parametrize(("side", "low_pass_pixel"), [(4096, 0.0), (2048, 4.0)])
+def test_noise_alone_yields_hardly_a_pick_of_even_odds(side, low_pass_pixel):
+    image = gaussian_filter(keyed_random.normal(3, "noise for a picker", 0, size=(side, side)), low_pass_pixel)
+    params = NetworkPickParams(diameter_angstrom=200.0)
+    found = pick(image, pixel_size_angstrom=PIXEL_SIZE, network=general().network, params=params)
+    assert (found.figure_of_merit >= 0).sum() <= 1
+
+
+def test_carbon_beside_betagalactosidase_is_avoided():
+    image = read_micrograph(shared_data("betagal_lowpassed/Falcon_2012_06_12-14_33_35_0.jpg"))
+    params = NetworkPickParams(diameter_angstrom=180.0, threshold=0.0)
+    found = pick(image, pixel_size_angstrom=1.77, network=general().network, params=params).position_pixel
+    assert len(found) > 300
+    (x1, y1), (x2, y2) = (3280, 4000), (3970, 2816)
+    right_of_the_line = (x2 - x1) * (found[:, 1] - y1) - (y2 - y1) * (found[:, 0] - x1) > 0
+    assert not right_of_the_line.any()

@@ -7,12 +7,12 @@ from numpy.typing import NDArray
 
 from halfmap.learning.measures import calibration
 from halfmap.picking.network.card import Detector
-from halfmap.picking.network.detect import peaks_above
+from halfmap.picking.network.detect import candidates
 from halfmap.picking.network.examples import LabelledMicrograph
 from halfmap.picking.network.model import score
 from halfmap.picking.network.params import DetectorTrainingParams
 from halfmap.picking.network.preparation import DIAMETER_PIXEL
-from halfmap.picking.network.training import DISTANCE_PIXEL, TrainedDetector, TrainingState
+from halfmap.picking.network.training import TrainedDetector, TrainingState
 from halfmap.report.blocks import Axis, Block, Curve, Facts, Histogram, Line, Mark, Overlay, Report, Section
 
 _SHOWN = 3
@@ -144,7 +144,8 @@ def _pictures(
     network = detector.network
     for one in held_out[:_SHOWN]:
         odds = network.slope * score(network, one.values) + network.shift
-        peaks = peaks_above(odds, one.usable, _LEAST_SHOWN, distance_pixel=DISTANCE_PIXEL)
+        peaks = candidates(odds, one.pickable)
+        peaks = peaks.take(peaks.height >= _LEAST_SHOWN)
         shown.append(
             Overlay.of(
                 one.values.numpy(),

@@ -11,6 +11,7 @@ def a_micrograph(name="one", shape=(60, 80), positions=((20.0, 30.0), (70.4, 5.2
         name=name,
         values=torch.from_numpy(1000.0 * y + x).float(),
         usable=torch.ones(shape, dtype=torch.bool),
+        pickable=torch.ones(shape, dtype=torch.bool),
         position_pixel=np.array(positions, dtype=np.float64).reshape(-1, 2),
     )
 
@@ -66,3 +67,12 @@ def test_a_micrograph_without_labels_is_not_held_out():
     for seed in range(5):
         _, held_out = split(some, held_out_fraction=0.2, seed=seed)
         assert [one.name for one in held_out] != ["empty"]
+
+
+def test_where_picks_are_judged_keeps_half_a_diameter_from_a_cut():
+    left, right = a_micrograph().halved(0.5)
+    for part, good in ((left, slice(0, 32)), (right, slice(8, 40))):
+        expected = torch.zeros(60, 40, dtype=torch.bool)
+        expected[:, good] = True
+        assert torch.equal(part.pickable, expected)
+        assert bool(part.usable.all())

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from halfmap.errors import InconsistentDataError
-from halfmap.picking.network.training import train
+from halfmap.picking.network.training import judge, train
 from support.detectors import labelled, settings, taught
 
 
@@ -35,3 +35,17 @@ def test_micrographs_without_labels_are_refused():
         train([labelled(0, share=0.0)], [labelled(1)], small())
     with pytest.raises(InconsistentDataError, match="held out must hold"):
         train([labelled(0)], [labelled(1, share=0.0)], small())
+
+
+def test_peaks_are_judged_where_picks_are_made():
+    one = labelled(5)
+    counted = judge(taught().network, [one])
+    edge = np.array([one.values.shape[1], one.values.shape[0]])
+    whole = ((one.position_pixel >= 8) & (one.position_pixel <= edge - 9)).all(axis=1)
+    assert abs(counted.n_labels - int(whole.sum())) <= 1
+    assert 0.7 < counted.part < 0.9
+
+
+def test_more_channels_are_kept_with_the_network():
+    trained = train([labelled(0)], [labelled(1)], small(channels=4))
+    assert trained.network.first.weight.shape[0] == 4

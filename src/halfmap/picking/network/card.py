@@ -23,7 +23,7 @@ from halfmap.picking.network.params import DetectorTrainingParams
 from halfmap.picking.network.preparation import DIAMETER_PIXEL, MEAN_SIGMA, SPREAD_SIGMA
 from halfmap.picking.network.training import TrainedDetector
 
-VERSION = 1
+VERSION = 2
 _KEY = "halfmap_detector"
 _LONGEST_HEADER = 1 << 20
 _SHIPPED = "general.safetensors"
@@ -43,6 +43,7 @@ class DetectorCard:
     specimens : built-in specimens among that.
     n_micrographs, n_labels : that taught it.
     n_held_out_labels : by which it was judged.
+    channels : feature planes of the network.
     expected_per_micrograph, loss, epochs, seed : of the training.
     best_epoch : whose weights these are.
     average_precision : on held-out micrographs, every peak without a label counted as wrong.
@@ -60,6 +61,7 @@ class DetectorCard:
     n_micrographs: int
     n_labels: int
     n_held_out_labels: int
+    channels: int
     expected_per_micrograph: float
     loss: str
     epochs: int
@@ -83,6 +85,7 @@ class DetectorCard:
             n_micrographs=n_micrographs,
             n_labels=n_labels,
             n_held_out_labels=trained.judged.n_labels,
+            channels=params.channels,
             expected_per_micrograph=params.expected_per_micrograph,
             loss=params.loss,
             epochs=params.epochs,
@@ -127,9 +130,9 @@ def from_bytes(content: bytes, name: str) -> Detector:
         The file is broken, or of something else, or of another version.
     """
     card = _card(_header(content, name), name)
-    network = DetectorNetwork()
     try:
         tensors = tensors_from_bytes(content)
+        network = DetectorNetwork(card.channels)
         network.load_state_dict(tensors)
     except (RuntimeError, SafetensorError) as error:
         raise _foreign(name, f"weights that are not ({' '.join(str(error).split())[:200]})") from error
@@ -187,6 +190,8 @@ def _card(metadata: dict[str, Any], name: str) -> DetectorCard:
         unknown = re.sub(r"^\S+ ", "", str(error))
         raise _foreign(name, f"a card with other fields ({unknown})") from None
     prepared = (card.diameter_pixel, card.mean_sigma, card.spread_sigma)
+    if not (isinstance(card.channels, int) and 4 <= card.channels <= 64):
+        raise _foreign(name, f"a network of {card.channels!r} channels")
     if not np.allclose(prepared, (DIAMETER_PIXEL, MEAN_SIGMA, SPREAD_SIGMA)):
         raise _foreign(name, f"one for micrographs prepared in another way ({prepared})")
     return card

@@ -1,15 +1,14 @@
 """Picking with a detector."""
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from halfmap.inference.peaks import Peaks, apart, find_peaks
-from halfmap.picking.masks import Reason
 from halfmap.picking.micrograph_picks import MicrographPicks
+from halfmap.picking.network.calibration import to_own_share
 from halfmap.picking.network.model import DetectorNetwork, score
 from halfmap.picking.network.params import NetworkPickParams
-from halfmap.picking.network.preparation import PreparedMicrograph, prepare
+from halfmap.picking.network.preparation import DIAMETER_PIXEL, prepare
 
 
 def pick(
@@ -21,7 +20,8 @@ def pick(
 ) -> MicrographPicks:
     """Pick particles in one micrograph.
 
-    The figure of merit is the calibrated log-odds that a particle lies there: 0 is as likely as not.
+    The figure of merit is the calibrated log-odds that a particle lies there: 0 is as likely as not. It counts how many
+    of this micrograph's peaks look like particles: where there are few, each is less likely to be one.
 
     Parameters
     ----------
@@ -45,7 +45,8 @@ def pick(
     )
     odds = network.slope * score(network, prepared.values) + network.shift
     pixel = prepared.work.grid.pixel_size_angstrom
-    allowed = prepared.usable & _inside(prepared, params.margin_angstrom)
+    allowed = prepared.pickable(params.margin_angstrom)
+    odds += to_own_share(candidates(odds, allowed).height, float(network.share))
     found = peaks_above(odds, allowed, params.threshold, distance_pixel=params.pick_distance_angstrom / pixel)
     return MicrographPicks(
         position_pixel=prepared.work.to_micrograph(found.position),
@@ -59,22 +60,13 @@ def pick(
     )
 
 
+def candidates(score: Tensor, allowed: Tensor) -> Peaks:
+    """Return all peaks that are half a diameter from any higher one: what particles are told from."""
+    return peaks_above(score, allowed, float(score.min()), distance_pixel=0.5 * DIAMETER_PIXEL)
+
+
 def peaks_above(score: Tensor, allowed: Tensor, least: float, *, distance_pixel: float) -> Peaks:
     """Return the peaks of at least that score, none nearer than a distance to a higher one."""
     peaks = find_peaks(score - least, allowed)
     raised = Peaks(position=peaks.position, pixel=peaks.pixel, height=peaks.height + least)
     return apart(raised, distance_pixel)
-
-
-def _inside(prepared: PreparedMicrograph, margin_angstrom: float) -> Tensor:
-    """Work pixels at least that far from the edge of the micrograph, and from its replicated frame."""
-    margin = margin_angstrom / prepared.work.grid.pixel_size_angstrom
-    frame = prepared.reason == int(Reason.FRAME)
-    lines = []
-    for axis in (0, 1):
-        side = frame.shape[axis]
-        recorded = (~frame.all(dim=1 - axis)).nonzero()[:, 0].cpu()
-        first, last = (int(recorded[0]), int(recorded[-1])) if len(recorded) else (0, side - 1)
-        centre = torch.arange(side, device=frame.device)
-        lines.append((centre >= first + margin) & (centre <= last - margin))
-    return lines[0][:, None] & lines[1]

@@ -31,7 +31,8 @@ class LabelledMicrograph:
     ----------
     name : of the micrograph.
     values : float32, shape (y, x), as a detector sees it.
-    usable : bool, shape (y, x).
+    usable : bool, shape (y, x): where there is something to learn from.
+    pickable : bool, shape (y, x): usable, and half a diameter away from the edge, where particles are not whole.
     position_pixel : float64, shape (n, 2): (x, y) of the labelled particles in pixels of ``values``.
     part : of the micrograph's area that this is.
     """
@@ -39,6 +40,7 @@ class LabelledMicrograph:
     name: str
     values: Tensor
     usable: Tensor
+    pickable: Tensor
     position_pixel: NDArray[np.float64]
     part: float = 1.0
 
@@ -46,17 +48,26 @@ class LabelledMicrograph:
     def of(cls, name: str, prepared: PreparedMicrograph, position_pixel: NDArray[np.float64]) -> "LabelledMicrograph":
         """Join a prepared micrograph with positions (x, y) in micrograph pixels; those left out of it are dropped."""
         usable = prepared.usable.cpu()
+        pickable = prepared.pickable(prepared.diameter_angstrom / 2).cpu()
         position = np.asarray(position_pixel, dtype=np.float64).reshape(-1, 2) / prepared.work.step_pixel
         x, y = np.rint(position).astype(np.int64).T
         inside = (x >= 0) & (y >= 0) & (x < usable.shape[1]) & (y < usable.shape[0])
         inside[inside] = usable.numpy()[y[inside], x[inside]]
-        return cls(name=name, values=prepared.values.cpu(), usable=usable, position_pixel=position[inside])
+        return cls(
+            name=name,
+            values=prepared.values.cpu(),
+            usable=usable,
+            pickable=pickable,
+            position_pixel=position[inside],
+        )
 
     def halved(self, share: float) -> "tuple[LabelledMicrograph, LabelledMicrograph]":
         """Cut the micrograph along a column; the second part has that share of the area."""
         width = self.values.shape[1]
         cut = round(width * (1 - share))
         left = self.position_pixel[:, 0] < cut
+        pickable = self.pickable.clone()
+        pickable[:, max(cut - DIAMETER_PIXEL // 2, 0) : cut + DIAMETER_PIXEL // 2] = False
         parts = []
         for columns, rows, part in ((slice(0, cut), left, 1 - share), (slice(cut, width), ~left, share)):
             parts.append(
@@ -64,6 +75,7 @@ class LabelledMicrograph:
                     name=self.name,
                     values=self.values[:, columns].contiguous(),
                     usable=self.usable[:, columns].contiguous(),
+                    pickable=pickable[:, columns].contiguous(),
                     position_pixel=self.position_pixel[rows] - np.array([columns.start, 0]),
                     part=part,
                 )

@@ -26,13 +26,15 @@ class DetectorNetwork(nn.Module):
     -----
     A convolution of 5 x 5 and four residual blocks of two dilated ones of 3 x 3: every output sees 33 x 33 pixels, two
     diameters of the particle. There is no pooling and no normalisation by what else is in the picture, so a pixel's
-    score depends on its surroundings alone: dense prediction and patches agree. ``slope`` and ``shift`` calibrate.
+    score depends on its surroundings alone: dense prediction and patches agree. ``slope`` and ``shift`` calibrate, and
+    ``share`` of the peaks where that was done were particles.
     References: He, Zhang, Ren, Sun 2016, "Deep residual learning for image recognition"; Yu and Koltun 2016,
     "Multi-scale context aggregation by dilated convolutions".
     """
 
     slope: Tensor
     shift: Tensor
+    share: Tensor
 
     def __init__(self, channels: int = CHANNELS) -> None:
         super().__init__()
@@ -43,6 +45,7 @@ class DetectorNetwork(nn.Module):
             self.answer = nn.Conv2d(channels, 1, 1)
         self.register_buffer("slope", torch.ones(()))
         self.register_buffer("shift", torch.zeros(()))
+        self.register_buffer("share", torch.full((), 0.5))
 
     def forward(self, images: Images) -> Images:
         """Return log-odds, not calibrated.

@@ -24,6 +24,9 @@ class DetectorTrainingParams(TrainingParams):
     """ge-binomial: the number expected holds for what is not labelled; pu: the risk without bias that it implies; pn:
     what is not labelled is taken for background."""
 
+    channels: Annotated[int, Ge(4), Le(64)] = 16
+    """Feature planes of the network: with more it can tell more kinds of things apart, and takes longer."""
+
     epochs: Annotated[int, Ge(1)] = 10
     """Most rounds of training; that with the best average precision on held-out micrographs is kept."""
 

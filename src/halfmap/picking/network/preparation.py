@@ -11,7 +11,7 @@ from torch import Tensor
 from halfmap.errors import InputError
 from halfmap.picking.convolution import RoundKernels
 from halfmap.picking.masks import Reason, excluded_areas
-from halfmap.picking.work_image import WorkImage, reduce
+from halfmap.picking.work_image import WorkImage, inside, reduce
 
 DIAMETER_PIXEL = 16
 """Diameter of every particle in the pixels of the network, so that one network serves all sizes."""
@@ -40,16 +40,22 @@ class PreparedMicrograph:
     work : the reduced micrograph.
     values : float32, shape (y, x): local mean 0 and deviation 1, particles dark; 0 where left out.
     reason : uint8, shape (y, x): a `Reason` for each pixel.
+    diameter_angstrom : of the particles.
     """
 
     work: WorkImage
     values: Tensor
     reason: Tensor
+    diameter_angstrom: float
 
     @property
     def usable(self) -> Tensor:
         """Where particles are looked for, bool, shape (y, x)."""
         return self.reason == int(Reason.USABLE)
+
+    def pickable(self, margin_angstrom: float) -> Tensor:
+        """Where particles are picked, bool, shape (y, x): usable, and that far from the edge of the micrograph."""
+        return self.usable & inside(self.work, edge_angstrom=margin_angstrom, particle_angstrom=self.diameter_angstrom)
 
 
 def prepare(
@@ -91,7 +97,7 @@ def prepare(
     reason = _without_small_parts(reason)
     usable = reason == int(Reason.USABLE)
     values = _evened(-work.values if white_particles else work.values, usable)
-    return PreparedMicrograph(work=work, values=values, reason=reason)
+    return PreparedMicrograph(work=work, values=values, reason=reason, diameter_angstrom=diameter_angstrom)
 
 
 def _without_small_parts(reason: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.special import expit
 from torch import Tensor
 
 from halfmap import keyed_random
@@ -16,15 +17,12 @@ from halfmap.learning.measures import PrecisionRecall, precision_recall
 from halfmap.learning.train import FitState, fit, initialise
 from halfmap.picking.agreement import matched
 from halfmap.picking.network.calibration import CalibrationFit, calibrate
-from halfmap.picking.network.detect import peaks_above
+from halfmap.picking.network.detect import candidates
 from halfmap.picking.network.examples import OUTPUT, Crops, CropSource, LabelledMicrograph
 from halfmap.picking.network.loss import detector_loss
 from halfmap.picking.network.model import REACH, DetectorNetwork, score
 from halfmap.picking.network.params import DetectorTrainingParams
 from halfmap.picking.network.preparation import DIAMETER_PIXEL
-
-DISTANCE_PIXEL = 0.5 * DIAMETER_PIXEL
-"""Peaks nearer than this to a higher one do not count."""
 
 MATCH_PIXEL = 0.25 * DIAMETER_PIXEL
 """A peak so near to a label is that particle."""
@@ -35,18 +33,20 @@ CONTRAST_SPREAD = 0.15
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class JudgedPeaks:
-    """Peaks in held-out micrographs.
+    """Peaks in micrographs, where particles are picked.
 
     Parameters
     ----------
     score : shape (n,).
     is_labelled : whether a label lies there, bool, shape (n,).
-    n_labels : in those micrographs.
+    n_labels : there.
+    part : of the usable area of the micrographs that this is.
     """
 
     score: NDArray[np.float64]
     is_labelled: NDArray[np.bool_]
     n_labels: int
+    part: float
 
     @property
     def curve(self) -> PrecisionRecall:
@@ -124,7 +124,7 @@ def train(
     device = torch.device("cpu") if device is None else device
     source = CropSource(taught)
     share = expected_share(source, taught, params.expected_per_micrograph)
-    network = DetectorNetwork()
+    network = DetectorNetwork(params.channels)
     initialise(network, params.seed)
     with torch.no_grad():
         network.get_parameter("answer.bias").fill_(math.log(max(share, 1e-3)))
@@ -167,17 +167,27 @@ def train(
     assert state is not None
     network.load_state_dict(dict(state.best.weights))
     judged = judge(network, held_out, device)
-    n_expected = params.expected_per_micrograph * sum(one.part for one in held_out)
-    calibration = calibrate(judged.score, judged.is_labelled, judged.n_labels / n_expected)
+    known = judge(network, taught, device)
+    n_expected = params.expected_per_micrograph * sum(
+        peaks.part * sum(one.part for one in some) for peaks, some in ((judged, held_out), (known, taught))
+    )
+    calibration = calibrate(
+        np.concatenate([judged.score, known.score]),
+        np.concatenate([judged.is_labelled, known.is_labelled]),
+        (judged.n_labels + known.n_labels) / n_expected,
+        has_taught=np.arange(len(judged.score) + len(known.score)) >= len(judged.score),
+    )
+    judged = replace(judged, score=calibration.slope * judged.score + calibration.shift)
     network.slope.fill_(calibration.slope)
     network.shift.fill_(calibration.shift)
+    network.share.fill_(float(expit(judged.score).mean()))
     return TrainedDetector(
         network=network.cpu().eval(),
         losses=losses,
         average_precision=state.average_precision,
         best_epoch=int(state.average_precision.argmax()) + 1,
         calibration=calibration,
-        judged=replace(judged, score=calibration.slope * judged.score + calibration.shift),
+        judged=judged,
     )
 
 
@@ -195,18 +205,26 @@ def judge(
 ) -> JudgedPeaks:
     """Find the peaks in micrographs and see which are labelled; scores are not calibrated."""
     scores, labelled = [], []
+    n_labels, n_pickable, n_usable = 0, 0, 0
     for one in micrographs:
-        odds = score(network, one.values.to(device or "cpu")).cpu()
-        peaks = peaks_above(odds, one.usable, float(odds.min()), distance_pixel=DISTANCE_PIXEL)
-        found, _ = matched(peaks.position, one.position_pixel, distance=MATCH_PIXEL)
+        peaks = candidates(score(network, one.values.to(device or "cpu")).cpu(), one.pickable)
+        found, known = matched(peaks.position, one.position_pixel, distance=MATCH_PIXEL)
         hit = np.zeros(len(peaks), dtype=bool)
         hit[found] = True
         scores.append(peaks.height)
         labelled.append(hit)
+        last = np.array(one.pickable.shape[::-1]) - 1
+        x, y = np.minimum(np.rint(one.position_pixel), last).astype(np.int64).T
+        counts = one.pickable.numpy()[y, x]
+        counts[known] = True
+        n_labels += int(counts.sum())
+        n_pickable += int(one.pickable.sum())
+        n_usable += int(one.usable.sum())
     return JudgedPeaks(
         score=np.concatenate(scores),
         is_labelled=np.concatenate(labelled),
-        n_labels=sum(len(one.position_pixel) for one in micrographs),
+        n_labels=n_labels,
+        part=n_pickable / max(n_usable, 1),
     )
 
 
