@@ -91,21 +91,31 @@ class Correlator:
 
     def chunk(self, number: int) -> CorrelationMaps:
         """Correlate with the orientations of a chunk."""
-        problem, device = self.problem, self.straight.device
-        maps = CorrelationMaps.empty(problem.map_shape, device=device)
-        progress = task_progress()
-        gather = self._gather_in_blocks if device.type == "cpu" else self._gather
-        together = TOGETHER if device.type == "cpu" else max(1, GPU_PIXELS_AT_ONCE // math.prod(problem.padded_shape))
+        problem = self.problem
+        maps = CorrelationMaps.empty(problem.map_shape, device=self.straight.device)
         last = min((number + 1) * problem.units_of_chunk, problem.n_units)
         at_once = max(1, TEMPLATE_PIXELS_AT_ONCE // (problem.template.side**2 * problem.n_together))
         for start in range(number * problem.units_of_chunk, last, at_once):
-            orientations = problem.units(torch.arange(start, min(start + at_once, last)))
-            images, numbers = self.projections(orientations), self.numbers(orientations)
-            for first in range(0, len(images), together):
-                part = slice(first, first + together)
-                gather(maps, images[part], numbers[part])
-                progress.advance(len(images[part]) * problem.orientations_of_unit)
+            self.gather(maps, problem.units(torch.arange(start, min(start + at_once, last))))
         return maps.cpu()
+
+    def gather(self, maps: CorrelationMaps, orientations: Tensor) -> None:
+        """Add correlations to maps, in place, and tell the running task's progress.
+
+        Parameters
+        ----------
+        maps : on the device.
+        orientations : int64, shape (R,): first ones of units.
+        """
+        problem, device = self.problem, self.straight.device
+        on_cpu = device.type == "cpu"
+        together = TOGETHER if on_cpu else max(1, GPU_PIXELS_AT_ONCE // math.prod(problem.padded_shape))
+        images, numbers = self.projections(orientations), self.numbers(orientations)
+        progress = task_progress()
+        for first in range(0, len(images), together):
+            part = slice(first, first + together)
+            (self._gather_in_blocks if on_cpu else self._gather)(maps, images[part], numbers[part])
+            progress.advance(len(images[part]) * problem.orientations_of_unit)
 
     def numbers(self, orientations: Tensor) -> Tensor:
         """Return the numbers of the correlations with `projections`, int32, shape (R · pixel sizes · defoci, 1 or 2).

@@ -62,9 +62,9 @@ class MatchTemplateParams(FilterParams):
     enforce_zero: bool = True
     """Try the offset 0 too where the steps of defocus or pixel size pass it over."""
 
-    normalisation: Literal["orientations", "local"] = "orientations"
-    """What the scaled MIP is measured in: mean and standard deviation of a place over all orientations, as
-    Leopard-EM and cisTEM; or those that are usual around it, which a particle does not raise at its own place."""
+    normalisation: Literal["local", "orientations"] = "local"
+    """What the scaled MIP is measured in: mean and standard deviation usual around a place, which a particle does not
+    raise at its own; or those of the place itself over all orientations, as Leopard-EM and cisTEM."""
 
     false_positives: Annotated[float, Gt(0)] = 1.0
     """Peaks that noise alone may give in the micrograph: sets the cutoff."""

@@ -126,8 +126,7 @@ def finish(problem: MatchProblem, params: MatchTemplateParams, state: MatchState
     n, maps = problem.n_correlations, state.maps
     mean, deviation = maps.mean(n), maps.deviation(n)
     if params.normalisation == "local":
-        side = problem.template.side
-        background_mean, background_deviation = local_background(mean, side), local_background(deviation, side)
+        background_mean, background_deviation = local_background(mean, deviation, problem.template.side)
     else:
         background_mean, background_deviation = mean, deviation
     usable = background_deviation > 0
