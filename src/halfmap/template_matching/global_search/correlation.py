@@ -25,9 +25,9 @@ TEMPLATE_PIXELS_AT_ONCE = 2**20
 GPU_PIXELS_AT_ONCE = 2**27
 """Pixels of the padded templates transformed together on a GPU."""
 
-TOGETHER, BLOCK_BYTES = 2, 2**19
-"""On a CPU: padded templates whose correlations go into the maps in one pass, and bytes of a block of columns or lines
-of one array, so that what is done to a block is done in the cache."""
+LEAST_TOGETHER, CPU_PIXELS_AT_ONCE, BLOCK_BYTES = 2, 2**18, 2**19
+"""On a CPU: padded templates whose correlations go into the maps in one pass, at least, and as long as they have no
+more pixels than that; and bytes of a block of columns or lines of one array, so that it is worked on in the cache."""
 
 
 def correlate_chunk(problem: Broadcast, chunk: int) -> CorrelationMaps:
@@ -109,7 +109,8 @@ class Correlator:
         """
         problem, device = self.problem, self.straight.device
         on_cpu = device.type == "cpu"
-        together = TOGETHER if on_cpu else max(1, GPU_PIXELS_AT_ONCE // math.prod(problem.padded_shape))
+        pixels = math.prod(problem.padded_shape)
+        together = max(LEAST_TOGETHER, CPU_PIXELS_AT_ONCE // pixels) if on_cpu else max(1, GPU_PIXELS_AT_ONCE // pixels)
         images, numbers = self.projections(orientations), self.numbers(orientations)
         progress = task_progress()
         for first in range(0, len(images), together):

@@ -1,0 +1,136 @@
+"""``halfmap match-template``: Leopard-EM's configuration in, its maps and table out, and what is told of bad input."""
+
+import csv
+
+import numpy as np
+import pytest
+import yaml
+
+import halfmap
+from halfmap.data.volumes import Volume
+from halfmap.errors import FormatError, InputError, ShapeError
+from halfmap.grid import ImageGrid
+from halfmap.io import leopard, leopard_config, mrc, relion, star
+from halfmap.jobs import match_template_run
+from halfmap.jobs.match_template import JOB
+from halfmap.project.options import RunOptions
+from halfmap.project.runner import continue_job
+from halfmap.template_matching.global_search.problem import MatchProblem
+from support.template_scenes import DEFOCUS, PIXEL_SIZE, SIDE, lopsided, scene
+
+SHAPE = (91, 110)
+CORNER, ANGLES = (40, 30), (36.0, 58.0, 62.0)
+SETTINGS = {
+    "micrograph": "mic.mrc", "template": "template.mrc", "defocus_u_angstrom": DEFOCUS, "theta_step_degrees": 20.0,
+    "psi_step_degrees": 20.0, "defocus_min_angstrom": 0.0, "defocus_max_angstrom": 0.0, "peak_distance": 20.0,
+    "false_positives": 0.01, "workers": 1,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def micrograph():
+    return scene(SHAPE, [ANGLES], [CORNER], strength=14.0)
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch, micrograph):
+    root = tmp_path / "project"
+    (root / ".halfmap").mkdir(parents=True)
+    monkeypatch.chdir(root)
+    mrc.write_image(root / "mic.mrc", micrograph, ImageGrid(shape=SHAPE, pixel_size_angstrom=PIXEL_SIZE))
+    volume = Volume(values=lopsided(), grid=ImageGrid.cubic(SIDE, PIXEL_SIZE))
+    mrc.write_volume(root / "template.mrc", volume)
+    return root
+
+
+def test_a_particle_is_written_for_leopard_relion_and_cistem(project):
+    job = halfmap.match_template(**SETTINGS)
+    with open(job.main_output) as stream:
+        rows = list(csv.DictReader(stream))
+    assert tuple(rows[0])[1:] == leopard.MATCH_COLUMNS
+    assert (int(rows[0]["pos_x"]), int(rows[0]["pos_y"])) == pytest.approx(CORNER, abs=1)
+    assert int(rows[0]["pos_x_img"]) == int(rows[0]["pos_x"]) + SIDE // 2
+    maps = {name: mrc.read_image(project / rows[0][f"{name}_path"]) for name in ("mip", "scaled_mip", "phi", "defocus")}
+    usual = [mrc.read_image(project / rows[0][f"correlation_{name}_path"]) for name in ("average", "variance")]
+    assert all(one.shape == (90 - SIDE + 1, 110 - SIDE + 1) for one in (*maps.values(), *usual))
+    assert np.allclose(maps["scaled_mip"], (maps["mip"] - usual[0]) / usual[1], atol=1e-4)
+    # Leopard-EM's file of the variance holds the standard deviation, and so does ours
+    names = ("correlation_variance.mrc", "correlation_standard_deviation.mrc")
+    assert np.array_equal(*(mrc.read_image(job.folder / name) for name in names))
+    found = relion.read_particles(job.folder / "particles.star")
+    centre = np.array(CORNER) + SIDE // 2
+    assert np.abs(found["position_pixel"][0] - centre).max() < 0.6
+    assert found["defocus_u_angstrom"][0] == DEFOCUS
+    of_cistem = star.read(job.folder / "particles_cistem.star").tables[0]
+    assert of_cistem.numbers("cisTEMOriginalXPosition")[0] == pytest.approx(
+        centre[0] * PIXEL_SIZE, abs=0.6 * PIXEL_SIZE
+    )
+    histogram = np.genfromtxt(job.folder / "histogram.csv", delimiter=",", names=True)
+    assert histogram["count"].sum() == pytest.approx(histogram["expected_of_noise"].sum(), rel=1e-5)
+    assert "Scaled MIP" in (job.folder / "report.html").read_text()
+
+
+def test_a_configuration_of_leopard_em_gives_the_same_search_and_flags_go_before_it(project):
+    config = yaml.safe_load(leopard_config.default_text("match_template"))
+    config |= {"micrograph_path": "mic.mrc", "template_volume_path": "template.mrc"}
+    config["optics_group"] |= {"pixel_size": PIXEL_SIZE, "defocus_u": DEFOCUS, "defocus_v": DEFOCUS}
+    config["defocus_search_config"]["enabled"] = False
+    config["orientation_search_config"] |= {"psi_step": 30.0, "theta_step": 30.0}
+    (project / "match.yaml").write_text(yaml.safe_dump(config))
+    flags = {name: SETTINGS[name] for name in ("theta_step_degrees", "psi_step_degrees", "peak_distance", "workers")}
+    first = halfmap.match_template(config="match.yaml", **flags, false_positives=0.01)
+    second = halfmap.match_template(**SETTINGS)
+    assert np.array_equal(*(mrc.read_image(job.folder / "mip.mrc") for job in (first, second)))
+    config["orientation_search_config"]["base_grid_method"] = "healpix"
+    (project / "match.yaml").write_text(yaml.safe_dump(config))
+    with pytest.raises(InputError, match="must be uniform"):
+        halfmap.match_template(config="match.yaml")
+    config["optics_group"]["voltge"] = config["optics_group"].pop("voltage")
+    (project / "match.yaml").write_text(yaml.safe_dump(config))
+    with pytest.raises(FormatError, match="did you mean `voltage`"):
+        halfmap.match_template(config="match.yaml")
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "words"),
+    [
+        ({"template": None}, InputError, "--template must be given"),
+        ({"defocus_u_angstrom": None}, InputError, "--defocus-u must be given"),
+        ({"pixel_size_angstrom": 3.0}, InputError, "must have the pixel size of the micrograph, 3 Å; got 4 Å"),
+        ({"template": "large.mrc"}, InputError, "must be smaller than the micrograph"),
+        ({"template": "odd.mrc"}, ShapeError, "a cube of an even side"),
+        ({"symmetry": "C1000"}, InputError, "A symmetry must be one of"),
+        ({"defocus_min_angstrom": 5.0}, InputError, "--defocus-max must be at least --defocus-min"),
+    ],
+)
+def test_bad_input_is_told_before_any_work(project, changes, error, words):
+    for name, side in (("large", 120), ("odd", 25)):
+        values = lopsided().new_zeros((side,) * 3)
+        values[:SIDE, :SIDE, :SIDE] = lopsided()
+        volume = Volume(values=values, grid=ImageGrid.cubic(side, PIXEL_SIZE))
+        mrc.write_volume(project / f"{name}.mrc", volume)
+    given = {name: value for name, value in {**SETTINGS, **changes}.items() if value is not None}
+    with pytest.raises(error, match=words):
+        halfmap.match_template(**given)
+
+
+def test_a_job_that_was_stopped_goes_on_and_ends_alike(project, monkeypatch):
+    monkeypatch.setattr(MatchProblem, "units_of_chunk", 150)
+    monkeypatch.setattr(match_template_run, "SAVED_EVERY_SECONDS", 0.0)
+    whole = halfmap.match_template(**SETTINGS)
+    joined, calls = match_template_run.search.MatchState, []
+
+    def stopping(**values):
+        calls.append(values["n_done"])
+        if values["n_done"] == 3:
+            raise KeyboardInterrupt
+        return joined(**values)
+
+    monkeypatch.setattr(match_template_run.search, "MatchState", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        halfmap.match_template(**SETTINGS, out="stopped")
+    monkeypatch.setattr(match_template_run.search, "MatchState", joined)
+    again = continue_job("stopped", JOB, options=RunOptions(workers=1))
+    assert calls == [0, 1, 2, 3]
+    for name in ("mip", "correlation_average", "correlation_variance", "orientation_psi"):
+        assert np.array_equal(*(mrc.read_image(job.folder / f"{name}.mrc") for job in (whole, again)))
