@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -113,3 +115,19 @@ def test_real_models_are_read_with_plausible_mass():
 def test_model_outside_the_box_is_refused_with_the_size_needed():
     with pytest.raises(InputError, match=r"at least \d+ px"):
         potential_of_atoms(some_atoms(reach=40.0), ImageGrid.cubic(24, 1.3))
+
+
+def test_own_b_factors_damp_each_atom_as_a_shared_one_would():
+    grid = ImageGrid.cubic(32, 1.5)
+    rows = np.array([[4.0, 1.0, -3.0], [-6.0, 2.0, 5.0], [0.0, -7.0, 1.0]])
+    atoms = [AtomicModel.of_protein(np.array(["C"]), row[None]) for row in rows]
+    b_factors = (33.0, 71.0, 47.0)
+    both = AtomicModel.of_protein(np.array(["C"] * 3), rows)
+    both = replace(both, b_factors_angstrom2=np.array(b_factors))
+    together = potential_of_atoms(both, grid, b_factor_angstrom2=10.0, b_factor_scaling=1.0)
+    alone = [
+        potential_of_atoms(one, grid, b_factor_angstrom2=10.0 + b) for one, b in zip(atoms, b_factors, strict=True)
+    ]
+    expected = sum(one.values for one in alone)
+    # the last atom's lies between two values that are shared
+    assert torch.allclose(together.values, expected, atol=2e-3 * float(expected.max()))

@@ -40,6 +40,8 @@ class AtomicModel:
         Mass of each atom with its hydrogens.
     volumes_angstrom3 : float64, shape (n,)
         Volume of solvent that each atom with its hydrogens displaces.
+    b_factors_angstrom2 : float64, shape (n,)
+        How far each atom moves about its position, as a damping exp(−B s²/4).
     names : shape (n,), text
         Names of the atoms within their residues, as ``CA``.
     residue_numbers : int64, shape (n,)
@@ -58,6 +60,7 @@ class AtomicModel:
     hydrogens: NDArray[np.float64]
     masses_dalton: NDArray[np.float64]
     volumes_angstrom3: NDArray[np.float64]
+    b_factors_angstrom2: NDArray[np.float64]
     names: NDArray[np.str_]
     residue_numbers: NDArray[np.int64]
 
@@ -65,7 +68,9 @@ class AtomicModel:
         n = len(self.elements)
         if self.positions_angstrom.shape != (n, 3):
             raise ShapeError(f"Positions of {n} atoms must have shape ({n}, 3); got {self.positions_angstrom.shape}.")
-        for name in ("occupancies", "hydrogens", "masses_dalton", "volumes_angstrom3", "names", "residue_numbers"):
+        for name in self.__dataclass_fields__:
+            if name in ("elements", "positions_angstrom"):
+                continue
             if getattr(self, name).shape != (n,):
                 raise ShapeError(f"{name} of {n} atoms must have shape ({n},); got {getattr(self, name).shape}.")
 
@@ -81,7 +86,7 @@ class AtomicModel:
         names: NDArray[np.str_] | None = None,
         residue_numbers: NDArray[np.int64] | None = None,
     ) -> "AtomicModel":
-        """Return a model of light protein atoms with mean hydrogens, masses and volumes.
+        """Return a model of light protein atoms at rest with mean hydrogens, masses and volumes.
 
         Parameters
         ----------
@@ -102,6 +107,7 @@ class AtomicModel:
             hydrogens=hydrogens,
             masses_dalton=masses,
             volumes_angstrom3=masses * PROTEIN_VOLUME_ANGSTROM3_PER_DALTON,
+            b_factors_angstrom2=np.zeros(n),
             names=np.full(n, "", dtype="U4") if names is None else names,
             residue_numbers=np.arange(n) if residue_numbers is None else residue_numbers,
         )
@@ -134,6 +140,10 @@ class AtomicModel:
     def rotated(self, rotation: NDArray[np.float64]) -> "AtomicModel":
         """Return the model with each position v at ``rotation`` v."""
         return self._with_positions(self.positions_angstrom @ np.asarray(rotation).T)
+
+    def mirrored(self) -> "AtomicModel":
+        """Return the model of the other hand, z turned into −z."""
+        return self._with_positions(self.positions_angstrom * np.array([1.0, 1.0, -1.0]))
 
     def take(self, indices: NDArray[np.int64] | NDArray[np.bool_]) -> "AtomicModel":
         """Return the atoms of these indices, or where a mask is true."""

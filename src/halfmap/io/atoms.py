@@ -60,7 +60,7 @@ def read_atoms(path: str | Path, *, assembly: str | None = None) -> AtomicModel:
 
 
 def _model(model: gemmi.Model) -> AtomicModel:
-    elements, names, positions, occupancies, numbers, nucleic, masses = [], [], [], [], [], [], []
+    elements, names, positions, occupancies, numbers, nucleic, masses, moving = [], [], [], [], [], [], [], []
     number = 0
     for chain in model:
         number += 1
@@ -73,6 +73,7 @@ def _model(model: gemmi.Model) -> AtomicModel:
                 names.append(atom.name)
                 positions.append(atom.pos.tolist())
                 occupancies.append(atom.occ)
+                moving.append(max(0.0, atom.b_iso))
                 numbers.append(number)
                 nucleic.append(is_nucleic)
                 masses.append(MASS_DALTON.get(symbol, atom.element.weight))
@@ -86,6 +87,7 @@ def _model(model: gemmi.Model) -> AtomicModel:
         hydrogens=hydrogens,
         masses_dalton=mass,
         volumes_angstrom3=mass * volume,
+        b_factors_angstrom2=np.array(moving, dtype=np.float64),
         names=np.array(names, dtype="U4"),
         residue_numbers=np.array(numbers, dtype=np.int64),
     )

@@ -54,6 +54,7 @@ COMMANDS: tuple[Entry, ...] = (
     Entry("pick compare", "halfmap.jobs.pick_compare:JOB", "Hold lists of picks against one another", _PARTICLES),
     Entry("pick filter", "halfmap.jobs.pick_filter:JOB", "Keep picks by figure of merit and masks", _PARTICLES),
     Entry("pick template", "halfmap.jobs.pick_template:JOB", "Find particles that look like templates", _PARTICLES),
+    Entry("make-template", "halfmap.jobs.make_template:JOB", "Make a template from an atomic model", _PARTICLES),
     Entry(
         "match-template",
         "halfmap.jobs.match_template:JOB",

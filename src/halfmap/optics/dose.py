@@ -46,6 +46,39 @@ def critical_exposure(frequency: Tensor, voltage_kv: float = 300.0) -> Tensor:
     return factor * (_A * frequency**_B + _C)
 
 
+def mean_exposure_weight(
+    frequency: Tensor, start_e_per_angstrom2: float, end_e_per_angstrom2: float, voltage_kv: float
+) -> Tensor:
+    """Return what is left of the signal's amplitude in a plain sum of frames.
+
+    Parameters
+    ----------
+    frequency : any shape
+        Length of the spatial frequency in 1/Å.
+    start_e_per_angstrom2, end_e_per_angstrom2 : accumulated exposure before the first and after the last frame.
+    voltage_kv : acceleration voltage.
+
+    Returns
+    -------
+    Shape of ``frequency``
+        The mean of exp(−N / (2 Nc)) over exposures N from start to end; 1 at zero frequency.
+
+    Raises
+    ------
+    InputError
+        A negative exposure, or an end before the start.
+    """
+    if not 0 <= start_e_per_angstrom2 <= end_e_per_angstrom2:
+        raise InputError(
+            "Exposures must grow from 0 or more; got "
+            f"{start_e_per_angstrom2:g} to {end_e_per_angstrom2:g} e/Å²; swap them."
+        )
+    rate = 1.0 / (2.0 * critical_exposure(frequency, voltage_kv))
+    span = (end_e_per_angstrom2 - start_e_per_angstrom2) * rate
+    faded = torch.where(span > 1e-6, -torch.expm1(-span) / span.clamp(min=1e-6), 1.0 - span / 2)
+    return torch.exp(-start_e_per_angstrom2 * rate) * faded
+
+
 def exposure_weights(frequency: Tensor, exposure_e_per_angstrom2: Tensor | ArrayLike, voltage_kv: float) -> Tensor:
     """Return what is left of the signal's amplitude after exposures.
 
