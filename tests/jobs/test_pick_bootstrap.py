@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from halfmap.jobs.pick_bootstrap import JOB, PickBootstrapParams
 from halfmap.jobs.pick_lists import particles_by_micrograph
 from halfmap.picking.agreement import agreement
 from halfmap.project.options import RunOptions
+from halfmap.project.record import locate_input
 from halfmap.project.runner import continue_job
 from support.blob_micrographs import PIXEL_SIZE, noise
 from support.contexts import a_context
@@ -93,6 +95,16 @@ def test_the_page_leads_to_the_pages_of_the_steps(stopped_and_continued):
         assert (result.folder / step / "report.html").exists()
     for words in ("Blobs and network", "The network has not learned from it", "Learned from", "Average precision"):
         assert words in page
+
+
+def test_the_chain_stands_for_its_picks_its_detector_and_its_particles(project, stopped_and_continued):
+    result, _ = stopped_and_continued
+    for name, file in (
+        ("picks", "PickNetwork/autopick.star"),
+        ("model", "PickTrain/model.safetensors"),
+        ("particles", "ExtractAll/particles.star"),
+    ):
+        assert locate_input(project.root, Path("Chain"), name, f"--{name}") == result.folder / file
 
 
 def test_steps_are_asked_what_follows_from_the_diameter(stopped_and_continued):

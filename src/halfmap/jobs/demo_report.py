@@ -322,7 +322,7 @@ def _steps(context: JobContext, steps: DemoSteps) -> Table:
 def _next() -> Note:
     return Note(
         text="With your own micrographs: halfmap pick bootstrap micrographs_ctf.star --diameter 170 --min-fom 0, then "
-        "halfmap class2d AutoPick/job001/ExtractAll/particles.star --classes 50 --mask-diameter 190, then halfmap "
+        "halfmap class2d AutoPick/job001 --classes 50 --mask-diameter 190, then halfmap "
         "select classes Class2D/job002 --auto, then halfmap initial-model Select/job003/particles.star --symmetry D2 "
         "--mask-diameter 190, then halfmap refine3d Select/job003/particles.star --reference InitialModel/job004 "
         "--symmetry D2 --mask-diameter 190."

@@ -287,4 +287,5 @@ JOB = JobType(
     run=run,
     summary="Teach a network on what blob picking and 2D classes find, and pick with it",
     inputs=("micrographs",),
+    outputs={"particles": f"{ALL_EXTRACTED}/particles.star", "model": f"{TAUGHT}/model.safetensors"},
 )

@@ -236,10 +236,11 @@ class _Found:
 
     def learning(self) -> tuple[Section, ...]:
         """Show how the network learned."""
-        if TAUGHT not in self.done:
+        kept = () if TAUGHT not in self.done else self.done[TAUGHT].folder.glob("state/pick_train_*.safetensors")
+        newest = max(kept, default=None)
+        if newest is None:
             return ()
-        (path,) = (self.done[TAUGHT].folder / "state").glob("pick_train_*.safetensors")
-        state = states.load(path, TrainingState)
+        state = states.load(newest, TrainingState)
         blocks = learning(state.fit.losses, state.average_precision, self.best_epoch)
         return (Section(title="Learning", blocks=blocks),)
 
@@ -275,18 +276,16 @@ class _Found:
 
     def next_steps(self) -> Note:
         """Say what to type next."""
-        context, folder = self.context, self.context.folder
-        micrographs, picks = context.relative(self.params.micrographs), context.relative(folder / PICKED)
+        job, micrographs = (self.context.relative(path) for path in (self.context.folder, self.params.micrographs))
         box, side = self.params.box_pixel(self.pixel_size), self.params.rescale_pixel(self.pixel_size)
         mask = f"{self.params.mask_diameter_angstrom:g}"
         rescale = f" --rescale {side}" if side < box else ""
         return Note(
-            text=f"Extract what is likely a particle: halfmap extract {micrographs} --picks {picks}/autopick.star "
+            text=f"Extract what is likely a particle: halfmap extract {micrographs} --picks {job} "
             f"--min-fom {_LIKELY:g} --box {box}{rescale} --background-diameter {mask}. --min-fom -3 takes in more, and "
             "leaves it to a classification to sort it out.\n\n"
             f"Pick micrographs to come with the same network: halfmap pick network micrographs_ctf.star --model "
-            f"{context.relative(folder / TAUGHT)}/model.safetensors --diameter "
-            f"{self.params.diameter_angstrom:g}."
+            f"{job} --diameter {self.params.diameter_angstrom:g}."
         )
 
     def _picks(self, folder: str) -> Picks | None:
