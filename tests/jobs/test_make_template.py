@@ -18,7 +18,7 @@ def project(tmp_path, monkeypatch):
     root = tmp_path / "project"
     (root / ".halfmap").mkdir(parents=True)
     monkeypatch.chdir(root)
-    atoms = [("CA", 5.0, 1.0, 2.0, 40.0, "C"), ("N", -3.0, 2.0, 1.0, 80.0, "N"), ("O", 0.0, -4.0, -3.0, 20.0, "O")]
+    atoms = [("CA", 9.0, 1.0, 2.0, 40.0, "C"), ("N", -3.0, 2.0, 1.0, 80.0, "N"), ("O", 0.0, -4.0, -3.0, 20.0, "O")]
     (root / "model.pdb").write_text(
         "".join(
             ATOM.format(number=i + 1, name=name, residue=i + 1, x=x, y=y, z=z, b=b, element=element)
