@@ -1,83 +1,26 @@
 """Refinement: simulated truth recovered within the uncertainties that are stated, and what the search computes."""
 
-import math
-
-import numpy as np
 import pytest
 import torch
 
-from halfmap import keyed_random
 from halfmap.errors import InputError
 from halfmap.geometry.rotations import (
     angular_distance_degrees,
     matrix_from_rotation_vector,
-    random_rotations,
     rotation_vector_from_matrix,
 )
-from halfmap.grid import ImageGrid
-from halfmap.template_matching.filters import filter_micrograph
-from halfmap.template_matching.model import BoxModel, ParticleOptics, cut_boxes
-from halfmap.template_matching.params import FilterParams, RefineTemplateParams, stepped
+from halfmap.template_matching.model import cut_boxes
+from halfmap.template_matching.params import RefineTemplateParams, stepped
 from halfmap.template_matching.polish import ParticleStates, fit, polish
 from halfmap.template_matching.refine import Candidates, refine_particles
 from halfmap.template_matching.search import Statistics, search
-from halfmap.template_matching.template import Template, prepare_template
-
-PIXEL, SIDE, BOX, N = 3.0, 40, 56, 20
-
-
-def template() -> Template:
-    """A particle of many small beads in a ball of 40 Å radius."""
-    grid = ImageGrid.cubic(SIDE, PIXEL)
-    beads = torch.from_numpy(keyed_random.normal(3, "beads", np.arange(60), size=3)) * 18
-    position = grid.positions()
-    values = torch.zeros(grid.shape, dtype=torch.float64)
-    for bead in beads:
-        values += torch.exp(-(position - bead).square().sum(-1) / 10)
-    return prepare_template(values.to(torch.float32), grid, padding=2)
+from support import template_particles
+from support.template_particles import BOX, PIXEL, SIDE, model, observed, optics, perturbed, template, truth
 
 
-def optics(n: int) -> ParticleOptics:
-    defocus = 8000 + 100 * torch.arange(n, dtype=torch.float64)
-    same = (torch.full_like(defocus, value) for value in (30.0, 300.0, 2.7, 0.07, 90.0, 0.0))
-    values = (defocus, defocus - 400, *same)
-    names = ("defocus_u_angstrom", "defocus_v_angstrom", "defocus_angle_degrees", "voltage_kv",
-             "spherical_aberration_mm", "amplitude_contrast", "phase_shift_degrees", "b_factor_angstrom2")  # fmt: skip
-    return ParticleOptics(**dict(zip(names, values, strict=True)))
-
-
-def truth(n: int) -> ParticleStates:
-    uids = np.arange(n)
-    return ParticleStates(
-        rotations=random_rotations(1, "truth", uids),
-        shifts_angstrom=torch.from_numpy(keyed_random.normal(1, "shift", uids, size=2)) * 2,
-        defocus_angstrom=torch.from_numpy(keyed_random.normal(1, "defocus", uids)) * 100,
-    )
-
-
-def model() -> BoxModel:
-    white = torch.from_numpy(keyed_random.normal(1, "white", 1, size=(128, 128))).to(torch.float32)
-    curves = filter_micrograph(white, FilterParams(whitening=False)).curves
-    return BoxModel.of(template(), curves, ImageGrid.square(BOX, PIXEL))
-
-
-def observed(box_model: BoxModel, states: ParticleStates, snr: float) -> torch.Tensor:
-    """Boxes with projections of that signal-to-noise ratio in noise of variance 1 in each component."""
-    n = len(states)
-    bare = box_model.slices(states.rotations)
-    ctf, _ = optics(n).with_defocus_added(states.defocus_angstrom).ctf(box_model.band.frequencies)
-    projection = bare * ctf * box_model.gain
-    projection = projection * (snr / projection.abs().square().sum(-1, keepdim=True).sqrt())
-    turns = -2 * math.pi * (states.shifts_angstrom @ box_model.band.frequencies.T)
-    noise = torch.from_numpy(keyed_random.normal(2, "noise", np.arange(n), size=(len(box_model.band), 2)))
-    return projection * torch.polar(torch.ones(()), turns.to(torch.float32)) + torch.view_as_complex(noise).to(
-        torch.complex64
-    )
-
-
-def perturbed(states: ParticleStates) -> ParticleStates:
-    steps = torch.from_numpy(keyed_random.normal(4, "steps", np.arange(len(states)), size=6))
-    return states.moved(steps * torch.tensor([1.5, 1.5, 80, 0.012, 0.012, 0.012], dtype=torch.float64))
+@pytest.fixture(scope="module")
+def micrograph():
+    return template_particles.micrograph()
 
 
 def test_the_maximum_of_the_likelihood_is_found_with_honest_uncertainties():
@@ -127,7 +70,7 @@ def test_the_search_finds_the_best_of_all_scores_and_moves_its_window_after_it()
     found = search(
         box_model, boxes[0], optics(1), Statistics.neutral(1, 17), 0,
         slices=box_model.slices(rotations), rotations=rotations, defocus_angstrom=defocus,
-        start_pixel=torch.zeros(2, dtype=torch.int64), reach_pixel=3, limit_pixel=8, n_best=2, apart_degrees=3.0,
+        start_pixel=torch.zeros(2, dtype=torch.int64), reach_pixel=3, limit_pixel=8, n_best=2,
     )  # fmt: skip
     assert found.states.shifts_angstrom[0].tolist() == [6.0, -15.0]
     assert found.states.defocus_angstrom[0] == 100
@@ -136,33 +79,6 @@ def test_the_search_finds_the_best_of_all_scores_and_moves_its_window_after_it()
     assert found.n_correlations == 2 * 3 * 3 * 49  # the window has moved once
     direct = fit(box_model, boxes, optics(1), true)
     assert float(found.z[0]) == pytest.approx(float(direct.score[0]), rel=1e-4)
-
-
-@pytest.fixture(scope="module")
-def micrograph() -> tuple[torch.Tensor, Candidates, torch.Tensor, torch.Tensor]:
-    """A micrograph of 16 particles, one of them near the edge, as it is recorded."""
-    n, shape = 16, (400, 360)
-    states = truth(n)
-    box_model = model()
-    grid, band = ImageGrid.square(BOX, PIXEL), box_model.band
-    centre = torch.tensor([[40 + 86 * (i % 4), 50 + 95 * (i // 4)] for i in range(n)])
-    centre[0] = torch.tensor([14, 60])
-    images = observed(box_model, states, 40.0) - observed(box_model, states, 0.0)
-    images = grid.irfft(band.scatter(images / (BOX * math.sqrt(2))))
-    values = torch.from_numpy(keyed_random.normal(6, "micrograph", 1, size=shape)).to(torch.float32)
-    padded = torch.nn.functional.pad(values, (BOX, BOX, BOX, BOX))
-    for (x, y), image in zip(centre.tolist(), images, strict=True):
-        padded[y + BOX // 2 : y + 3 * BOX // 2, x + BOX // 2 : x + 3 * BOX // 2] += image
-    moved = perturbed(states)
-    offset = ((moved.shifts_angstrom - states.shifts_angstrom) / PIXEL).round()
-    true_position = centre + states.shifts_angstrom / PIXEL
-    candidates = Candidates(
-        position_pixel=centre + offset,
-        rotations=moved.rotations,
-        optics=optics(n).with_defocus_added(states.defocus_angstrom),
-        statistics=Statistics.neutral(n, 17),
-    )
-    return -padded[BOX:-BOX, BOX:-BOX] * 7 + 100, candidates, states.rotations, true_position
 
 
 def test_particles_of_a_micrograph_are_refined_to_below_a_pixel_and_a_degree(micrograph):

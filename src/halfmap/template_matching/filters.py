@@ -101,7 +101,9 @@ def own_curve(frequency: Tensor, params: FilterParams) -> Tensor:
     return torch.where(inside, y[after - 1] + fraction * (y[after] - y[after - 1]), 1.0)
 
 
-def whitening_curve(transform: Tensor, shape: tuple[int, int], params: FilterParams) -> Tensor:
+def whitening_curve(
+    transform: Tensor, shape: tuple[int, int], params: FilterParams, *, as_leopard: bool = False
+) -> Tensor:
     """Measure the curve that makes the noise of a micrograph white.
 
     Parameters
@@ -109,6 +111,7 @@ def whitening_curve(transform: Tensor, shape: tuple[int, int], params: FilterPar
     transform : half transform of the micrograph, any scale; its value at zero frequency is left out.
     shape : of the micrograph, (y, x).
     params : the settings.
+    as_leopard : count the value at zero frequency, and go to 1 beyond the whitened frequencies, as Leopard-EM does.
 
     Returns
     -------
@@ -134,7 +137,7 @@ def whitening_curve(transform: Tensor, shape: tuple[int, int], params: FilterPar
     fraction = place - below
     sums = torch.zeros((2, n), dtype=torch.float64, device=transform.device)
     counted = torch.ones_like(fraction)
-    counted[0, 0] = 0.0
+    counted[0, 0] = float(as_leopard)
     for ring, weight in ((below, (1 - fraction) * counted), (below + 1, fraction * counted)):
         sums[0].index_add_(0, ring.flatten(), (strength * weight).flatten())
         sums[1].index_add_(0, ring.flatten(), weight.flatten())
@@ -147,10 +150,13 @@ def whitening_curve(transform: Tensor, shape: tuple[int, int], params: FilterPar
     if not bool((curve[inside] > 0).any()):
         raise InputError("A micrograph must have some contrast to be whitened; got a constant one; leave it out.")
     # beyond the limit as at it: a step there would colour the noise of the last ring
-    return torch.where(inside, curve, curve[inside][-1]) / curve[inside].max()
+    highest = curve[inside].max()
+    return torch.where(inside, curve, highest if as_leopard else curve[inside][-1]) / highest
 
 
-def filter_micrograph(micrograph: Tensor, params: FilterParams, *, seed: int = 1, key: int = 0) -> FilteredMicrograph:
+def filter_micrograph(
+    micrograph: Tensor, params: FilterParams, *, seed: int = 1, key: int = 0, as_leopard: bool = False
+) -> FilteredMicrograph:
     """Whiten and filter a micrograph, and bring it onto the scale of its noise.
 
     Parameters
@@ -158,6 +164,7 @@ def filter_micrograph(micrograph: Tensor, params: FilterParams, *, seed: int = 1
     micrograph : shape (y, x), as recorded: particles dark.
     params : the settings.
     seed, key : of random phases, where they are asked for; the key tells micrographs apart.
+    as_leopard : as of `whitening_curve`.
 
     Raises
     ------
@@ -178,7 +185,7 @@ def filter_micrograph(micrograph: Tensor, params: FilterParams, *, seed: int = 1
     transform = torch.fft.rfft2(-micrograph.to(torch.float32), norm="ortho")
     transform[0, 0] = 0
     frequency = frequencies(shape, device=micrograph.device)
-    curves = FilterCurves(whitening=whitening_curve(transform, shape, params), params=params)
+    curves = FilterCurves(whitening=whitening_curve(transform, shape, params, as_leopard=as_leopard), params=params)
     transform = transform * curves.whitening_at(frequency).to(torch.float32)
     inside = (frequency <= 0.5) & (frequency > 0)
     power = transform.abs().square().to(torch.float64)

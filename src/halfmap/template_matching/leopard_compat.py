@@ -125,7 +125,7 @@ def refine_as_leopard(
         The box is odd or no larger than the template.
     """
     check_box(box, template.grid.side)
-    filtered = filter_micrograph(micrograph, params, seed=params.seed)
+    filtered = filter_micrograph(micrograph, params, seed=params.seed, as_leopard=True)
     turns = leopard_rotations(
         theta_range_degrees=params.tilt_range_degrees if params.orientations else 0.0,
         theta_step_degrees=params.tilt_step_degrees,

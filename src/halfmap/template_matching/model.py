@@ -58,8 +58,11 @@ class ParticleOptics(PerParticle):
         per_angstrom = (
             torch.tensor(wavelengths, dtype=torch.float64, device=squared.device)[:, None] * math.pi * squared
         )
-        damping = torch.exp(-self.b_factor_angstrom2[:, None] * squared / 4)
-        return -folded.sin() * damping.to(torch.float32), folded.cos() * (per_angstrom * damping).to(torch.float32)
+        values, slope = -folded.sin(), folded.cos() * per_angstrom.to(torch.float32)
+        if not bool(self.b_factor_angstrom2.any()):
+            return values, slope
+        damping = torch.exp(-self.b_factor_angstrom2[:, None] * squared / 4).to(torch.float32)
+        return values * damping, slope * damping
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -73,12 +76,14 @@ class BoxModel:
     gain : float32, shape (K,): what the filters multiply slices by, times the scale that gives each real component of
         white noise in a box a variance of 1.
     noise : float32, shape (K,): the standard deviation of that noise after all filters but the whitening.
+    is_white : whether that is 1 everywhere.
     """
 
     template: Template
     band: FourierBand
     gain: Tensor
     noise: Tensor
+    is_white: bool
 
     @classmethod
     def of(cls, template: Template, curves: FilterCurves, grid: ImageGrid) -> "BoxModel":
@@ -90,16 +95,34 @@ class BoxModel:
         """
         band = FourierBand(grid, device=template.transform.values.device)
         frequency = band.frequencies.norm(dim=-1) * grid.pixel_size_angstrom
+        noise = curves.other_at(frequency).to(torch.float32)
         return cls(
             template=template,
             band=band,
             gain=(curves.at(frequency) * (grid.side * math.sqrt(2.0))).to(torch.float32),
-            noise=curves.other_at(frequency).to(torch.float32),
+            noise=noise,
+            is_white=bool((noise == 1).all()),
         )
 
     def with_template(self, template: Template) -> "BoxModel":
         """Return the model with another template."""
         return replace(self, template=template)
+
+    def head(self, shell: int) -> "BoxModel":
+        """Return the model of a lower resolution: what was observed there comes first in what was observed here."""
+        band = self.band.head(shell)
+        return replace(self, band=band, gain=self.gain[: len(band)], noise=self.noise[: len(band)])
+
+    def shell_of_share(self, slices: BandValues, ctf: Tensor, share: float) -> int:
+        """Return the shell up to which filtered projections have a share of their power.
+
+        Parameters
+        ----------
+        slices, ctf : of some projections, shape (N, K).
+        """
+        power = (slices * ctf * self.gain).abs().square().sum(0)
+        reached = self.band.shell_sum(power).cumsum(0)
+        return max(self.band.min_shell, int((reached < share * reached[-1]).sum()))
 
     def slices(self, rotations: Rotations) -> BandValues:
         """Return bare slices of the template, complex64, shape (R, K)."""

@@ -16,8 +16,11 @@ N_PARAMETERS = 6
 """x and y in Å, defocus in Å, turns about the image's x and y axes and the viewing direction in radians."""
 
 MAX_ITERATIONS = 12
-CONVERGED = 0.02
+CONVERGED = 0.1
 """Length of a step, in stated uncertainties, below which a particle is left as it is."""
+
+DIFFERENCE = 0.6
+"""Step of differences, in samples of the padded transform at the highest frequency: enough to smooth its cells."""
 
 _FIRST_DAMPING = 1e-3
 _MAX_DAMPING = 1e3
@@ -71,14 +74,23 @@ class Fit(PerParticle):
     gradient: Tensor
     width: Tensor
 
-    def covariance(self) -> Tensor:
+    def covariance(self, *, n_fitted: int = 1) -> Tensor:
         """Return the Cramér–Rao bound at this point, float64, shape (N, 6, 6), the scale unknown too.
 
-        NaN where the score is not positive: then the box says nothing of the parameters.
+        Parameters
+        ----------
+        n_fitted : numbers that were fitted to the same boxes, the scale among them. Each has added 1 to the squared
+            likelihood that is noise, and is taken off.
+
+        Returns
+        -------
+        NaN where nothing is left: then the box says nothing of the parameters.
         """
         inverse = torch.linalg.pinv(self.information, hermitian=True)
-        bound = inverse @ self.noise_information @ inverse / self.amplitude.square()[:, None, None]
-        return torch.where((self.amplitude > 0)[:, None, None], bound, torch.nan)
+        squared = self.likelihood.square()
+        signal = self.amplitude.square() * (squared - n_fitted) / squared
+        bound = inverse @ self.noise_information @ inverse / signal[:, None, None]
+        return torch.where(((self.amplitude > 0) & (signal > 0))[:, None, None], bound, torch.nan)
 
     def step(self, damping: Tensor) -> Tensor:
         """Return the damped Gauss–Newton step, float64, shape (N, 6).
@@ -98,7 +110,14 @@ class Fit(PerParticle):
         return step / longest[:, None]
 
 
-def fit(model: BoxModel, observed: BandValues, optics: ParticleOptics, states: ParticleStates) -> Fit:
+def fit(
+    model: BoxModel,
+    observed: BandValues,
+    optics: ParticleOptics,
+    states: ParticleStates,
+    *,
+    by_differences: bool = False,
+) -> Fit:
     """Compare boxes with projections of the template.
 
     Parameters
@@ -106,6 +125,8 @@ def fit(model: BoxModel, observed: BandValues, optics: ParticleOptics, states: P
     model : of the boxes.
     observed : complex64, shape (N, K), of `BoxModel.observed`.
     optics, states : of the N particles.
+    by_differences : take derivatives by turns from slices turned a little to either side, not from the slopes of the
+        interpolation: slower, but smooth, where those slopes state uncertainties of angles about 2 % too small.
 
     Notes
     -----
@@ -114,7 +135,10 @@ def fit(model: BoxModel, observed: BandValues, optics: ParticleOptics, states: P
     free (Kaufman 1975).
     """
     frequencies = model.band.frequencies
-    bare, turned = slices.extract_turning(model.template.transform, states.rotations, model.band)
+    if by_differences:
+        bare, turned = _turned_slices(model, states.rotations)
+    else:
+        bare, turned = slices.extract_turning(model.template.transform, states.rotations, model.band)
     ctf, by_defocus = optics.with_defocus_added(states.defocus_angstrom).ctf(frequencies)
     turns = (states.shifts_angstrom @ frequencies.T) * (2 * math.pi)
     centred = observed * torch.polar(torch.ones((), device=turns.device), turns.to(torch.float32))
@@ -133,8 +157,10 @@ def fit(model: BoxModel, observed: BandValues, optics: ParticleOptics, states: P
     )
     real = torch.view_as_real(vectors).flatten(-2)
     products = (real @ real.mT).to(torch.float64)
-    weighted = real[:, 1:] * model.noise.repeat_interleave(2)
-    noise_products = (weighted @ weighted.mT).to(torch.float64)
+    noise_products = products[:, 1:, 1:]
+    if not model.is_white:
+        weighted = real[:, 1:] * model.noise.repeat_interleave(2)
+        noise_products = (weighted @ weighted.mT).to(torch.float64)
     norm = products[:, 1, 1].clamp(min=1e-300)
     along = products[:, 2:, 1]
     information = products[:, 2:, 2:] - along[:, :, None] * along[:, None, :] / norm[:, None, None]
@@ -158,6 +184,18 @@ def fit(model: BoxModel, observed: BandValues, optics: ParticleOptics, states: P
     )
 
 
+def _turned_slices(model: BoxModel, rotations: Rotations) -> tuple[BandValues, BandValues]:
+    """Return slices and their derivatives by turns, as of `slices.extract_turning`, by central differences."""
+    step = DIFFERENCE / float(model.template.transform.grid.coordinates(model.band).abs().max())
+    turned = []
+    for axis in torch.eye(3, dtype=torch.float64) * step:
+        ahead, behind = (
+            model.slices(matrix_from_rotation_vector(way * axis).to(rotations.device) @ rotations) for way in (1, -1)
+        )
+        turned.append((ahead - behind) / (2 * step))
+    return model.slices(rotations), torch.stack(turned)
+
+
 def polish(
     model: BoxModel, observed: BandValues, optics: ParticleOptics, states: ParticleStates
 ) -> tuple[ParticleStates, Fit]:
@@ -171,7 +209,7 @@ def polish(
     Returns
     -------
     states : at the maximum, never with a smaller likelihood than where they began.
-    fit : there.
+    fit : there, of rough slopes.
 
     Notes
     -----
@@ -193,7 +231,8 @@ def polish(
         states = states.put(active, trial_states.chosen(better, states.take(active)))
         current = current.put(active, trial.chosen(better, here))
         damping[active] = torch.where(better, damping[active] / 10, damping[active].clamp(min=1e-2) * 10)
-        enough = CONVERGED**2 / 2  # what a step of that many uncertainties gains
-        done = torch.where(better, gain < enough, (promised < enough) | (damping[active] > _MAX_DAMPING))
+        # a step that gains less, or promises less, than one of so many uncertainties
+        done = torch.where(better, gain, promised) < CONVERGED**2 / 2
+        done |= damping[active] > _MAX_DAMPING
         active = active[~done]
     return states, current

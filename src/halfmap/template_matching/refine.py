@@ -13,7 +13,7 @@ from halfmap.template_matching.local_grid import local_rotations
 from halfmap.template_matching.model import BoxModel, ParticleOptics, cut_boxes
 from halfmap.template_matching.params import RefineTemplateParams
 from halfmap.template_matching.per_particle import PerParticle
-from halfmap.template_matching.polish import Fit, ParticleStates, fit, polish
+from halfmap.template_matching.polish import N_PARAMETERS, Fit, ParticleStates, fit, polish
 from halfmap.template_matching.search import Statistics, search
 from halfmap.template_matching.template import Template
 from halfmap.tensors import Rotations
@@ -24,8 +24,15 @@ REACH = 3
 STEP_WIDTHS = 1.0
 """Step of the grid, in widths of the score's peak: half a step off, the score has lost an eighth along each axis."""
 
+COARSE_SHARE = 0.75
+"""Share of the template's power, lowest frequencies first, on which the search is done before a climb: a small part of
+the coefficients."""
+
+FINALISTS = 4
+"""Orientations of that search that are judged again on the whole template."""
+
 STARTS = 2
-"""Orientations of the grid from which the likelihood is climbed."""
+"""Orientations among them from which the likelihood is climbed."""
 
 SAME_PEAK = 1.5
 """Distance, in widths of the score's peak, within which a start leads to the same maximum."""
@@ -184,7 +191,16 @@ def _refine_batch(
         defocus_angstrom=torch.zeros(len(rows), dtype=torch.float64),
     )
     start = fit(model, observed, optics, known)
-    starts, n_correlations = _search_all(model, observed, optics, known, start, statistics, rows, params)
+    if params.polish:
+        few = torch.arange(min(len(rows), 4))
+        ctf, _ = optics.take(few).ctf(model.band.frequencies)
+        coarse = model.head(model.shell_of_share(model.slices(known.rotations[few]), ctf, COARSE_SHARE))
+        # scores of some shells alone are not those that the statistics are of
+        around = Statistics.neutral(len(statistics.mean), 2 * statistics.half + 1)
+    else:
+        coarse, around = model, statistics
+    widths = start.width.median(dim=0).values if params.polish else torch.zeros(N_PARAMETERS)
+    starts, n_correlations = _search_all(model, coarse, observed, optics, known, around, rows, params, widths)
     best: tuple[ParticleStates, Fit] | None = None
     size_offset = torch.zeros(len(rows), dtype=torch.float64)
     for offset in params.pixel_size_offsets_angstrom:
@@ -210,7 +226,9 @@ def _refine_batch(
     mean, deviation = statistics.at(rows, states.shifts_angstrom / pixel)
     first_mean, first_deviation = statistics.at(rows, torch.zeros(len(rows), 2))
     units = torch.tensor([1.0, 1.0, 1.0, *[180 / torch.pi] * 3], dtype=torch.float64)
-    uncertainty = found.covariance().diagonal(dim1=-2, dim2=-1).sqrt() * units
+    uncertainty = torch.full((len(rows), N_PARAMETERS), torch.nan, dtype=torch.float64)
+    if params.polish:
+        uncertainty = found.covariance(n_fitted=N_PARAMETERS + 1).diagonal(dim1=-2, dim2=-1).sqrt() * units
     return Refined(
         position_pixel=whole + states.shifts_angstrom / pixel,
         rotations=states.rotations,
@@ -220,7 +238,7 @@ def _refine_batch(
         z=(found.score - mean) / deviation,
         start_mip=start.score,
         start_z=(start.score - first_mean) / first_deviation,
-        uncertainty=uncertainty if params.polish else torch.full_like(uncertainty, torch.nan),
+        uncertainty=uncertainty,
         n_correlations=n_correlations,
     )
 
@@ -251,53 +269,73 @@ def _climb(
 
 def _search_all(
     model: BoxModel,
+    coarse: BoxModel,
     observed: Tensor,
     optics: ParticleOptics,
     known: ParticleStates,
-    start: Fit,
     statistics: Statistics,
     rows: Tensor,
     params: RefineTemplateParams,
+    widths: Tensor,
 ) -> tuple[list[ParticleStates], Tensor]:
-    """Search about each particle; return the best starts of all, in turn, and the number of scores of each."""
-    widths = start.width.median(dim=0).values * STEP_WIDTHS if params.polish else torch.zeros(6)
-    turning = torch.rad2deg(widths[3:]).tolist()
-    tilt_step = max(params.tilt_step_degrees, min(turning[:2]))
-    psi_step = max(params.psi_step_degrees, turning[2])
+    """Search about each particle; return the best starts of all, in turn, and the number of scores of each.
+
+    ``widths`` are those of the score's peak, which steps may have; 0 where they must be as fine as asked for.
+    """
+    turning = (torch.rad2deg(widths[3:]) * STEP_WIDTHS).tolist()
     local = local_rotations(
         tilt_range_degrees=params.tilt_range_degrees if params.orientations else 0.0,
-        tilt_step_degrees=tilt_step,
+        tilt_step_degrees=max(params.tilt_step_degrees, min(turning[:2])),
         psi_range_degrees=params.psi_range_degrees if params.orientations else 0.0,
-        psi_step_degrees=psi_step,
+        psi_step_degrees=max(params.psi_step_degrees, turning[2]),
     ).to(observed.device)
-    defocus = torch.tensor(params.defocus_offsets_angstrom(float(widths[2])), dtype=torch.float64)
+    defocus = torch.tensor(params.defocus_offsets_angstrom(float(widths[2]) * STEP_WIDTHS), dtype=torch.float64)
     limit = (model.band.grid.side - model.template.side) // 2
-    found = []
+    seen = observed[:, : len(coarse.band)]
+    found, n_correlations = [], []
     shared: tuple[Rotations, Rotations, Tensor] | None = None
     for i in range(len(rows)):
         # particles of a search have their orientations from one grid: neighbours often share them, and their slices
         if shared is None or not torch.equal(shared[0], known.rotations[i]):
             rotations = local @ known.rotations[i]
-            shared = (known.rotations[i], rotations, model.slices(rotations))
-        found.append(
-            search(
+            shared = (known.rotations[i], rotations, coarse.slices(rotations))
+        one = optics.take(torch.tensor([i]))
+        best = search(
+            coarse,
+            seen[i],
+            one,
+            statistics,
+            int(rows[i]),
+            slices=shared[2],
+            rotations=shared[1],
+            defocus_angstrom=known.defocus_angstrom[i] + defocus,
+            start_pixel=torch.zeros(2, dtype=torch.int64),
+            reach_pixel=min(REACH, limit),
+            limit_pixel=limit,
+            n_best=FINALISTS if params.polish else 1,
+        )
+        n_correlations.append(best.n_correlations)
+        if params.polish:
+            pixels = (best.states.shifts_angstrom[0] / model.band.grid.pixel_size_angstrom).round().to(torch.int64)
+            best = search(
                 model,
                 observed[i],
-                optics.take(torch.tensor([i])),
+                one,
                 statistics,
                 int(rows[i]),
-                slices=shared[2],
-                rotations=shared[1],
+                slices=model.slices(best.states.rotations),
+                rotations=best.states.rotations,
                 defocus_angstrom=known.defocus_angstrom[i] + defocus,
-                start_pixel=torch.zeros(2, dtype=torch.int64),
-                reach_pixel=min(REACH, limit),
+                start_pixel=pixels,
+                reach_pixel=1,
                 limit_pixel=limit,
-                n_best=STARTS if params.polish else 1,
-                apart_degrees=1.01 * tilt_step,
+                n_best=STARTS,
             )
-        )
+            n_correlations[-1] += best.n_correlations
+        found.append(best.states)
     starts = []
-    for which in range(max(len(one.states) for one in found)):
-        picked = [one.states.take(torch.tensor([min(which, len(one.states) - 1)])) for one in found]
-        starts.append(ParticleStates.joined(picked))
-    return starts, torch.tensor([one.n_correlations for one in found])
+    for which in range(max(len(states) for states in found)):
+        starts.append(
+            ParticleStates.joined([states.take(torch.tensor([min(which, len(states) - 1)])) for states in found])
+        )
+    return starts, torch.tensor(n_correlations)

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from halfmap.geometry.rotations import angular_distance_degrees
 from halfmap.template_matching.model import BoxModel, ParticleOptics
 from halfmap.template_matching.polish import ParticleStates
 from halfmap.tensors import BandValues, Rotations
@@ -59,8 +58,7 @@ class Found:
 
     Parameters
     ----------
-    states : shape (S, ...) of the S best orientations, apart from one another, the best first; each with its best
-        position and defocus.
+    states : shape (S, ...) of the S best orientations, the best first; each with its best position and defocus.
     z : float64, shape (S,): scores less their mean, in standard deviations of the search over all orientations.
     n_correlations : scores computed.
     """
@@ -84,7 +82,6 @@ def search(
     reach_pixel: int,
     limit_pixel: int,
     n_best: int,
-    apart_degrees: float,
 ) -> Found:
     """Try orientations, defoci and positions of one particle.
 
@@ -100,7 +97,6 @@ def search(
     reach_pixel : positions tried to either side. Where the best lies at the rim, the window moves there.
     limit_pixel : how far from the centre of the box positions may lie.
     n_best : orientations returned, at most.
-    apart_degrees : their least distance.
     """
     frequencies, grid = model.band.frequencies, model.band.grid
     many = ParticleOptics(**{name: value.expand(len(defocus_angstrom)) for name, value in vars(optics).items()})
@@ -112,8 +108,7 @@ def search(
     middle, n_correlations = start_pixel.clone(), 0
     while True:
         offsets = _window(middle, reach_pixel, limit_pixel)
-        turns = (offsets.to(torch.float64) * grid.pixel_size_angstrom) @ frequencies.T * (2 * math.pi)
-        centred = observed * torch.polar(torch.ones((), device=turns.device), turns.to(torch.float32))
+        centred = observed * _ramps(offsets, frequencies, grid.pixel_size_angstrom)
         left = torch.view_as_real(filtered[:, None] * centred).flatten(-2).flatten(0, 1)
         mean, deviation = statistics.at(torch.full((len(offsets),), particle), offsets)
         best_z, best_place = [], []
@@ -133,7 +128,7 @@ def search(
         if not bool(outside.any()) or reach_pixel == 0:
             break
         middle = torch.where(outside, found, middle)
-    chosen = _apart(rotations, z, n_best, apart_degrees)
+    chosen = z.argsort(descending=True, stable=True)[:n_best]
     states = ParticleStates(
         rotations=rotations[chosen],
         shifts_angstrom=shifts[chosen].to(torch.float64) * grid.pixel_size_angstrom,
@@ -151,13 +146,11 @@ def _window(middle: Tensor, reach: int, limit: int) -> Tensor:
     return torch.stack([x, y], dim=-1).reshape(-1, 2)
 
 
-def _apart(rotations: Rotations, z: Tensor, n: int, degrees: float) -> Tensor:
-    """Return the numbers of the best orientations that lie apart."""
-    z = z.clone()
-    chosen: list[int] = []
-    while len(chosen) < n and bool(torch.isfinite(z).any()):
-        best = int(z.argmax())
-        chosen.append(best)
-        z[angular_distance_degrees(rotations, rotations[best]) < degrees] = -math.inf
-        z[best] = -math.inf
-    return torch.tensor(chosen, dtype=torch.int64, device=z.device)
+def _ramps(offsets: Tensor, frequencies: Tensor, pixel_size_angstrom: float) -> Tensor:
+    """Return what moves content at each offset to the centre, complex64, shape (T, K), from factors along x and y."""
+    factors = []
+    for axis in (0, 1):
+        values, which = offsets[:, axis].unique(return_inverse=True)
+        turns = (values.to(torch.float64) * pixel_size_angstrom)[:, None] * frequencies[:, axis] * (2 * math.pi)
+        factors.append(torch.polar(torch.ones((), device=turns.device), turns.to(torch.float32))[which])
+    return factors[0] * factors[1]
