@@ -12,7 +12,8 @@ from halfmap.project.options import RunOptions
 from halfmap.project.parameters import parameters_of
 
 ENTRIES = pytest.mark.parametrize("entry", registry.COMMANDS, ids=lambda entry: entry.command)
-TAKEN = {"--out", "--continue", "--settings", "--help"} | {parameter.flag for parameter in parameters_of(RunOptions)}
+OF_JOBS = {"--out", "--continue", "--settings", "--write-config", "--help"}
+TAKEN = OF_JOBS | {parameter.flag for parameter in parameters_of(RunOptions)}
 
 
 def test_commands_are_named_once():
