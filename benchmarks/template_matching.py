@@ -13,6 +13,7 @@ CPU seconds are of one thread. `recall` and `false-positives` use the template o
 import argparse
 import math
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -140,7 +141,7 @@ def speed(side: int, box: int) -> None:
 def oracle() -> None:
     """Compare maps with those of Leopard-EM."""
     micrograph = torch.from_numpy(read_micrograph(ORACLE / "micrograph.mrc"))
-    params = fixed_defocus(20.0)
+    params = fixed_defocus(20.0, normalisation="orientations")
     filtered = filter_micrograph(micrograph, params)
     volume = mrc.read_volume(ORACLE / "template.mrc", 2.0)
     theirs = {name: mrc.read_image(ORACLE / "match" / f"{name}.mrc") for name in _MAPS}
@@ -252,8 +253,14 @@ def _n_matched(found: np.ndarray, true: np.ndarray, distance: float) -> int:
     return len(matched(found, true, distance=distance)[0])
 
 
-def apoferritin(n_micrographs: int, step: float) -> None:
-    """Search real micrographs for the 24-mer."""
+def apoferritin(n_micrographs: int, step: float, kinds: list[str]) -> None:
+    """Search real micrographs for the 24-mer.
+
+    Parameters
+    ----------
+    n_micrographs, step : how many, and the step of the orientations in degrees.
+    kinds : model, mirrored, or random20: phases of the micrograph beyond 20 Å made random.
+    """
     folder = DATA / "apoferritin"
     table = relion.read_micrographs(folder / "micrographs_ctf.star")
     model = read_atoms(DATA / "models" / "apoferritin_24mer_centred.pdb")
@@ -276,9 +283,13 @@ def apoferritin(n_micrographs: int, step: float) -> None:
         image, small = _reduced(torch.from_numpy(read_micrograph(path).astype(np.float32)))
         true = _coordinates(coordinates) / (APOFERRITIN_PIXEL / 1.5)
         ctf = optics(float(table["defocus_u_angstrom"][i]), float(table["defocus_v_angstrom"][i]))
-        for hand, template in templates.items():
+        for kind in kinds:
             filtered = filter_micrograph(image, params)
-            _one_micrograph(f"{path.stem}, {hand}", filtered, template, ctf, params, true, small)
+            if kind.startswith("random"):
+                limit = APOFERRITIN_PIXEL / float(kind.removeprefix("random"))
+                filtered = filter_micrograph(image, replace(params, randomise_phases_from=limit))
+            template = templates["mirrored" if kind == "mirrored" else "model"]
+            _one_micrograph(f"{path.stem}, {kind}", filtered, template, ctf, params, true, small)
 
 
 def _one_micrograph(
@@ -339,6 +350,7 @@ def main() -> None:
     parser.add_argument("--template", type=int, default=128)
     parser.add_argument("--images", type=int)
     parser.add_argument("--step", type=float)
+    parser.add_argument("--kinds", nargs="+", default=["model", "mirrored", "random20", "random12"])
     given = parser.parse_args()
     torch.set_num_threads(1)
     keep_large_blocks()
@@ -351,7 +363,7 @@ def main() -> None:
     elif given.what == "recall":
         recall(given.images or 3, given.step or 6.0)
     else:
-        apoferritin(given.images or 1, given.step or 5.0)
+        apoferritin(given.images or 1, given.step or 6.0, given.kinds)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ import torch
 
 from halfmap.grid import ImageGrid
 from halfmap.template_matching.global_search.correlation import Correlator
-from halfmap.template_matching.global_search.maps import CorrelationMaps
+from halfmap.template_matching.global_search.maps import CorrelationMaps, gather_plainly
 from halfmap.template_matching.global_search.problem import MatchProblem
 from halfmap.template_matching.template import prepare_template
 from support.template_scenes import PIXEL_SIZE, SIDE, lopsided, noise, problem_of, settings
@@ -65,6 +65,20 @@ def test_blocks_of_columns_and_lines_give_the_maps_of_whole_transforms():
     assert torch.allclose(blockwise.mean(n), whole.mean(0), atol=1e-5)
     assert torch.allclose(blockwise.deviation(n), whole.std(0, correction=0), atol=1e-5)
     assert int(blockwise.histogram.sum()) == n * len(range(0, height, 8)) * len(range(0, width, 8))
+
+
+def test_tensor_operations_gather_as_the_kernel_does():
+    scores = torch.stack([noise((30, 44), number) for number in range(7)])
+    numbers = torch.tensor([4, 9, 2, 30, 8, 1, 77], dtype=torch.int32)
+    first, second = (CorrelationMaps.empty((30, 40)) for _ in range(2))
+    for part in (slice(0, 3), slice(3, 7)):
+        first.gather(scores[part], numbers[part])
+        maps = (second.best, second.best_number, second.total, second.squares)
+        gather_plainly(scores[part, :, :40], numbers[part], *maps)
+    assert torch.equal(first.best, second.best)
+    assert torch.equal(first.best_number, second.best_number)
+    assert torch.allclose(first.total, second.total, rtol=1e-6, atol=1e-6)
+    assert torch.allclose(first.squares, second.squares, rtol=1e-6)
 
 
 @pytest.mark.parametrize(("shape", "side"), [((160, 160), SIDE), ((250, 198), SIDE), ((200, 236), SIDE - 6)])

@@ -61,12 +61,7 @@ class CorrelationMaps:
             arrays = (array.numpy() for array in (scores, numbers, best, number, total, squares))
             kernels.gather(*arrays)
         else:
-            shown = scores[:, :, :width]
-            most, which = shown.max(dim=0)
-            number.copy_(torch.where(most > best, numbers[which], number))
-            torch.maximum(best, most, out=best)
-            total.add_(shown.sum(dim=0, dtype=torch.float64))
-            squares.add_(shown.to(torch.float64).square().sum(dim=0))
+            gather_plainly(scores[:, :, :width], numbers, best, number, total, squares)
         sampled = scores[:, -first_row % STRIDE :: STRIDE, :width:STRIDE].flatten()
         low, step = HISTOGRAM_EDGES[0], HISTOGRAM_EDGES[1] - HISTOGRAM_EDGES[0]
         bins = ((sampled - low) / step).clamp(0, len(self.histogram) - 1).to(torch.int64)
@@ -95,3 +90,21 @@ class CorrelationMaps:
         """Return the standard deviation of the ``count`` correlations of each place, float32."""
         mean = self.total / count
         return (self.squares / count - mean.square()).clamp(min=0).sqrt().to(torch.float32)
+
+
+def gather_plainly(
+    scores: Tensor, numbers: Tensor, best: Tensor, best_number: Tensor, total: Tensor, squares: Tensor
+) -> None:
+    """Do what `halfmap.kernels.correlation_maps.gather` does, by tensor operations: on a GPU.
+
+    Parameters
+    ----------
+    scores : float32, shape (B, h, w).
+    numbers : int32, shape (B,).
+    best, best_number, total, squares : shape (h, w); changed.
+    """
+    most, which = scores.max(dim=0)
+    best_number.copy_(torch.where(most > best, numbers[which], best_number))
+    torch.maximum(best, most, out=best)
+    total.add_(scores.sum(dim=0, dtype=torch.float64))
+    squares.add_(scores.to(torch.float64).square().sum(dim=0))
