@@ -94,7 +94,8 @@ def show(
         right, _ = matched(one.position_pixel, true, distance=reach)
         n_near += int(near.sum())
         n_right += int(near[right].sum())
-    print(f"{n_near} picks with a figure of merit within 0.5 of 0, of which {n_right} are right")
+    if n_near:
+        print(f"{n_near} picks with a figure of merit within 0.5 of 0, of which {n_right} are right")
 
 
 def agreed(positions: np.ndarray, true: np.ndarray, image: np.ndarray, reach: float) -> Agreement:
