@@ -67,8 +67,11 @@ def test_the_search_finds_the_best_of_all_scores_and_moves_its_window_after_it()
     turn = matrix_from_rotation_vector(torch.tensor([[0.0, 0, 0], [0, 0.1, 0], [0.2, 0, 0]], dtype=torch.float64))
     rotations = turn @ true.rotations
     defocus = torch.tensor([-300.0, 100.0, 500.0], dtype=torch.float64)
+    ctf, _ = (
+        optics(1).take(torch.zeros(3, dtype=torch.int64)).with_defocus_added(defocus).ctf(box_model.band.frequencies)
+    )
     found = search(
-        box_model, boxes[0], optics(1), Statistics.neutral(1, 17), 0,
+        box_model, boxes[0], ctf, Statistics.neutral(1, 17), 0,
         slices=box_model.slices(rotations), rotations=rotations, defocus_angstrom=defocus,
         start_pixel=torch.zeros(2, dtype=torch.int64), reach_pixel=3, limit_pixel=8, n_best=2,
     )  # fmt: skip

@@ -16,7 +16,7 @@ N_PARAMETERS = 6
 """x and y in Å, defocus in Å, turns about the image's x and y axes and the viewing direction in radians."""
 
 MAX_ITERATIONS = 12
-CONVERGED = 0.1
+CONVERGED = 0.2
 """Length of a step, in stated uncertainties, below which a particle is left as it is."""
 
 DIFFERENCE = 0.6

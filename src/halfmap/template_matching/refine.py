@@ -299,16 +299,17 @@ def _search_all(
         if shared is None or not torch.equal(shared[0], known.rotations[i]):
             rotations = local @ known.rotations[i]
             shared = (known.rotations[i], rotations, coarse.slices(rotations))
-        one = optics.take(torch.tensor([i]))
+        offsets = known.defocus_angstrom[i] + defocus
+        ctf, _ = optics.take(torch.full((len(offsets),), i)).with_defocus_added(offsets).ctf(model.band.frequencies)
         best = search(
             coarse,
             seen[i],
-            one,
+            ctf[:, : len(coarse.band)],
             statistics,
             int(rows[i]),
             slices=shared[2],
             rotations=shared[1],
-            defocus_angstrom=known.defocus_angstrom[i] + defocus,
+            defocus_angstrom=offsets,
             start_pixel=torch.zeros(2, dtype=torch.int64),
             reach_pixel=min(REACH, limit),
             limit_pixel=limit,
@@ -320,12 +321,12 @@ def _search_all(
             best = search(
                 model,
                 observed[i],
-                one,
+                ctf,
                 statistics,
                 int(rows[i]),
                 slices=model.slices(best.states.rotations),
                 rotations=best.states.rotations,
-                defocus_angstrom=known.defocus_angstrom[i] + defocus,
+                defocus_angstrom=offsets,
                 start_pixel=pixels,
                 reach_pixel=1,
                 limit_pixel=limit,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from halfmap.template_matching.model import BoxModel, ParticleOptics
+from halfmap.template_matching.model import BoxModel
 from halfmap.template_matching.polish import ParticleStates
 from halfmap.tensors import BandValues, Rotations
 
@@ -71,7 +71,7 @@ class Found:
 def search(
     model: BoxModel,
     observed: BandValues,
-    optics: ParticleOptics,
+    ctf: Tensor,
     statistics: Statistics,
     particle: int,
     *,
@@ -89,8 +89,8 @@ def search(
     ----------
     model : of its box.
     observed : complex64, shape (K,).
-    optics : of it, of length 1.
-    statistics, particle : and its number there.
+    ctf : of it, at each defocus, float32, shape (D, K).
+    statistics, particle : of the search, and its number there.
     slices, rotations : bare slices, complex64, shape (R, K), and their orientations.
     defocus_angstrom : offsets, float64, shape (D,).
     start_pixel : int64, shape (2,): (x, y) of the middle of the window, from the centre of the box.
@@ -99,8 +99,6 @@ def search(
     n_best : orientations returned, at most.
     """
     frequencies, grid = model.band.frequencies, model.band.grid
-    many = ParticleOptics(**{name: value.expand(len(defocus_angstrom)) for name, value in vars(optics).items()})
-    ctf, _ = many.with_defocus_added(defocus_angstrom).ctf(frequencies)
     filtered = ctf * model.gain
     power = slices.real.square() + slices.imag.square()
     norm = ((filtered * model.noise).square() @ power.T).clamp(min=1e-30).rsqrt()
