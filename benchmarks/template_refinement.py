@@ -3,6 +3,7 @@
     python benchmarks/template_refinement.py                 ours, in Leopard-EM's way and in our own
     python benchmarks/template_refinement.py --leopard-em    and Leopard-EM itself on the same particles
     python benchmarks/template_refinement.py --box 134       a box in which positions move by 3 px, not by 8
+    python benchmarks/template_refinement.py --repeats 5     and 5 times 30 particles at the same poses in new noise
 
 The case is the simulated one of ../shared/data/oracles/leopard12: 30 particles whose truth is known, displaced from it
 by 1.16°, 1.2 px and 88 Å. Errors stand beside the Cramér–Rao bound at the truth: the mean error of an unbiased estimate
@@ -43,7 +44,7 @@ from halfmap.template_matching.leopard_compat import CubicTemplate, refine_as_le
 from halfmap.template_matching.model import BoxModel, ParticleOptics, cut_boxes
 from halfmap.template_matching.params import RefineTemplateParams
 from halfmap.template_matching.polish import Fit, ParticleStates, fit
-from halfmap.template_matching.refine import Candidates, Refined, refine_particles
+from halfmap.template_matching.refine import Candidates, Refined, refine_boxes, refine_particles
 from halfmap.template_matching.search import Statistics
 from halfmap.template_matching.template import Template, prepare_template
 
@@ -169,6 +170,48 @@ def pulls(case: Case, refined: Refined) -> Tensor:
     return (errors / refined.uncertainty).square().mean(0).sqrt()
 
 
+def repeated(case: Case, template: Template, box: int, n: int) -> None:
+    """Print how the climb does on projections of the template itself in white noise, from the displaced poses."""
+    grid = ImageGrid.square(box, PIXEL_SIZE)
+    curves = filter_micrograph(case.micrograph, RefineTemplateParams()).curves
+    fine = prepare_template(case.template, ImageGrid.cubic(SIDE, PIXEL_SIZE), padding=4)
+    model = BoxModel.of(fine, curves, grid)
+    whole = case.position.to(torch.int64)
+    true = ParticleStates(
+        rotations=case.true_rotations,
+        shifts_angstrom=(case.true_position - whole) * PIXEL_SIZE,
+        defocus_angstrom=case.true_defocus,
+    )
+    ctf, _ = case.optics.with_defocus_added(true.defocus_angstrom).ctf(model.band.frequencies)
+    signal = model.slices(true.rotations) * ctf * model.gain
+    signal = signal * at_truth(case, template, box).amplitude[:, None].to(torch.float32)
+    turns = (true.shifts_angstrom @ model.band.frequencies.T) * (-2 * np.pi)
+    signal = signal * torch.polar(torch.ones(()), turns.to(torch.float32))
+    known = ParticleStates(
+        rotations=case.rotations, shifts_angstrom=torch.zeros_like(case.position), defocus_angstrom=case.known_defocus
+    )
+    window = box - SIDE + 1
+    own = RefineTemplateParams(**SETTINGS)
+    rough, squares, angles, gains = model.with_template(template), [], [], []
+    for repeat in range(n):
+        noise = keyed_random.normal(2, "noise", np.arange(len(known)), iteration=repeat, size=(len(model.band), 2))
+        observed = signal + torch.view_as_complex(torch.from_numpy(noise)).to(torch.complex64)
+        _, states, found, *_ = refine_boxes(
+            rough, observed, case.optics, known, Statistics.neutral(len(known), window), own
+        )
+        turn = rotation_vector_from_matrix(states.rotations @ true.rotations.mT)
+        away = states.shifts_angstrom - true.shifts_angstrom
+        errors = torch.cat([away, (states.defocus_angstrom - true.defocus_angstrom)[:, None], turn], dim=-1)
+        variance = found.covariance(n_fitted=7).diagonal(dim1=-2, dim2=-1)
+        squares.append(errors.square() / variance)
+        angles.append(torch.rad2deg(turn.norm(dim=-1)))
+        gains.append(found.score.square() - fit(rough, observed, case.optics, true).score.square())
+    print(f"\n{n} times {len(known)} projections of the template in white noise: angle "
+          f"{float(torch.cat(angles).mean()):.3f}°, z² − z²(truth) {float(torch.cat(gains).mean()):.2f}, "
+          "errors / stated uncertainties "
+          + " ".join(f"{value:.2f}" for value in torch.cat(squares).mean(0).sqrt().tolist()))  # fmt: skip
+
+
 def run_leopard_em(case: Case, box: int, n: int) -> tuple[float, dict]:
     """Run Leopard-EM's own core on the first particles; return its CPU seconds and its results."""
     os.environ["LEOPARDEM_DISABLE_TORCH_COMPILATION"] = "1"
@@ -214,6 +257,7 @@ def main() -> None:
     parser.add_argument("--box", type=int, default=144)
     parser.add_argument("--particles", type=int, default=6, help="particles that speeds are measured on")
     parser.add_argument("--leopard-em", action="store_true")
+    parser.add_argument("--repeats", type=int, default=0)
     options = parser.parse_args()
     torch.set_num_threads(1)
     case, box = read_case(), options.box
@@ -265,6 +309,9 @@ def main() -> None:
           f"z² − z²(truth) {float(gain.mean()):.2f}; mean z {float(refined.z.mean()):.3f}")  # fmt: skip
     print("errors / stated uncertainties (x, y, defocus, two tilts, psi):",
           " ".join(f"{value:.2f}" for value in pulls(case, refined).tolist()))  # fmt: skip
+
+    if options.repeats:
+        repeated(case, template, box, options.repeats)
 
     print(f"\nCPU seconds of {options.particles} particles, one thread")
     ours: dict[str, float] = {}

@@ -1,6 +1,7 @@
 """Refinement of particles found by a template: a search on a local grid, then the maximum of the likelihood."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,7 +17,7 @@ from halfmap.template_matching.per_particle import PerParticle
 from halfmap.template_matching.polish import N_PARAMETERS, Fit, ParticleStates, fit, polish
 from halfmap.template_matching.search import Statistics, search
 from halfmap.template_matching.template import Template
-from halfmap.tensors import Rotations
+from halfmap.tensors import BandValues, Rotations
 
 REACH = 3
 """Pixels to either side of the known position that the search begins with; it moves on where the best lies beyond."""
@@ -190,39 +191,8 @@ def _refine_batch(
         shifts_angstrom=(position - whole) * pixel,
         defocus_angstrom=torch.zeros(len(rows), dtype=torch.float64),
     )
-    start = fit(model, observed, optics, known)
-    if params.polish:
-        few = torch.arange(min(len(rows), 4))
-        ctf, _ = optics.take(few).ctf(model.band.frequencies)
-        coarse = model.head(model.shell_of_share(model.slices(known.rotations[few]), ctf, COARSE_SHARE))
-        # scores of some shells alone are not those that the statistics are of
-        around = Statistics.neutral(len(statistics.mean), 2 * statistics.half + 1)
-    else:
-        coarse, around = model, statistics
-    widths = start.width.median(dim=0).values if params.polish else torch.zeros(N_PARAMETERS)
-    starts, n_correlations = _search_all(model, coarse, observed, optics, known, around, rows, params, widths)
-    best: tuple[ParticleStates, Fit] | None = None
-    size_offset = torch.zeros(len(rows), dtype=torch.float64)
-    for offset in params.pixel_size_offsets_angstrom:
-        # a micrograph of larger pixels shows the template smaller, in its own pixels
-        scaled = model.with_template(
-            template.with_pixel_size(template.grid.pixel_size_angstrom * pixel / (pixel + offset))
-        )
-        climbed = _climb(scaled, observed, optics, starts, params)
-        if best is None:
-            best, size_offset = climbed, torch.full_like(size_offset, offset)
-        else:
-            first = best[1].likelihood >= climbed[1].likelihood
-            best = best[0].chosen(first, climbed[0]), best[1].chosen(first, climbed[1])
-            size_offset = torch.where(first, size_offset, offset)
-    assert best is not None
-    states, found = best
-    worse = torch.nonzero(found.likelihood < start.likelihood).flatten()
-    if params.polish and len(worse):
-        # interpolation roughens the peak: where it was begun on a higher spot, it is climbed from there
-        again = polish(model, observed[worse], optics.take(worse), known.take(worse))
-        states, found = states.put(worse, again[0]), found.put(worse, again[1])
-        size_offset[worse] = 0.0
+    some = Statistics(mean=statistics.mean[rows], deviation=statistics.deviation[rows])
+    start, states, found, size_offset, n_correlations = refine_boxes(model, observed, optics, known, some, params)
     mean, deviation = statistics.at(rows, states.shifts_angstrom / pixel)
     first_mean, first_deviation = statistics.at(rows, torch.zeros(len(rows), 2))
     units = torch.tensor([1.0, 1.0, 1.0, *[180 / torch.pi] * 3], dtype=torch.float64)
@@ -241,6 +211,79 @@ def _refine_batch(
         uncertainty=uncertainty,
         n_correlations=n_correlations,
     )
+
+
+class RefinedBoxes(NamedTuple):
+    """Particles in boxes after refinement.
+
+    Attributes
+    ----------
+    start : the fit where they began.
+    states, fit : where they ended.
+    pixel_size_offset_angstrom : as of `Refined`.
+    n_correlations : scores computed for each.
+    """
+
+    start: Fit
+    states: ParticleStates
+    fit: Fit
+    pixel_size_offset_angstrom: Tensor
+    n_correlations: Tensor
+
+
+def refine_boxes(
+    model: BoxModel,
+    observed: BandValues,
+    optics: ParticleOptics,
+    known: ParticleStates,
+    statistics: Statistics,
+    params: RefineTemplateParams,
+) -> RefinedBoxes:
+    """Search about each particle, then climb.
+
+    Parameters
+    ----------
+    model : of the boxes.
+    observed : complex64, shape (N, K), of `BoxModel.observed`.
+    optics, known : of the particles, as far as they are known.
+    statistics : of the search, about the middle of each box.
+    params : the settings.
+    """
+    pixel = model.band.grid.pixel_size_angstrom
+    start = fit(model, observed, optics, known)
+    if params.polish:
+        few = torch.arange(min(len(known), 4))
+        ctf, _ = optics.take(few).ctf(model.band.frequencies)
+        coarse = model.head(model.shell_of_share(model.slices(known.rotations[few]), ctf, COARSE_SHARE))
+        # scores of some shells alone are not those that the statistics are of
+        around = Statistics.neutral(len(statistics.mean), 2 * statistics.half + 1)
+    else:
+        coarse, around = model, statistics
+    widths = start.width.median(dim=0).values if params.polish else torch.zeros(N_PARAMETERS)
+    starts, n_correlations = _search_all(model, coarse, observed, optics, known, around, params, widths)
+    best: tuple[ParticleStates, Fit] | None = None
+    size_offset = torch.zeros(len(known), dtype=torch.float64)
+    for offset in params.pixel_size_offsets_angstrom:
+        # a micrograph of larger pixels shows the template smaller, in its own pixels
+        scaled = model.with_template(
+            model.template.with_pixel_size(model.template.grid.pixel_size_angstrom * pixel / (pixel + offset))
+        )
+        climbed = _climb(scaled, observed, optics, starts, params)
+        if best is None:
+            best, size_offset = climbed, torch.full_like(size_offset, offset)
+        else:
+            first = best[1].likelihood >= climbed[1].likelihood
+            best = best[0].chosen(first, climbed[0]), best[1].chosen(first, climbed[1])
+            size_offset = torch.where(first, size_offset, offset)
+    assert best is not None
+    states, found = best
+    worse = torch.nonzero(found.likelihood < start.likelihood).flatten()
+    if params.polish and len(worse):
+        # interpolation roughens the peak: where it was begun on a higher spot, it is climbed from there
+        again = polish(model, observed[worse], optics.take(worse), known.take(worse))
+        states, found = states.put(worse, again[0]), found.put(worse, again[1])
+        size_offset[worse] = 0.0
+    return RefinedBoxes(start, states, found, size_offset, n_correlations)
 
 
 def _climb(
@@ -274,7 +317,6 @@ def _search_all(
     optics: ParticleOptics,
     known: ParticleStates,
     statistics: Statistics,
-    rows: Tensor,
     params: RefineTemplateParams,
     widths: Tensor,
 ) -> tuple[list[ParticleStates], Tensor]:
@@ -294,7 +336,7 @@ def _search_all(
     seen = observed[:, : len(coarse.band)]
     found, n_correlations = [], []
     shared: tuple[Rotations, Rotations, Tensor] | None = None
-    for i in range(len(rows)):
+    for i in range(len(known)):
         # particles of a search have their orientations from one grid: neighbours often share them, and their slices
         if shared is None or not torch.equal(shared[0], known.rotations[i]):
             rotations = local @ known.rotations[i]
@@ -306,7 +348,7 @@ def _search_all(
             seen[i],
             ctf[:, : len(coarse.band)],
             statistics,
-            int(rows[i]),
+            i,
             slices=shared[2],
             rotations=shared[1],
             defocus_angstrom=offsets,
@@ -323,7 +365,7 @@ def _search_all(
                 observed[i],
                 ctf,
                 statistics,
-                int(rows[i]),
+                i,
                 slices=model.slices(best.states.rotations),
                 rotations=best.states.rotations,
                 defocus_angstrom=offsets,
