@@ -15,6 +15,7 @@ from halfmap.data.particles import ParticleSet
 from halfmap.errors import FormatError, InputError
 from halfmap.geometry.euler import euler_from_array
 from halfmap.geometry.rotations import matrix_from_euler
+from halfmap.grid import ImageGrid
 from halfmap.io import cistem, images, leopard, mrc, relion
 from halfmap.io.leopard import LeopardColumns
 from halfmap.io.relion_paths import resolve_paths
@@ -106,9 +107,7 @@ def refine(context: JobContext, params: RefineTemplateJobParams) -> Path:
     check_rejections(list(rejected.values()), len(table), "particles")
     _expect_memory(context, params, tasks, side, box)
     names = [task.micrograph.name for task in tasks]
-    results = resumable_map(
-        context, refine_one, tasks, names=names, result_type=Refined, label="Refining", is_whole=None
-    )
+    results = resumable_map(context, refine_one, tasks, names=names, result_type=Refined, label="Refining")
     parts, rows = [], []
     for task, result in zip(tasks, results, strict=True):
         if isinstance(result, Rejected):
@@ -207,7 +206,7 @@ def _template(context: JobContext, params: RefineTemplateJobParams, sizes: NDArr
     side = volume.grid.side
     box = side + 16 if params.box_pixel is None else params.box_pixel
     check_box(box, side)
-    grid = volume.grid.__class__.cubic(side, usual)
+    grid = ImageGrid.cubic(side, usual)
     if params.compat == "leopard":
         context.expect_memory(40 * side**3, "the template")
         return side, box, CubicTemplate.of(volume.values, grid)
@@ -305,9 +304,8 @@ def _tasks(
                     params=params,
                 )
             )
-    for row, one in sorted(rejected.items()):
+    for _, one in sorted(rejected.items()):
         context.log(f"set aside {one.name}: {one.reason}")
-        del row
     return tasks, rejected
 
 
@@ -405,8 +403,8 @@ def _with_results(
     if rejected:
         texts[SET_ASIDE] = [rejected[row].reason if row in rejected else "" for row in range(n)]
     texts["micrograph_path"] = _from_project(context, params, table.columns["micrograph_path"])
-    for column in ("template_path", *(name for name in leopard.MATCH_COLUMNS if name.endswith("_path"))):
-        if column in table and column not in ("micrograph_path", "template_path"):
+    for column in leopard.MATCH_COLUMNS:
+        if column.endswith("_path") and column in table and column not in ("micrograph_path", "template_path"):
             texts[column] = _from_project(context, params, table.columns[column])
     assert params.template is not None
     texts["template_path"] = [context.relative(params.template)] * n
