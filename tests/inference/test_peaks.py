@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from halfmap import keyed_random
-from halfmap.picking.peaks import Peaks, apart, compete, find_peaks
+from halfmap.inference.peaks import Peaks, apart, compete, find_peaks
 
 
 def some_peaks(n=300, seed=3):
