@@ -5,7 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from halfmap.errors import InputError
+from halfmap.grid import ImageGrid
 from halfmap.io.relion_paths import resolve_paths
+
+SAME_PIXEL_SIZE = 0.01
+"""Relative difference of pixel sizes up to which template and micrographs count as sampled alike."""
 
 
 def named_file(config: Path, project: Path, name: str) -> Path:
@@ -56,3 +60,25 @@ def square_side(config: Path, key: str, sides: tuple[int, int]) -> int:
     if sides[0] != sides[1]:
         raise InputError(f"`{key}` of {config} must be a square; got {sides[0]}×{sides[1]} px; give two equal sides.")
     return sides[0]
+
+
+def check_pixel_size(template: Path, grid: ImageGrid, pixel_size_angstrom: float, of: str) -> None:
+    """Raise unless a template is sampled as the micrographs are.
+
+    Parameters
+    ----------
+    template, grid : its file and its grid.
+    pixel_size_angstrom : of the micrographs.
+    of : what has that pixel size, for the message.
+
+    Raises
+    ------
+    InputError
+        It is not.
+    """
+    own = grid.pixel_size_angstrom
+    if abs(own / pixel_size_angstrom - 1) > SAME_PIXEL_SIZE:
+        raise InputError(
+            f"The template must have the pixel size of the {of}, {pixel_size_angstrom:g} Å; got {own:g} Å in "
+            f"{template}; resample it with `halfmap volume resample`, or correct it with --template-pixel-size."
+        )

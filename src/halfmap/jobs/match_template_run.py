@@ -15,6 +15,7 @@ from halfmap.geometry.symmetry import canonical_name
 from halfmap.grid import ImageGrid
 from halfmap.io import cistem, images, leopard, mrc, relion
 from halfmap.io.atomic import write_text
+from halfmap.jobs.leopard_inputs import check_pixel_size
 from halfmap.jobs.map_inputs import read_map
 from halfmap.jobs.match_template import MatchTemplateJobParams
 from halfmap.jobs.match_template_report import match_report
@@ -33,9 +34,6 @@ from halfmap.template_matching.template import Template, prepare_template
 
 SAVED_EVERY_SECONDS = 30.0
 """Least time between two saved states: what a killed job does again."""
-
-SAME_PIXEL_SIZE = 0.01
-"""Relative difference of pixel sizes up to which template and micrograph count as sampled alike."""
 
 MAPS = {
     "mip": "mip",
@@ -138,12 +136,8 @@ def _template(context: JobContext, params: MatchTemplateJobParams, shape: tuple[
     """
     assert params.template is not None
     volume = read_map(params.template, params.template_pixel_size_angstrom, flag="--template-pixel-size")
-    own, side = volume.grid.pixel_size_angstrom, max(volume.grid.shape)
-    if abs(own / pixel - 1) > SAME_PIXEL_SIZE:
-        raise InputError(
-            f"The template must have the pixel size of the micrograph, {pixel:g} Å; got {own:g} Å in "
-            f"{params.template}; resample it with `halfmap volume resample`, or correct it with --template-pixel-size."
-        )
+    side = max(volume.grid.shape)
+    check_pixel_size(params.template, volume.grid, pixel, "micrograph")
     if side > min(shape):
         raise InputError(
             f"The template must be smaller than the micrograph of {shape[1]}×{shape[0]} px; got {side} px in "
