@@ -200,6 +200,31 @@ def test_missing_columns_maps_and_micrographs_are_named_with_what_to_do(project)
     np.testing.assert_allclose(table.numbers("refined_scaled_mip"), table.numbers("refined_mip"))
 
 
+def test_what_does_not_belong_together_is_refused(project):
+    grid = ImageGrid(shape=(400, 360), pixel_size_angstrom=PIXEL)
+    mrc.write_image(project / "small.mrc", np.ones((300, 300), np.float32), grid.with_shape((300, 300)))
+    maps = grid.with_shape((400 - SIDE + 1, 360 - SIDE + 1))
+    mrc.write_image(project / "zero.mrc", np.zeros(maps.shape, np.float32), maps)
+    with pytest.raises(FormatError, match="expected a map of 321×361 px, as a template of 40 px makes it"):
+        refine(particles=table_of(project, correlation_variance_path=lambda i, text: "small.mrc"))
+    with pytest.raises(JobFailed, match="expected standard deviations above 0; found 0"):
+        refine(particles=table_of(project, correlation_variance_path=lambda i, text: "zero.mrc"))
+    with pytest.raises(FormatError, match=r"line 4: expected the pixel size that most .*, 3 Å; found 1\.5"):
+        refine(particles=table_of(project, refined_pixel_size=lambda i, text: "1.5" if i == 2 else text))
+    with pytest.raises(FormatError, match="line 3: expected a voltage above 0 kV; found 0"):
+        refine(particles=table_of(project, voltage=lambda i, text: "0" if i == 1 else text))
+
+
+def test_each_particle_is_judged_by_the_maps_of_its_own_search(project):
+    grid = ImageGrid(shape=(400 - SIDE + 1, 360 - SIDE + 1), pixel_size_angstrom=PIXEL)
+    mrc.write_image(project / "wide.mrc", np.full(grid.shape, 2.0, np.float32), grid)
+    name = table_of(project, correlation_variance_path=lambda i, text: "wide.mrc" if i % 2 else text)
+    table = LeopardColumns.read(refine(particles=name, polish=False, orientations=False).main_output)
+    deviation = np.where(np.arange(len(ROWS)) % 2, 2.0, 1.25)
+    expected = (table.numbers("refined_mip") - 0.5) / deviation
+    np.testing.assert_allclose(table.numbers("refined_scaled_mip"), expected, atol=1e-5)
+
+
 def test_a_configuration_is_written_once_and_one_for_movies_is_refused(project, capsys):
     (project / "new.yaml").unlink(missing_ok=True)
     for code in (0, 2):
