@@ -47,6 +47,11 @@ def test_picks_need_a_position():
         Picks(columns={"micrograph_name": ["a"]})
 
 
+def test_picks_without_a_place_are_refused():
+    with pytest.raises(InconsistentDataError, match=r"got \(nan, 9\) in row 2 of b\.star, micrograph a\.mrc"):
+        Picks.of_micrograph("a.mrc", [[3.0, 4.0], [np.nan, 9.0]], source="b.star")
+
+
 def test_every_pick_belongs_to_its_micrograph():
     picks = some_picks(10)
     for name, rows in picks.by_micrograph().items():

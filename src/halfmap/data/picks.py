@@ -47,6 +47,13 @@ class Picks(IdentifiedTable):
                 f"{', '.join(sorted(columns)) or 'none'}; add them."
             )
         n = len(columns["micrograph_name"])
+        wrong = np.flatnonzero(~np.isfinite(columns["position_pixel"]).all(axis=-1))
+        if len(wrong):
+            x, y = columns["position_pixel"][wrong[0]]
+            raise InconsistentDataError(
+                f"Picks must have finite positions; got ({x:g}, {y:g}) in row {wrong[0] + 1} of "
+                f"{self.source or 'the picks'}, micrograph {columns['micrograph_name'][wrong[0]]}; remove the row."
+            )
         columns.setdefault("figure_of_merit", np.zeros(n))
         columns.setdefault("class_number", np.zeros(n, dtype=np.int64))
         columns.setdefault("psi_degrees", np.zeros(n))

@@ -172,6 +172,11 @@ def _labels(context: JobContext, params: PickTrainJobParams, opened: "OpenedMicr
         int(((position < -0.5) | (position > np.array(shape[::-1]) - 0.5)).any(axis=1).sum())
         for position, shape in zip(positions, opened.shapes, strict=True)
     )
+    if total == 0 and params.picks is not None and params.min_fom is not None:
+        raise InconsistentDataError(
+            f"Picks to learn from must have a figure of merit of {params.min_fom:g} or more; got none that has in "
+            f"{params.picks}; lower --min-fom, or leave it out."
+        )
     if total == 0 or outside > 0.1 * total:
         raise InconsistentDataError(
             f"Labels must lie in the micrographs; got {total}, {outside} of them outside; give others, or check that "
