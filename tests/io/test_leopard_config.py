@@ -44,6 +44,10 @@ def test_zero_is_among_offsets_that_step_over_it_unless_that_is_not_wanted():
     block = {"enabled": True, "defocus_min": -30.0, "defocus_max": 30.0, "defocus_step": 20.0}
     assert leopard_config.offsets({**block, "skip_enforce_zero": False}, "defocus") == (-30, -10, 0, 10, 30)
     assert leopard_config.offsets({**block, "skip_enforce_zero": True}, "defocus") == (-30, -10, 10, 30)
+    above = {**block, "defocus_min": 100.0, "defocus_max": 200.0, "skip_enforce_zero": False}
+    assert leopard_config.offsets(above, "defocus")[0] == 0
+    assert leopard_config.ends(above, "defocus") == (100, 200)
+    assert leopard_config.ends({**above, "enabled": False}, "defocus") == (0, 0)
 
 
 @pytest.mark.parametrize(
@@ -56,6 +60,8 @@ def test_zero_is_among_offsets_that_step_over_it_unless_that_is_not_wanted():
         ("defocus_refinement_config: {defocus_min: 5, defocus_max: -5}", "defocus_max` must be ≥ defocus_min, 5"),
         ("orientation_refinement_config: {base_grid_method: healpx}", "did you mean healpix"),
         ("preprocessing_filters: {whitening_filter: {max_freq: fast}}", "max_freq` must be a number; got 'fast'"),
+        ("preprocessing_filters: {phase_randomization_filter: {enabled: true}}", "phase_randomization_filter.cuton`"
+         " must be given where the block is enabled; got null"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_named_with_its_place_and_the_nearest_that_is_right(tmp_path, extra, said):

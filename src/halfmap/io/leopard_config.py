@@ -313,6 +313,7 @@ _SCHEMAS: Mapping[str, _Block] = {
         }
     ),
 }
+_NEEDED_WHERE_ENABLED = ("cuton", "frequencies", "amplitudes")
 _WORDS = {"number": "a number", "integer": "a whole number", "text": "text", "switch": "true or false"}
 
 
@@ -388,6 +389,17 @@ def offsets(block: Mapping[str, Any], name: str) -> tuple[float, ...]:
     return tuple(sorted(0.0 if abs(value) < 1e-9 else value for value in values))
 
 
+def ends(block: Mapping[str, Any], name: str) -> tuple[float, float]:
+    """Return the first and the last of the steps that a block asks for, a zero between or beside them left aside.
+
+    Parameters
+    ----------
+    block, name : as of `offsets`.
+    """
+    steps = offsets({**block, "skip_enforce_zero": True}, name)
+    return steps[0], steps[-1]
+
+
 def _read_block(block: _Block, content: Any, place: str, complaints: list[str]) -> dict[str, Any]:
     if content is None:
         content = {}
@@ -414,6 +426,9 @@ def _read_block(block: _Block, content: Any, place: str, complaints: list[str]) 
         else:
             values[name] = _read_block(entry, content.get(name), where, complaints)
     _check_range(values, place, complaints)
+    if values.get("enabled"):
+        missing = [name for name in _NEEDED_WHERE_ENABLED if name in block.keys and values[name] is None]
+        complaints += [f"`{place}.{name}` must be given where the block is enabled; got null" for name in missing]
     return values
 
 

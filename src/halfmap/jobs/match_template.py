@@ -74,8 +74,8 @@ def _read_config(project: Path, path: Path) -> Mapping[str, Any]:
     config = leopard_config.read(path, "match_template")
     optics, search = config["optics_group"], config["orientation_search_config"]
     _check_known(path, optics, search)
-    defocus = leopard_config.offsets(config["defocus_search_config"], "defocus")
-    size = leopard_config.offsets(config["pixel_size_search_config"], "pixel_size")
+    defocus = leopard_config.ends(config["defocus_search_config"], "defocus")
+    size = leopard_config.ends(config["pixel_size_search_config"], "pixel_size")
     values: dict[str, Any] = {
         "micrograph": named_file(path, project, config["micrograph_path"]),
         "template": named_file(path, project, config["template_volume_path"]),
@@ -92,9 +92,9 @@ def _read_config(project: Path, path: Path) -> Mapping[str, Any]:
         "psi_step_degrees": search["psi_step"],
         "symmetry": search["symmetry"] or "C1",
         "defocus_min_angstrom": defocus[0],
-        "defocus_max_angstrom": defocus[-1],
+        "defocus_max_angstrom": defocus[1],
         "pixel_size_min_angstrom": size[0],
-        "pixel_size_max_angstrom": size[-1],
+        "pixel_size_max_angstrom": size[1],
         "enforce_zero": not config["defocus_search_config"]["skip_enforce_zero"],
         **filter_values(config["preprocessing_filters"]),
     }

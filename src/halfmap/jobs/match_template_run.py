@@ -138,7 +138,7 @@ def _template(context: JobContext, params: MatchTemplateJobParams, shape: tuple[
     volume = read_map(params.template, params.template_pixel_size_angstrom, flag="--template-pixel-size")
     side = max(volume.grid.shape)
     check_pixel_size(params.template, volume.grid, pixel, "micrograph")
-    if side > min(shape):
+    if side >= min(shape):
         raise InputError(
             f"The template must be smaller than the micrograph of {shape[1]}×{shape[0]} px; got {side} px in "
             f"{params.template}; crop it with `halfmap volume crop`."

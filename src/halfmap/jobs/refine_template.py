@@ -55,8 +55,8 @@ def _read_config(project: Path, path: Path) -> Mapping[str, Any]:
             "were made from the movies."
         )
     stack, turns = config["particle_stack"], config["orientation_refinement_config"]
-    defocus = leopard_config.offsets(config["defocus_refinement_config"], "defocus")
-    size = leopard_config.offsets(config["pixel_size_refinement_config"], "pixel_size")
+    defocus = leopard_config.ends(config["defocus_refinement_config"], "defocus")
+    size = leopard_config.ends(config["pixel_size_refinement_config"], "pixel_size")
     values: dict[str, Any] = {
         "template": named_file(path, project, config["template_volume_path"]),
         "particles": named_file(path, project, stack["df_path"]),
@@ -65,9 +65,9 @@ def _read_config(project: Path, path: Path) -> Mapping[str, Any]:
         "tilt_range_degrees": turns["theta_step_coarse"],
         "psi_range_degrees": turns["psi_step_coarse"],
         "defocus_min_angstrom": defocus[0],
-        "defocus_max_angstrom": defocus[-1],
+        "defocus_max_angstrom": defocus[1],
         "pixel_size_min_angstrom": size[0],
-        "pixel_size_max_angstrom": size[-1],
+        "pixel_size_max_angstrom": size[1],
         "enforce_zero": not config["defocus_refinement_config"]["skip_enforce_zero"],
         "global_filtering": config["apply_global_filtering"],
         **filter_values(config["preprocessing_filters"]),
