@@ -62,6 +62,13 @@ def test_compressed_models_are_read(tmp_path):
     assert len(read_atoms(path)) == 3
 
 
+def test_an_atom_at_no_place_is_refused(tmp_path):
+    path = tmp_path / "m.pdb"
+    write(path, PDB.replace("       1.000   2.000   3.000  1.00", "         nan   2.000   3.000  1.00"))
+    with pytest.raises(FormatError, match="finite coordinates and occupancies; found 1 atoms without, the first N"):
+        read_atoms(path)
+
+
 def test_missing_file_is_refused(tmp_path):
     with pytest.raises(InputError, match="does not exist"):
         read_atoms(tmp_path / "none.cif")

@@ -34,7 +34,7 @@ def read_atoms(path: str | Path, *, assembly: str | None = None) -> AtomicModel:
     InputError
         There is no such file, or no assembly of that name.
     FormatError
-        The file cannot be read as a model, or holds no atom.
+        The file cannot be read as a model, holds no atom, or one whose place or occupancy is no number.
     """
     path = Path(path)
     if not path.is_file():
@@ -56,7 +56,16 @@ def read_atoms(path: str | Path, *, assembly: str | None = None) -> AtomicModel:
                 "choose one or leave it out."
             )
         structure.transform_to_assembly(assembly, gemmi.HowToNameCopiedChain.AddNumber)
-    return _model(structure[0])
+    model = _model(structure[0])
+    wrong = np.flatnonzero(~(np.isfinite(model.positions_angstrom).all(axis=-1) & np.isfinite(model.occupancies)))
+    if len(wrong):
+        raise FormatError(
+            path,
+            expected="finite coordinates and occupancies",
+            found=f"{len(wrong)} atoms without, the first {model.names[wrong[0]]}, number {wrong[0] + 1}",
+            remedy="mend or remove them",
+        )
+    return model
 
 
 def _model(model: gemmi.Model) -> AtomicModel:
