@@ -116,21 +116,24 @@ def test_bad_input_is_told_before_any_work(project, changes, error, words):
 
 def test_a_job_that_was_stopped_goes_on_and_ends_alike(project, monkeypatch):
     monkeypatch.setattr(MatchProblem, "units_of_chunk", 150)
-    monkeypatch.setattr(match_template_run, "SAVED_EVERY_SECONDS", 0.0)
     whole = halfmap.match_template(**SETTINGS)
-    joined, calls = match_template_run.search.MatchState, []
+    advance, begun = match_template_run.search.advance, []
+    ends = {2: KeyboardInterrupt(), 4: OSError("the machine gave out")}
 
-    def stopping(**values):
-        calls.append(values["n_done"])
-        if values["n_done"] == 3:
-            raise KeyboardInterrupt
-        return joined(**values)
+    def stopping(problem, state, executor, progress):
+        begun.append(state.n_done)
+        for further in advance(problem, state, executor, progress):
+            yield further
+            if further.n_done in ends:
+                raise ends.pop(further.n_done)
 
-    monkeypatch.setattr(match_template_run.search, "MatchState", stopping)
+    monkeypatch.setattr(match_template_run.search, "advance", stopping)
     with pytest.raises(KeyboardInterrupt):
         halfmap.match_template(**SETTINGS, out="stopped")
-    monkeypatch.setattr(match_template_run.search, "MatchState", joined)
+    monkeypatch.setattr(match_template_run, "SAVED_EVERY_SECONDS", 0.0)
+    with pytest.raises(OSError, match="gave out"):
+        continue_job("stopped", JOB, options=RunOptions(workers=1))
     again = continue_job("stopped", JOB, options=RunOptions(workers=1))
-    assert calls == [0, 1, 2, 3]
+    assert begun == [0, 2, 4]
     for name in ("mip", "correlation_average", "correlation_variance", "orientation_psi"):
         assert np.array_equal(*(mrc.read_image(job.folder / f"{name}.mrc") for job in (whole, again)))

@@ -104,14 +104,18 @@ def _searched(context: JobContext, problem: MatchProblem) -> MatchState:
     else:
         context.progress.message(f"Goes on after {state.n_done} of {problem.n_chunks} parts.")
     saved = time.monotonic()
-    for further in search.advance(problem, state, context.executor, context.progress):
-        state = further
-        if context.is_cancelled():
+    try:
+        for further in search.advance(problem, state, context.executor, context.progress):
+            state = further
+            if context.is_cancelled():
+                raise KeyboardInterrupt
+            if search.is_done(problem, state) or time.monotonic() - saved > SAVED_EVERY_SECONDS:
+                states.save(state.n_done, state)
+                saved = time.monotonic()
+    except KeyboardInterrupt:
+        if state.n_done:
             states.save(state.n_done, state)
-            raise KeyboardInterrupt
-        if search.is_done(problem, state) or time.monotonic() - saved > SAVED_EVERY_SECONDS:
-            states.save(state.n_done, state)
-            saved = time.monotonic()
+        raise
     states.keep_only_newest()
     return state
 
