@@ -78,11 +78,11 @@ def perturbed(states: ParticleStates) -> ParticleStates:
     return states.moved(steps * torch.tensor([1.5, 1.5, 80, 0.012, 0.012, 0.012], dtype=torch.float64))
 
 
-def micrograph() -> tuple[torch.Tensor, Candidates, torch.Tensor, torch.Tensor]:
+def micrograph(box_model: BoxModel | None = None) -> tuple[torch.Tensor, Candidates, torch.Tensor, torch.Tensor]:
     """A micrograph of 16 particles, one of them near the edge, as it is recorded."""
     n, shape = 16, (400, 360)
     states = truth(n)
-    box_model = model()
+    box_model = box_model or model()
     grid, band = ImageGrid.square(BOX, PIXEL), box_model.band
     centre = torch.tensor([[40 + 86 * (i % 4), 50 + 95 * (i // 4)] for i in range(n)])
     centre[0] = torch.tensor([14, 60])

@@ -42,6 +42,7 @@ def resumable_map(
     result_type: type[T],
     label: str,
     is_whole: Callable[[Item], bool] | None = None,
+    part: str = "",
 ) -> Iterator[T | Rejected]:
     """Yield the result of a task for each item, in order.
 
@@ -55,6 +56,7 @@ def resumable_map(
     label : what the progress line says.
     is_whole : picklable; says whether what a finished task wrote is whole. It may not be where a machine lost its
         power; then the task runs again.
+    part : tells the passes of a job apart that makes several.
 
     Yields
     ------
@@ -66,7 +68,7 @@ def resumable_map(
     JobFailed
         More than a tenth of the items are bad; the first reasons are named.
     """
-    folder = context.folder / "state"
+    folder = context.folder / "state" / part
     paths = [folder / f"{index:07d}.safetensors" for index in range(len(items))]
     work = partial(_once, task, result_type, is_whole)
     rejected: list[Rejected] = []

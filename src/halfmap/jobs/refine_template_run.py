@@ -10,12 +10,10 @@ from numpy.typing import NDArray
 
 from halfmap.compute.broadcast import Broadcast
 from halfmap.data.particles import ParticleSet
-from halfmap.errors import FormatError
 from halfmap.geometry.euler import euler_from_array
 from halfmap.grid import ImageGrid
 from halfmap.io import cistem, images, leopard, relion
 from halfmap.io.leopard import LeopardColumns
-from halfmap.io.relion_paths import resolve_paths
 from halfmap.jobs import refine_template_report
 from halfmap.jobs.leopard_inputs import check_pixel_size
 from halfmap.jobs.map_inputs import read_map
@@ -23,7 +21,7 @@ from halfmap.jobs.micrograph_inputs import read_finite
 from halfmap.jobs.per_micrograph import Rejected, check_rejections, forget_states, resumable_map
 from halfmap.jobs.refine_template import RefineTemplateJobParams
 from halfmap.jobs.select import in_project
-from halfmap.jobs.template_particles import FoundParticles, found_particles, pixel_sizes, read_table
+from halfmap.jobs.template_particles import FoundParticles, found_particles, paths_from_project, pixel_sizes, read_table
 from halfmap.project.job import JobContext
 from halfmap.template_matching.leopard_compat import CubicTemplate, refine_as_leopard
 from halfmap.template_matching.refine import Refined, check_box, refine_particles
@@ -226,10 +224,7 @@ def _with_results(
     texts |= {name: [_text(value) for value in column] for name, column in values.items()}
     if rejected:
         texts[SET_ASIDE] = [rejected[row].reason if row in rejected else "" for row in range(n)]
-    texts["micrograph_path"] = _from_project(context, params, table.columns["micrograph_path"])
-    for column in leopard.MATCH_COLUMNS:
-        if column.endswith("_path") and column in table and column not in ("micrograph_path", "template_path"):
-            texts[column] = _from_project(context, params, table.columns[column])
+    texts |= paths_from_project(context, table)
     assert params.template is not None
     texts["template_path"] = [context.relative(params.template)] * n
     return table.with_columns(**texts)
@@ -237,16 +232,6 @@ def _with_results(
 
 def _text(value: float) -> str:
     return "" if np.isnan(value) else repr(round(float(value), 6))
-
-
-def _from_project(context: JobContext, params: RefineTemplateJobParams, names: Sequence[str]) -> list[str]:
-    """Return paths of the table so that they hold from the project, where the files are there."""
-    assert params.particles is not None
-    try:
-        root = resolve_paths(params.particles, context.project, [name for name in names if name.strip()])
-    except FormatError:
-        return list(names)
-    return [context.relative(root / name) if name.strip() else name for name in names]
 
 
 def _write_star(context: JobContext, table: Path) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from halfmap.errors import FormatError, InputError
 from halfmap.geometry.rotations import matrix_from_euler
-from halfmap.io import images
+from halfmap.io import images, leopard
 from halfmap.io.leopard import LeopardColumns
 from halfmap.io.relion_paths import resolve_paths
 from halfmap.jobs.leopard_inputs import SAME_PIXEL_SIZE
@@ -296,3 +296,36 @@ def _check_map(path: Path, micrograph: tuple[int, int], side: int) -> None:
             remedy="give the template of that search, or --statistics none to have scores in standard deviations of "
             "white noise",
         )
+
+
+def paths_from_project(context: JobContext, table: LeopardColumns) -> dict[str, list[str]]:
+    """Return the columns of paths, but that of the template, so that they hold from the project."""
+    names = [name for name in leopard.MATCH_COLUMNS if name.endswith("_path") and name in table]
+    return {name: _from_project(context, table, table.columns[name]) for name in names if name != "template_path"}
+
+
+def _from_project(context: JobContext, table: LeopardColumns, names: Sequence[str]) -> list[str]:
+    """Return paths of the table so that they hold from the project, where the files are there."""
+    try:
+        root = resolve_paths(table.path, context.project, [name for name in names if name.strip()])
+    except FormatError:
+        return list(names)
+    return [context.relative(root / name) if name.strip() else name for name in names]
+
+
+def search_side(context: JobContext, table: LeopardColumns) -> int:
+    """Return the side of the template of the search, which its maps are smaller than the micrograph by, but 1.
+
+    Raises
+    ------
+    FormatError, InputError
+        The micrograph or the map of the first particle is missing.
+    """
+    names = [str(name) for name in table.columns["micrograph_path"]]
+    micrograph = resolve_paths(table.path, context.project, names) / names[0]
+    mean = _map_paths(context, table, "average", use_maps=True)[0]
+    assert mean is not None
+    (height, _), _ = images.shape_and_pixel_size(micrograph)
+    (places, _), _ = images.shape_and_pixel_size(mean)
+    # even; a search may have left out the last row of an odd micrograph
+    return (height - places + 1) // 2 * 2

@@ -108,6 +108,12 @@ class BoxModel:
         """Return the model with another template."""
         return replace(self, template=template)
 
+    def with_b_factor(self, b_factor_angstrom2: float) -> "BoxModel":
+        """Return the model with the template damped by exp(−B s²/4); a negative B-factor sharpens it."""
+        squared = self.band.frequencies.to(torch.float64).square().sum(-1)
+        damping = torch.exp(-0.25 * b_factor_angstrom2 * squared).to(torch.float32)
+        return replace(self, gain=self.gain * damping)
+
     def head(self, shell: int) -> "BoxModel":
         """Return the model of a lower resolution: what was observed there comes first in what was observed here."""
         band = self.band.head(shell)

@@ -64,7 +64,24 @@ class FilterParams:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RefineTemplateParams(FilterParams):
+class ParticleBoxParams(FilterParams):
+    """How boxes about particles are made ready, to be compared with a template."""
+
+    global_filtering: bool = True
+    """Measure the spectrum of the whole micrograph; else of each particle's box by itself."""
+
+    padding: Annotated[int, Ge(1), Le(4)] = 2
+    """How many times its side the template is padded before its transform: finer interpolation, more memory."""
+
+    batch: Annotated[int, Ge(1)] = 16
+    """Particles handled together: more take more memory."""
+
+    seed: int = 1
+    """Seed of random phases, where they are asked for."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RefineTemplateParams(ParticleBoxParams):
     """How poses, positions and defoci of particles found by a template are refined."""
 
     orientations: bool = True
@@ -108,21 +125,9 @@ class RefineTemplateParams(FilterParams):
     """Go on from the best of the grid to the maximum of the likelihood in x, y, defocus and three angles, and state
     the uncertainty of each."""
 
-    global_filtering: bool = True
-    """Measure the spectrum of the whole micrograph; else of each particle's box by itself."""
-
-    padding: Annotated[int, Ge(1), Le(4)] = 2
-    """How many times its side the template is padded before its transform: finer interpolation, more memory."""
-
-    batch: Annotated[int, Ge(1)] = 16
-    """Particles handled together: more take more memory."""
-
     compat: Literal["none", "leopard"] = "none"
     """leopard: the grid, the window, whole pixels and the scores of Leopard-EM 1.2, with its square root of the
     standard deviation; for comparisons."""
-
-    seed: int = 1
-    """Seed of random phases, where they are asked for."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -157,6 +162,83 @@ class RefineTemplateParams(FilterParams):
             n = math.ceil((high - low) / widest_step_angstrom - 1e-9)
             return stepped(low, high, (high - low) / n, self.enforce_zero)
         return stepped(low, high, self.defocus_step_angstrom, self.enforce_zero)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizeTemplateParams(ParticleBoxParams):
+    """How the pixel size and the B-factor with which a template fits best are looked for."""
+
+    pixel_size_min_angstrom: float = -0.05
+    """Lowest offset of the micrographs' pixel size tried first; the lowest and the highest are 0 to begin with the
+    pixel size as it is. The template is scaled to it, not the CTF."""
+
+    pixel_size_max_angstrom: float = 0.05
+    """Highest offset of the micrographs' pixel size tried first."""
+
+    pixel_size_step_angstrom: Annotated[float, Gt(0)] = 0.01
+    """Step between those."""
+
+    pixel_size_fine_min_angstrom: float = -0.008
+    """Lowest offset tried then, from the best of the first; the lowest and the highest are 0 to keep that."""
+
+    pixel_size_fine_max_angstrom: float = 0.008
+    """Highest offset tried then."""
+
+    pixel_size_fine_step_angstrom: Annotated[float, Gt(0)] = 0.002
+    """Step between those."""
+
+    b_factor_min_angstrom2: float = -50.0
+    """Lowest B-factor tried, added to the template's own; negative ones sharpen it. The lowest and the highest are 0 to
+    keep the template's."""
+
+    b_factor_max_angstrom2: float = 200.0
+    """Highest B-factor tried."""
+
+    b_factor_step_angstrom2: Annotated[float, Gt(0)] = 10.0
+    """Step between those."""
+
+    enforce_zero: bool = True
+    """Try the offset 0 too where the steps pass it over."""
+
+    min_z: float = 8.0
+    """Particles whose z reaches this at one of the pixel sizes tried first are counted, at every value."""
+
+    best_particles: Annotated[int, Ge(1)] | None = None
+    """Count so many particles instead, those of the highest z."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, low, high in (
+            ("pixel-size", self.pixel_size_min_angstrom, self.pixel_size_max_angstrom),
+            ("pixel-size-fine", self.pixel_size_fine_min_angstrom, self.pixel_size_fine_max_angstrom),
+            ("b-factor", self.b_factor_min_angstrom2, self.b_factor_max_angstrom2),
+        ):
+            if high < low:
+                raise InputError(f"--{name}-max must be at least --{name}-min; got {high:g} and {low:g}; swap them.")
+
+    @property
+    def coarse_offsets_angstrom(self) -> tuple[float, ...]:
+        """Offsets of the pixel size that are tried first."""
+        return stepped(
+            self.pixel_size_min_angstrom, self.pixel_size_max_angstrom, self.pixel_size_step_angstrom, self.enforce_zero
+        )
+
+    @property
+    def fine_offsets_angstrom(self) -> tuple[float, ...]:
+        """Offsets tried then, from the best of the first."""
+        return stepped(
+            self.pixel_size_fine_min_angstrom,
+            self.pixel_size_fine_max_angstrom,
+            self.pixel_size_fine_step_angstrom,
+            self.enforce_zero,
+        )
+
+    @property
+    def b_factors_angstrom2(self) -> tuple[float, ...]:
+        """B-factors that are tried."""
+        return stepped(
+            self.b_factor_min_angstrom2, self.b_factor_max_angstrom2, self.b_factor_step_angstrom2, self.enforce_zero
+        )
 
 
 def stepped(low: float, high: float, step: float, with_zero: bool) -> tuple[float, ...]:

@@ -92,22 +92,25 @@ class Fit(PerParticle):
         bound = inverse @ self.noise_information @ inverse / signal[:, None, None]
         return torch.where(((self.amplitude > 0) & (signal > 0))[:, None, None], bound, torch.nan)
 
-    def step(self, damping: Tensor) -> Tensor:
+    def step(self, damping: Tensor, n_free: int = N_PARAMETERS) -> Tensor:
         """Return the damped Gauss–Newton step, float64, shape (N, 6).
 
         Parameters
         ----------
         damping : shape (N,), relative to the curvature of each parameter.
+        n_free : how many parameters change, the first ones; the others stay.
         """
-        diagonal = self.information.diagonal(dim1=-2, dim2=-1)
+        information = self.information[:, :n_free, :n_free]
+        diagonal = information.diagonal(dim1=-2, dim2=-1)
         scale = diagonal.clamp(min=1e-300).rsqrt()
-        matrix = self.information * scale[:, :, None] * scale[:, None, :]
-        matrix = matrix + torch.diag_embed(damping[:, None].expand(-1, N_PARAMETERS) + 1e-9)
-        solved = torch.linalg.solve(matrix, (self.gradient * scale / self.amplitude[:, None])[..., None])[..., 0]
+        matrix = information * scale[:, :, None] * scale[:, None, :]
+        matrix = matrix + torch.diag_embed(damping[:, None].expand(-1, n_free) + 1e-9)
+        gradient = self.gradient[:, :n_free] * scale / self.amplitude[:, None]
+        solved = torch.linalg.solve(matrix, gradient[..., None])[..., 0]
         # no further than the template still resembles itself
         step = solved * scale
-        longest = (step / self.width).abs().amax(dim=-1).clamp(min=1.0)
-        return step / longest[:, None]
+        longest = (step / self.width[:, :n_free]).abs().amax(dim=-1).clamp(min=1.0)
+        return torch.nn.functional.pad(step / longest[:, None], (0, N_PARAMETERS - n_free))
 
 
 def fit(
@@ -197,14 +200,20 @@ def _turned_slices(model: BoxModel, rotations: Rotations) -> tuple[BandValues, B
 
 
 def polish(
-    model: BoxModel, observed: BandValues, optics: ParticleOptics, states: ParticleStates
+    model: BoxModel,
+    observed: BandValues,
+    optics: ParticleOptics,
+    states: ParticleStates,
+    *,
+    n_free: int = N_PARAMETERS,
 ) -> tuple[ParticleStates, Fit]:
-    """Climb to the nearest maximum of the likelihood in all six parameters.
+    """Climb to the nearest maximum of the likelihood in all six parameters, or in the first of them.
 
     Parameters
     ----------
     model, observed, optics : as of `fit`.
     states : where to begin; the score there should be positive.
+    n_free : how many parameters change: 2 for the position alone.
 
     Returns
     -------
@@ -222,7 +231,7 @@ def polish(
         if not len(active):
             break
         here = current.take(active)
-        steps = here.step(damping[active])
+        steps = here.step(damping[active], n_free)
         trial_states = states.take(active).moved(steps)
         trial = fit(model, observed[active], optics.take(active), trial_states)
         better = trial.likelihood > here.likelihood

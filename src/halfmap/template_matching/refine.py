@@ -1,5 +1,6 @@
 """Refinement of particles found by a template: a search on a local grid, then the maximum of the likelihood."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -12,7 +13,7 @@ from halfmap.grid import ImageGrid
 from halfmap.template_matching.filters import FilteredMicrograph, filter_micrograph
 from halfmap.template_matching.local_grid import local_rotations
 from halfmap.template_matching.model import BoxModel, ParticleOptics, cut_boxes
-from halfmap.template_matching.params import RefineTemplateParams
+from halfmap.template_matching.params import ParticleBoxParams, RefineTemplateParams
 from halfmap.template_matching.per_particle import PerParticle
 from halfmap.template_matching.polish import N_PARAMETERS, Fit, ParticleStates, fit, polish
 from halfmap.template_matching.search import Statistics, search
@@ -136,71 +137,102 @@ def refine_particles(
     -----
     Parts of a box beyond the micrograph are zero, the mean of its noise.
     """
+    parts = cut_particles(micrograph, pixel_size_angstrom, candidates, template, box, params, key=key)
+    return Refined.joined([_refine_batch(part, params) for part in parts])
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ParticleBoxes:
+    """Particles of one micrograph in boxes, made ready to be compared with the template.
+
+    Parameters
+    ----------
+    rows : int64, shape (N,): which of the candidates they are.
+    centre_pixel : int64, shape (N, 2): the pixel of the micrograph, (x, y), that is the centre of each box.
+    model : of the boxes.
+    observed : complex64, shape (N, K), of `BoxModel.observed`.
+    optics, known, statistics : of the particles, as far as they are known; about the centres of the boxes.
+    """
+
+    rows: Tensor
+    centre_pixel: Tensor
+    model: BoxModel
+    observed: BandValues
+    optics: ParticleOptics
+    known: ParticleStates
+    statistics: Statistics
+
+
+def cut_particles(
+    micrograph: Tensor,
+    pixel_size_angstrom: float,
+    candidates: Candidates,
+    template: Template,
+    box: int,
+    params: ParticleBoxParams,
+    *,
+    key: int = 0,
+) -> Iterator[ParticleBoxes]:
+    """Yield the particles of one micrograph in boxes, some at a time; parameters as of `refine_particles`."""
     check_box(box, template.side)
     if len(candidates.statistics.mean) != len(candidates):
         raise ShapeError(
             f"Statistics must be of {len(candidates)} particles; got {len(candidates.statistics.mean)}; cut them anew."
         )
     grid = ImageGrid.square(box, pixel_size_angstrom)
-    whole = filter_micrograph(micrograph, params, seed=params.seed, key=key) if params.global_filtering else None
-    parts = []
-    for first in range(0, len(candidates), params.batch):
-        rows = torch.arange(first, min(first + params.batch, len(candidates)))
-        if whole is None:
-            parts += [_refine_local(micrograph, grid, candidates, template, row, params, key) for row in rows.tolist()]
-        else:
-            parts.append(_refine_batch(whole, grid, candidates, template, rows, params))
-    return Refined.joined(parts)
+    if params.global_filtering:
+        whole = filter_micrograph(micrograph, params, seed=params.seed, key=key)
+        for rows in torch.arange(len(candidates)).split(params.batch):
+            yield _cut(whole, grid, candidates, template, rows, torch.zeros(2, dtype=torch.int64))
+        return
+    level = micrograph - micrograph.mean()
+    for row in range(len(candidates)):
+        corner = candidates.position_pixel[row].round().to(torch.int64) - box // 2
+        filtered = filter_micrograph(cut_boxes(level, corner[None], box)[0], params, seed=params.seed, key=key)
+        yield _cut(filtered, grid, candidates, template, torch.tensor([row]), corner)
 
 
-def _refine_local(
-    micrograph: Tensor,
-    grid: ImageGrid,
-    candidates: Candidates,
-    template: Template,
-    row: int,
-    params: RefineTemplateParams,
-    key: int,
-) -> Refined:
-    """Refine one particle in its box, filtered by itself."""
-    corner = candidates.position_pixel[row].round().to(torch.int64) - grid.side // 2
-    box = cut_boxes(micrograph - micrograph.mean(), corner[None], grid.side)[0]
-    filtered = filter_micrograph(box, params, seed=params.seed, key=key)
-    return _refine_batch(filtered, grid, candidates, template, torch.tensor([row]), params, origin=corner)
-
-
-def _refine_batch(
+def _cut(
     filtered: FilteredMicrograph,
     grid: ImageGrid,
     candidates: Candidates,
     template: Template,
     rows: Tensor,
-    params: RefineTemplateParams,
-    origin: Tensor | None = None,
-) -> Refined:
-    """Refine some particles; ``origin`` is the first pixel of what was filtered, where that is not the micrograph."""
-    pixel = grid.pixel_size_angstrom
+    origin: Tensor,
+) -> ParticleBoxes:
+    """Cut some particles out; ``origin`` is the pixel of the micrograph that what was filtered begins with."""
     model = BoxModel.of(template, filtered.curves, grid)
-    optics, statistics = candidates.optics.take(rows), candidates.statistics
     position = candidates.position_pixel[rows]
-    whole = position.round().to(torch.int64)
-    corners = whole - grid.side // 2 - (0 if origin is None else origin)
-    observed = model.observed(cut_boxes(filtered.values, corners, grid.side))
-    known = ParticleStates(
-        rotations=candidates.rotations[rows],
-        shifts_angstrom=(position - whole) * pixel,
-        defocus_angstrom=torch.zeros(len(rows), dtype=torch.float64),
+    centre = position.round().to(torch.int64)
+    statistics = candidates.statistics
+    return ParticleBoxes(
+        rows=rows,
+        centre_pixel=centre,
+        model=model,
+        observed=model.observed(cut_boxes(filtered.values, centre - grid.side // 2 - origin, grid.side)),
+        optics=candidates.optics.take(rows),
+        known=ParticleStates(
+            rotations=candidates.rotations[rows],
+            shifts_angstrom=(position - centre) * grid.pixel_size_angstrom,
+            defocus_angstrom=torch.zeros(len(rows), dtype=torch.float64),
+        ),
+        statistics=Statistics(mean=statistics.mean[rows], deviation=statistics.deviation[rows]),
     )
-    some = Statistics(mean=statistics.mean[rows], deviation=statistics.deviation[rows])
-    start, states, found, size_offset, n_correlations = refine_boxes(model, observed, optics, known, some, params)
-    mean, deviation = statistics.at(rows, states.shifts_angstrom / pixel)
-    first_mean, first_deviation = statistics.at(rows, torch.zeros(len(rows), 2))
+
+
+def _refine_batch(boxes: ParticleBoxes, params: RefineTemplateParams) -> Refined:
+    n, pixel, statistics = len(boxes.rows), boxes.model.band.grid.pixel_size_angstrom, boxes.statistics
+    start, states, found, size_offset, n_correlations = refine_boxes(
+        boxes.model, boxes.observed, boxes.optics, boxes.known, statistics, params
+    )
+    mean, deviation = statistics.at(torch.arange(n), states.shifts_angstrom / pixel)
+    first_mean, first_deviation = statistics.at(torch.arange(n), torch.zeros(n, 2))
     units = torch.tensor([1.0, 1.0, 1.0, *[180 / torch.pi] * 3], dtype=torch.float64)
-    uncertainty = torch.full((len(rows), N_PARAMETERS), torch.nan, dtype=torch.float64)
+    uncertainty = torch.full((n, N_PARAMETERS), torch.nan, dtype=torch.float64)
     if params.polish:
         uncertainty = found.covariance(n_fitted=N_PARAMETERS + 1).diagonal(dim1=-2, dim2=-1).sqrt() * units
     return Refined(
-        position_pixel=whole + states.shifts_angstrom / pixel,
+        position_pixel=boxes.centre_pixel + states.shifts_angstrom / pixel,
         rotations=states.rotations,
         defocus_offset_angstrom=states.defocus_angstrom,
         pixel_size_offset_angstrom=size_offset,
