@@ -130,6 +130,8 @@ def test_a_configuration_is_refined_and_its_table_feeds_the_next_refinement(proj
     again = refine(particles=result.main_output, template="template.mrc")
     later = LeopardColumns.read(again.main_output)
     assert np.abs(later.numbers("refined_scaled_mip") - z).max() < 0.2
+    rough = LeopardColumns.read(refine(particles=again.main_output, polish=False, orientations=False).main_output)
+    assert set(rough.columns["uncertainty_psi_degrees"]) == {""}  # what the polish has said no longer holds
     particles = relion.read_particles(result.folder / "particles.star")
     np.testing.assert_allclose(particles["position_pixel"], centre, atol=1e-5)
     cistem = star.read(result.folder / "particles_cistem.star").tables[0]

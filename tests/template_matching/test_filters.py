@@ -12,8 +12,10 @@ from halfmap.fourier.band import FourierBand
 from halfmap.fourier.shells import power_spectrum
 from halfmap.grid import ImageGrid
 from halfmap.template_matching.filters import CORNER, filter_micrograph, frequencies
+from halfmap.template_matching.model import BoxModel
 from halfmap.template_matching.params import FilterParams
 from halfmap.template_matching.projection import edge_weights, padded_moments, square_sum
+from support import template_particles
 
 
 def coloured_noise(shape, seed=1):
@@ -103,6 +105,12 @@ def test_the_moments_of_a_padded_projection_follow_from_its_transform():
 
 
 def test_what_cannot_be_filtered_is_refused_with_the_reason():
+    noise = torch.from_numpy(keyed_random.normal(1, "noise", 1, size=(64, 64)))
+    with pytest.raises(InputError, match="must let some frequencies of a micrograph pass"):
+        filter_micrograph(noise, FilterParams(bandpass_high=0.001))
+    curves = filter_micrograph(noise, FilterParams(bandpass_high=0.02)).curves
+    with pytest.raises(InputError, match="must let some frequencies of a box of 32 px pass"):
+        BoxModel.of(template_particles.template(), curves, ImageGrid.square(32, template_particles.PIXEL))
     with pytest.raises(ShapeError, match="two sides"):
         filter_micrograph(torch.zeros(3, 64), FilterParams())
     with pytest.raises(InputError, match="contrast"):

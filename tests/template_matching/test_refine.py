@@ -141,3 +141,27 @@ def test_offsets_hold_zero_and_never_step_wider_than_asked():
     assert stepped(-30, 30, 20, False) == (-30, -10, 10, 30)
     with pytest.raises(InputError, match="swap them"):
         RefineTemplateParams(defocus_min_angstrom=5, defocus_max_angstrom=-5)
+
+
+def test_what_is_not_refined_keeps_its_value_and_has_no_uncertainty(micrograph):
+    image, candidates, *_ = micrograph
+    few = Candidates(position_pixel=candidates.position_pixel[:4], rotations=candidates.rotations[:4],
+                     optics=candidates.optics.take(torch.arange(4)),
+                     statistics=Statistics.neutral(4, 17))  # fmt: skip
+    whole = refine_particles(image, PIXEL, few, template(), BOX, RefineTemplateParams())
+    params = RefineTemplateParams(orientations=False, defocus_min_angstrom=0, defocus_max_angstrom=0)
+    kept = refine_particles(image, PIXEL, few, template(), BOX, params)
+    assert torch.equal(kept.rotations, few.rotations)
+    assert not bool(kept.defocus_offset_angstrom.any())
+    assert bool((kept.mip > kept.start_mip).all())
+    assert bool(kept.uncertainty[:, 2:].isnan().all())
+    # what is known makes what is not known no less certain, at the same place and score
+    assert bool(
+        (kept.uncertainty[:, :2] * kept.mip[:, None] < 1.05 * whole.uncertainty[:, :2] * whole.mip[:, None]).all()
+    )
+    in_plane = refine_particles(
+        image, PIXEL, few, template(), BOX, RefineTemplateParams(tilt_range_degrees=0, defocus_max_angstrom=200)
+    )
+    turned = rotation_vector_from_matrix(in_plane.rotations @ few.rotations.mT)
+    assert float(turned[:, :2].abs().max()) < 1e-6 < float(turned[:, 2].abs().min())
+    assert in_plane.uncertainty.isnan().any(dim=0).tolist() == [False, False, False, True, True, False]

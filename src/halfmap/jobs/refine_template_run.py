@@ -211,7 +211,8 @@ def _with_results(
     }
     for i, name in enumerate(("phi", "theta", "psi")):
         values[f"refined_{name}"] = changed(known(name), np.mod(angles[:, i], 360.0))
-    texts: dict[str, list[str]] = {}
+    # what an earlier refinement has said of them
+    texts: dict[str, list[str]] = {name: [""] * n for name in (*UNCERTAINTIES, SET_ASIDE) if name in table}
     for i, axis in enumerate("xy"):
         centre = changed(known(f"pos_{axis}_img"), found[:, i])
         values[f"refined_pos_{axis}_img"] = centre

@@ -171,7 +171,7 @@ def filter_micrograph(
     ShapeError
         It is no image.
     InputError
-        It has no contrast.
+        It has no contrast, or the filters leave none.
 
     Notes
     -----
@@ -193,6 +193,11 @@ def filter_micrograph(
     transform = transform * curves.other_at(frequency).to(torch.float32)
     if params.randomise_phases_from is not None:
         transform = _with_random_phases(transform, frequency, shape, params.randomise_phases_from, seed, key)
+    if not bool(transform.any()):
+        raise InputError(
+            "The filters must let some frequencies of a micrograph pass; got none that pass; widen the pass band, "
+            "which is in cycles per pixel."
+        )
     values = torch.fft.irfft2(transform, s=shape, norm="ortho")
     return FilteredMicrograph(
         values=values, curves=curves, root_mean_square=float(values.to(torch.float64).square().mean().sqrt())

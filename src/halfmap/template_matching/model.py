@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor
 
+from halfmap.errors import InputError
 from halfmap.fourier.band import FourierBand
 from halfmap.grid import ImageGrid
 from halfmap.optics.ctf import phase_aberration
@@ -92,10 +93,20 @@ class BoxModel:
         Parameters
         ----------
         grid : of the boxes; square, even.
+
+        Raises
+        ------
+        InputError
+            The filters leave nothing.
         """
         band = FourierBand(grid, device=template.transform.values.device)
         frequency = band.frequencies.norm(dim=-1) * grid.pixel_size_angstrom
         noise = curves.other_at(frequency).to(torch.float32)
+        if not bool(noise.any()):
+            raise InputError(
+                f"The filters must let some frequencies of a box of {grid.side} px pass; got none that pass; widen the "
+                "pass band, which is in cycles per pixel."
+            )
         return cls(
             template=template,
             band=band,

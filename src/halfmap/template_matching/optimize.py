@@ -16,7 +16,7 @@ from halfmap.template_matching.polish import polish
 from halfmap.template_matching.refine import Candidates, ParticleBoxes, cut_particles, refine_boxes
 from halfmap.template_matching.template import Template
 
-POSITION = 2
+POSITION = torch.tensor([True, True, False, False, False, False])
 """Parameters that may change while templates are compared: x and y."""
 
 EDGE = 2
@@ -84,7 +84,7 @@ def score_boxes(boxes: ParticleBoxes, changes: Sequence[tuple[float, float]]) ->
         model = shared.with_template(shared.template.with_pixel_size(size)).with_b_factor(b_factor)
         if states is None:
             states = refine_boxes(model, observed, boxes.optics, boxes.known, boxes.statistics, AS_KNOWN).states
-        moved, found = polish(model, observed, boxes.optics, states, n_free=POSITION)
+        moved, found = polish(model, observed, boxes.optics, states, free=POSITION)
         mean, deviation = boxes.statistics.at(rows, moved.shifts_angstrom / pixel)
         mip.append(found.score)
         z.append((found.score - mean) / deviation)

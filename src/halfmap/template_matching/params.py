@@ -5,7 +5,7 @@ import math
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from annotated_types import Ge, Gt, Le
+from annotated_types import Ge, Gt, Le, Lt
 
 from halfmap.errors import InputError
 
@@ -27,7 +27,7 @@ class FilterParams:
     whiten_by_amplitude: bool = False
     """Measure the mean amplitude itself, not the root of the mean power."""
 
-    bandpass_low: Annotated[float, Ge(0)] | None = None
+    bandpass_low: Annotated[float, Ge(0), Lt(0.5)] | None = None
     """Lowest frequency that passes, in cycles per pixel. Default: all."""
 
     bandpass_high: Annotated[float, Gt(0)] | None = None

@@ -15,6 +15,9 @@ from halfmap.tensors import BandValues, Rotations
 N_PARAMETERS = 6
 """x and y in Å, defocus in Å, turns about the image's x and y axes and the viewing direction in radians."""
 
+ALL_FREE = torch.ones(N_PARAMETERS, dtype=torch.bool)
+"""All six may change."""
+
 MAX_ITERATIONS = 12
 CONVERGED = 0.2
 """Length of a step, in stated uncertainties, below which a particle is left as it is."""
@@ -74,43 +77,43 @@ class Fit(PerParticle):
     gradient: Tensor
     width: Tensor
 
-    def covariance(self, *, n_fitted: int = 1) -> Tensor:
+    def covariance(self, *, n_fitted: int = 1, free: Tensor | None = None) -> Tensor:
         """Return the Cramér–Rao bound at this point, float64, shape (N, 6, 6), the scale unknown too.
 
         Parameters
         ----------
         n_fitted : numbers that were fitted to the same boxes, the scale among them. Each has added 1 to the squared
             likelihood that is noise, and is taken off.
+        free : bool, shape (6,): the parameters that are not known; default all of them.
 
         Returns
         -------
-        NaN where nothing is left: then the box says nothing of the parameters.
+        0 for what is known; NaN where nothing is left: then the box says nothing of the parameters.
         """
-        inverse = torch.linalg.pinv(self.information, hermitian=True)
+        unknown = (ALL_FREE if free is None else free).to(self.information.device)
+        inverse = torch.linalg.pinv(self.information * (unknown[:, None] & unknown), hermitian=True)
         squared = self.likelihood.square()
         signal = self.amplitude.square() * (squared - n_fitted) / squared
         bound = inverse @ self.noise_information @ inverse / signal[:, None, None]
         return torch.where(((self.amplitude > 0) & (signal > 0))[:, None, None], bound, torch.nan)
 
-    def step(self, damping: Tensor, n_free: int = N_PARAMETERS) -> Tensor:
+    def step(self, damping: Tensor, free: Tensor) -> Tensor:
         """Return the damped Gauss–Newton step, float64, shape (N, 6).
 
         Parameters
         ----------
         damping : shape (N,), relative to the curvature of each parameter.
-        n_free : how many parameters change, the first ones; the others stay.
+        free : bool, shape (6,): the parameters that may change.
         """
-        information = self.information[:, :n_free, :n_free]
-        diagonal = information.diagonal(dim1=-2, dim2=-1)
-        scale = diagonal.clamp(min=1e-300).rsqrt()
-        matrix = information * scale[:, :, None] * scale[:, None, :]
-        matrix = matrix + torch.diag_embed(damping[:, None].expand(-1, n_free) + 1e-9)
-        gradient = self.gradient[:, :n_free] * scale / self.amplitude[:, None]
-        solved = torch.linalg.solve(matrix, gradient[..., None])[..., 0]
+        diagonal = self.information.diagonal(dim1=-2, dim2=-1)
+        scale = diagonal.clamp(min=1e-300).rsqrt() * free.to(diagonal.device)
+        matrix = self.information * scale[:, :, None] * scale[:, None, :]
+        matrix = matrix + torch.diag_embed(damping[:, None].expand(-1, N_PARAMETERS) + 1e-9)
+        solved = torch.linalg.solve(matrix, (self.gradient * scale / self.amplitude[:, None])[..., None])[..., 0]
         # no further than the template still resembles itself
         step = solved * scale
-        longest = (step / self.width[:, :n_free]).abs().amax(dim=-1).clamp(min=1.0)
-        return torch.nn.functional.pad(step / longest[:, None], (0, N_PARAMETERS - n_free))
+        longest = (step / self.width).abs().amax(dim=-1).clamp(min=1.0)
+        return step / longest[:, None]
 
 
 def fit(
@@ -205,15 +208,15 @@ def polish(
     optics: ParticleOptics,
     states: ParticleStates,
     *,
-    n_free: int = N_PARAMETERS,
+    free: Tensor | None = None,
 ) -> tuple[ParticleStates, Fit]:
-    """Climb to the nearest maximum of the likelihood in all six parameters, or in the first of them.
+    """Climb to the nearest maximum of the likelihood in all six parameters, or in some of them.
 
     Parameters
     ----------
     model, observed, optics : as of `fit`.
     states : where to begin; the score there should be positive.
-    n_free : how many parameters change: 2 for the position alone.
+    free : bool, shape (6,): the parameters that may change; default all of them.
 
     Returns
     -------
@@ -231,7 +234,7 @@ def polish(
         if not len(active):
             break
         here = current.take(active)
-        steps = here.step(damping[active], n_free)
+        steps = here.step(damping[active], ALL_FREE if free is None else free)
         trial_states = states.take(active).moved(steps)
         trial = fit(model, observed[active], optics.take(active), trial_states)
         better = trial.likelihood > here.likelihood

@@ -73,7 +73,7 @@ class Refined(PerParticle):
     mip, z : score in standard deviations of white noise; and less its mean, in those of the search.
     start_mip, start_z : of the position, pose and defocus known before.
     uncertainty : float64, shape (N, 6): standard deviations of x and y in Å, of the defocus in Å, and of turns about
-        the image's x and y axes and the viewing direction in degrees. NaN without --polish.
+        the image's x and y axes and the viewing direction in degrees. NaN without --polish, and for what is kept.
     n_correlations : int64: scores computed in the search.
     """
 
@@ -102,6 +102,13 @@ def check_box(side: int, template_side: int) -> None:
             f"--box must be even and larger than the template, {template_side} px; got {side} px; give "
             f"{template_side + 16}."
         )
+
+
+def free_parameters(params: RefineTemplateParams) -> Tensor:
+    """Return which of the six parameters are refined, bool, shape (6,): what has no range keeps what is known of it."""
+    tilt, psi = (params.orientations and one > 0 for one in (params.tilt_range_degrees, params.psi_range_degrees))
+    defocus = len(params.defocus_offsets_angstrom()) > 1
+    return torch.tensor([True, True, defocus, tilt, tilt, psi])
 
 
 def refine_particles(
@@ -230,7 +237,9 @@ def _refine_batch(boxes: ParticleBoxes, params: RefineTemplateParams) -> Refined
     units = torch.tensor([1.0, 1.0, 1.0, *[180 / torch.pi] * 3], dtype=torch.float64)
     uncertainty = torch.full((n, N_PARAMETERS), torch.nan, dtype=torch.float64)
     if params.polish:
-        uncertainty = found.covariance(n_fitted=N_PARAMETERS + 1).diagonal(dim1=-2, dim2=-1).sqrt() * units
+        free = free_parameters(params)
+        variance = found.covariance(n_fitted=int(free.sum()) + 1, free=free).diagonal(dim1=-2, dim2=-1)
+        uncertainty = torch.where(free, variance.sqrt() * units, torch.nan)
     return Refined(
         position_pixel=boxes.centre_pixel + states.shifts_angstrom / pixel,
         rotations=states.rotations,
@@ -312,7 +321,7 @@ def refine_boxes(
     worse = torch.nonzero(found.likelihood < start.likelihood).flatten()
     if params.polish and len(worse):
         # interpolation roughens the peak: where it was begun on a higher spot, it is climbed from there
-        again = polish(model, observed[worse], optics.take(worse), known.take(worse))
+        again = polish(model, observed[worse], optics.take(worse), known.take(worse), free=free_parameters(params))
         states, found = states.put(worse, again[0]), found.put(worse, again[1])
         size_offset[worse] = 0.0
     return RefinedBoxes(start, states, found, size_offset, n_correlations)
@@ -328,14 +337,15 @@ def _climb(
     """Go from each start to its maximum, and keep the best; or judge the first start alone."""
     if not params.polish:
         return starts[0], fit(model, observed, optics, starts[0])
-    states, found = polish(model, observed, optics, starts[0])
+    free = free_parameters(params)
+    states, found = polish(model, observed, optics, starts[0], free=free)
     for other in starts[1:]:
         # what lies on the same peak need not be climbed twice
         turn = rotation_vector_from_matrix(other.rotations @ states.rotations.mT)
         away = torch.nonzero((turn / found.width[:, 3:]).norm(dim=-1) > SAME_PEAK).flatten()
         if not len(away):
             continue
-        rest = polish(model, observed[away], optics.take(away), other.take(away))
+        rest = polish(model, observed[away], optics.take(away), other.take(away), free=free)
         better = away[rest[1].likelihood > found.likelihood[away]]
         chosen = torch.nonzero(torch.isin(away, better)).flatten()
         states, found = states.put(better, rest[0].take(chosen)), found.put(better, rest[1].take(chosen))
