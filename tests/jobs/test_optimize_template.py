@@ -15,6 +15,7 @@ from halfmap.geometry.euler import euler_from_array
 from halfmap.grid import ImageGrid
 from halfmap.io import leopard, leopard_config, mrc
 from halfmap.io.leopard import LeopardColumns
+from halfmap.jobs import optimize_template_run
 from halfmap.jobs.model_templates import ModelTemplateParams, read_model, template_of_model
 from halfmap.template_matching.template import prepare_template
 from support import template_particles
@@ -145,3 +146,25 @@ def test_particles_are_chosen_by_score_or_number_and_none_is_told(project):
         optimise("model.pdb", template_box_pixel=60)
     with pytest.raises(FormatError, match="expected a map of 315×355 px"):
         optimise("model.pdb", template_box_pixel=46)
+
+
+def test_a_job_that_was_killed_goes_on_with_the_same_result(project, monkeypatch):
+    values = {**KEPT, **B_FACTORS, "pixel_size_max_angstrom": 0.03, "pixel_size_step_angstrom": 0.03}
+    whole = optimise("template.mrc", **values, out="whole")
+    real, changes = optimize_template_run.score_templates, []
+
+    def dies(*args, **kwargs):
+        changes.append(len(kwargs["changes"]))
+        if len(changes) == 2:
+            raise KeyboardInterrupt
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(optimize_template_run, "score_templates", dies)
+    with pytest.raises(KeyboardInterrupt):
+        optimise("template.mrc", **values, out="killed")
+    with pytest.raises(SystemExit) as ended:
+        main(["optimize-template", "--continue", "killed", "--workers", "1"])
+    assert ended.value.code == 0
+    # two pixel sizes, six B-factors that were broken off, and those again
+    assert changes == [2, 6, 6]
+    assert (project / "killed" / "scores.csv").read_text() == (whole.folder / "scores.csv").read_text()
