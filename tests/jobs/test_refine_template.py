@@ -209,7 +209,7 @@ def test_what_does_not_belong_together_is_refused(project):
     mrc.write_image(project / "zero.mrc", np.zeros(maps.shape, np.float32), maps)
     with pytest.raises(FormatError, match="expected a map of 321×361 px, as a template of 40 px makes it"):
         refine(particles=table_of(project, correlation_variance_path=lambda i, text: "small.mrc"))
-    with pytest.raises(JobFailed, match="expected standard deviations above 0; found 0"):
+    with pytest.raises(JobFailed, match="standard deviations above 0 about the particles; found 0"):
         refine(particles=table_of(project, correlation_variance_path=lambda i, text: "zero.mrc"))
     with pytest.raises(FormatError, match=r"line 4: expected the pixel size that most .*, 3 Å; found 1\.5"):
         refine(particles=table_of(project, refined_pixel_size=lambda i, text: "1.5" if i == 2 else text))

@@ -92,24 +92,27 @@ class FoundParticles:
         if self.mean is None or self.deviation is None:
             return Statistics.neutral(len(self), window)
         mean, deviation = (read_finite(path) for path in (self.mean, self.deviation))
-        if not bool((deviation > 0).all()):
-            raise FormatError(
-                self.deviation,
-                expected="standard deviations above 0",
-                found=f"{float(deviation.min()):g}",
-                remedy="search again, or give --statistics none",
-            )
         corners = self.position_pixel.round().to(torch.int64) - side // 2 - window // 2
         if as_leopard:
             inside = cut_boxes(torch.ones_like(mean), corners, window) > 0
             outside = torch.where(inside, 0.0, OUTSIDE)
-            return Statistics(
-                mean=cut_boxes(mean, corners, window), deviation=cut_boxes(deviation, corners, window) + outside
-            )
+            cut = [cut_boxes(mean, corners, window), cut_boxes(deviation, corners, window) + outside]
+            return self._checked(*cut)
         steps = torch.arange(window)
         y, x = ((corners[:, axis, None] + steps).clamp(0, mean.shape[1 - axis] - 1) for axis in (1, 0))
         cut = [values[y[:, :, None], x[:, None, :]] for values in (mean, deviation)]
-        return Statistics(mean=cut[0], deviation=cut[1])
+        return self._checked(*cut)
+
+    def _checked(self, mean: Tensor, deviation: Tensor) -> Statistics:
+        if not bool((deviation > 0).all()):
+            assert self.deviation is not None
+            raise FormatError(
+                self.deviation,
+                expected="standard deviations above 0 about the particles",
+                found=f"{float(deviation.min()):g}",
+                remedy="search again, or give --statistics none",
+            )
+        return Statistics(mean=mean, deviation=deviation)
 
 
 def read_table(path: Path) -> LeopardColumns:
