@@ -212,7 +212,7 @@ def test_what_does_not_belong_together_is_refused(project):
     with pytest.raises(JobFailed, match="standard deviations above 0 about the particles; found 0"):
         refine(particles=table_of(project, correlation_variance_path=lambda i, text: "zero.mrc"))
     with pytest.raises(FormatError, match=r"line 4: expected the pixel size that most .*, 3 Å; found 1\.5"):
-        refine(particles=table_of(project, refined_pixel_size=lambda i, text: "1.5" if i == 2 else text))
+        refine(particles=table_of(project, pixel_size=lambda i, text: "1.5" if i == 2 else text))
     with pytest.raises(FormatError, match="line 3: expected a voltage above 0 kV; found 0"):
         refine(particles=table_of(project, voltage=lambda i, text: "0" if i == 1 else text))
 

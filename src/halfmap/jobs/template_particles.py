@@ -137,20 +137,20 @@ def pixel_sizes(table: LeopardColumns) -> NDArray[np.float64]:
     FormatError
         One is not above 0, or another than most.
     """
-    sizes = table.best("pixel_size", "refined_pixel_size")
-    if not (sizes > 0).all():
-        raise FormatError(
-            table.path, expected="pixel sizes above 0", found=f"{sizes.min():g}", remedy="mend the column"
-        )
-    usual = float(np.median(sizes))
-    apart = np.abs(sizes / usual - 1)
+    # those of the micrographs, and what a search for them may have made of them
+    recorded, sizes = table.best("pixel_size", ""), table.best("pixel_size", "refined_pixel_size")
+    least = min(recorded.min(), sizes.min())
+    if not least > 0:
+        raise FormatError(table.path, expected="pixel sizes above 0", found=f"{least:g}", remedy="mend the column")
+    usual = float(np.median(recorded))
+    apart = np.abs(recorded / usual - 1)
     if apart.max() > SAME_PIXEL_SIZE:
         row = int(apart.argmax())
         raise FormatError(
             table.path,
             line=row + 2,
             expected=f"the pixel size that most particles have, {usual:g} Å",
-            found=f"{sizes[row]:g} Å",
+            found=f"{recorded[row]:g} Å",
             remedy="give particles of different pixel sizes to different jobs, each with a template of that size",
         )
     return sizes
