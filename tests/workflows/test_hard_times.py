@@ -105,6 +105,7 @@ def test_a_page_is_signed_with_command_date_version_and_outcome(undisturbed):
     assert re.search(r'<span class="status good">finished</span>', page)
 
 
+@pytest.mark.slow  # one kill of each kind of state is among the quick tests of class2d
 def test_a_job_killed_again_and_again_ends_as_one_that_nothing_disturbed(project, undisturbed):
     folder = project / "Extract/job001"
     killed(begun(project, *EXTRACT, *ALONE, n=N_MICROGRAPHS // 5))

@@ -10,7 +10,12 @@ from support.shared_data import shared_data
 TUTORIALS = sorted((Path(__file__).parents[2] / "docs/tutorials").glob("*.md"))
 HALFMAP = Path(sys.executable).with_name("halfmap")
 
-MINUTES = ("particles-to-map", "picking-by-a-taught-network")
+MINUTES = (
+    "micrographs-to-particles",
+    "particles-to-map",
+    "picking-by-a-taught-network",
+    "real-micrographs-to-selected-particles",
+)
 """Take minutes: run by `pytest -m slow`. The demonstration goes the same way in the quick tests."""
 
 N_MICROGRAPHS = 2
