@@ -42,13 +42,14 @@ def made(tmp_path_factory):
     n = len(rows)
     angles = euler_from_array(candidates.rotations.numpy()[rows])
     centre = candidates.position_pixel.numpy().astype(int)[rows]
-    columns = {name: ["0"] * n for name in leopard.MATCH_COLUMNS}
+    columns = {name: ["0"] * n for name in (leopard.INDEX, *leopard.MATCH_COLUMNS)}
 
     def texts(values):
         return [repr(float(value)) for value in values]
 
     optics = candidates.optics
     columns |= {
+        leopard.INDEX: [str(i) for i in range(n)],
         "particle_index": [str(i) for i in range(n)],
         "defocus_u": texts(optics.defocus_u_angstrom[rows]),
         "defocus_v": texts(optics.defocus_v_angstrom[rows]),
@@ -114,7 +115,7 @@ def test_a_configuration_is_refined_and_its_table_feeds_the_next_refinement(proj
     (project / "c.yaml").write_text(yaml.safe_dump(config))
     result = halfmap.refine_template(config="c.yaml", defocus_min_angstrom=0, defocus_max_angstrom=0, workers=1)
     table = LeopardColumns.read(result.main_output)
-    assert tuple(table.columns)[:51] == leopard.REFINED_COLUMNS
+    assert tuple(table.columns)[:52] == (leopard.INDEX, *leopard.REFINED_COLUMNS)
     assert table.columns["my_note"] == ["keep me"] * len(ROWS)
     assert table.columns["psi"] == LeopardColumns.read(project / "match.csv").columns["psi"]
     found = poses(result.main_output, "refined_")

@@ -226,15 +226,20 @@ class LeopardColumns:
                 ) from None
         return values
 
-    def best(self, name: str, refined: str) -> NDArray[np.float64]:
+    def best(self, name: str, refined: str | None = None) -> NDArray[np.float64]:
         """Return the refined values if the table has all of them, else the first ones, which must be numbers.
+
+        Parameters
+        ----------
+        name : heading of the first ones.
+        refined : heading of the refined ones; None where there are none of that kind.
 
         Raises
         ------
         FormatError
             Neither is a number everywhere; names the line.
         """
-        if refined in self.columns:
+        if refined is not None and refined in self.columns:
             values = self.numbers(refined)
             if np.isfinite(values).all():
                 return values

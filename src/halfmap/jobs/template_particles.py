@@ -138,7 +138,7 @@ def pixel_sizes(table: LeopardColumns) -> NDArray[np.float64]:
         One is not above 0, or another than most.
     """
     # those of the micrographs, and what a search for them may have made of them
-    recorded, sizes = table.best("pixel_size", ""), table.best("pixel_size", "refined_pixel_size")
+    recorded, sizes = table.best("pixel_size"), table.best("pixel_size", "refined_pixel_size")
     least = min(recorded.min(), sizes.min())
     if not least > 0:
         raise FormatError(table.path, expected="pixel sizes above 0", found=f"{least:g}", remedy="mend the column")
@@ -230,7 +230,7 @@ def found_particles(
 def _optics(table: LeopardColumns) -> ParticleOptics:
     """Return the CTF of each particle, with the defocus refined so far."""
     offset = table.best("relative_defocus", "refined_relative_defocus")
-    voltage = table.best("voltage", "")
+    voltage = table.best("voltage")
     if not (voltage > 0).all():
         row = int(voltage.argmin())
         raise FormatError(
@@ -242,14 +242,14 @@ def _optics(table: LeopardColumns) -> ParticleOptics:
         )
     zero = np.zeros(len(table))
     values = {
-        "defocus_u_angstrom": table.best("defocus_u", "") + offset,
-        "defocus_v_angstrom": table.best("defocus_v", "") + offset,
-        "defocus_angle_degrees": table.best("astigmatism_angle", ""),
+        "defocus_u_angstrom": table.best("defocus_u") + offset,
+        "defocus_v_angstrom": table.best("defocus_v") + offset,
+        "defocus_angle_degrees": table.best("astigmatism_angle"),
         "voltage_kv": voltage,
-        "spherical_aberration_mm": table.best("spherical_aberration", ""),
-        "amplitude_contrast": table.best("amplitude_contrast_ratio", ""),
-        "phase_shift_degrees": table.best("phase_shift", "") if "phase_shift" in table else zero,
-        "b_factor_angstrom2": table.best("ctf_B_factor", "") if "ctf_B_factor" in table else zero,
+        "spherical_aberration_mm": table.best("spherical_aberration"),
+        "amplitude_contrast": table.best("amplitude_contrast_ratio"),
+        "phase_shift_degrees": table.best("phase_shift") if "phase_shift" in table else zero,
+        "b_factor_angstrom2": table.best("ctf_B_factor") if "ctf_B_factor" in table else zero,
     }
     return ParticleOptics(**{field.name: torch.from_numpy(values[field.name]) for field in fields(ParticleOptics)})
 
