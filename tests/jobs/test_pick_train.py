@@ -115,6 +115,8 @@ def test_both_or_neither_of_particles_and_picks_are_refused(project):
         train(project, particles=None)
     with pytest.raises(InputError, match="--particles or --picks"):
         train(project, picks=project.coordinates)
+    with pytest.raises(InputError, match="--min-fom must be given with --picks"):
+        train(project, min_fom=0.0)
 
 
 def test_coordinates_of_another_pixel_size_are_refused(project):

@@ -46,6 +46,8 @@ class PickTrainJobParams(DetectorTrainingParams):
     def __post_init__(self) -> None:
         if (self.particles is None) == (self.picks is None):
             raise InputError("pick train must be given --particles or --picks; got both or none; give one of them.")
+        if self.min_fom is not None and self.picks is None:
+            raise InputError("--min-fom must be given with --picks; got --particles; choose them with halfmap select.")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -20,8 +20,8 @@ PIXELS_OF_CHUNK = 2**31
 TEMPLATE_PASSES = 4
 """How much more often a pixel of the template is worked on than one of the micrograph."""
 
-CHUNKS = 1024
-"""Chunks of a long search: longer ones lose more when a job is killed, shorter ones send more maps about."""
+CHUNKS = 16384
+"""Most chunks of a search: longer ones lose more when a job is killed, shorter ones send more maps about."""
 
 LARGEST_NUMBER = 2**31 - 1
 
