@@ -15,7 +15,7 @@ from halfmap.data.atomic_models import AtomicModel
 from halfmap.data.volumes import Volume
 from halfmap.fourier.resample import rescale_to_pixel_size
 from halfmap.grid import ImageGrid
-from halfmap.io import images, mrc
+from halfmap.io import mrc
 from halfmap.io.atomic import write_text
 from halfmap.jobs.leopard_inputs import check_pixel_size
 from halfmap.jobs.map_inputs import read_map
@@ -27,6 +27,7 @@ from halfmap.jobs.per_micrograph import Rejected, forget_states, resumable_map
 from halfmap.jobs.template_particles import (
     FoundParticles,
     found_particles,
+    most_pixels,
     paths_from_project,
     pixel_sizes,
     read_table,
@@ -81,10 +82,11 @@ def optimize(context: JobContext, params: OptimizeTemplateJobParams) -> Path:
     box = source.side + 16 if params.box_pixel is None else params.box_pixel
     check_box(box, source.side)
     found, rejected = found_particles(context, table, source.side, use_maps=params.statistics == "maps")
-    pixels = max(height * width for height, width in (images.shape_and_pixel_size(f.micrograph)[0] for f in found))
     context.expect_memory(16 * (source.side * params.padding) ** 3, "the template")
     context.expect_memory(
-        int(40 * pixels + params.batch * 200 * box * box) + 2**28, "one micrograph in each worker", n_tasks=len(found)
+        int(40 * most_pixels(found) + params.batch * 200 * box * box) + 2**28,
+        "one micrograph in each worker",
+        n_tasks=len(found),
     )
     scorer = _Scorer(context, params, source, box)
     walks = _walk(scorer, found, usual, params)

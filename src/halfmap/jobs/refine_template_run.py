@@ -12,7 +12,7 @@ from halfmap.compute.broadcast import Broadcast
 from halfmap.data.particles import ParticleSet
 from halfmap.geometry.euler import euler_from_array
 from halfmap.grid import ImageGrid
-from halfmap.io import cistem, images, leopard, relion
+from halfmap.io import cistem, leopard, relion
 from halfmap.io.leopard import LeopardColumns
 from halfmap.jobs import refine_template_report
 from halfmap.jobs.leopard_inputs import check_pixel_size
@@ -21,7 +21,14 @@ from halfmap.jobs.micrograph_inputs import read_finite
 from halfmap.jobs.per_micrograph import Rejected, check_rejections, forget_states, resumable_map
 from halfmap.jobs.refine_template import RefineTemplateJobParams
 from halfmap.jobs.select import in_project
-from halfmap.jobs.template_particles import FoundParticles, found_particles, paths_from_project, pixel_sizes, read_table
+from halfmap.jobs.template_particles import (
+    FoundParticles,
+    found_particles,
+    most_pixels,
+    paths_from_project,
+    pixel_sizes,
+    read_table,
+)
 from halfmap.project.job import JobContext
 from halfmap.template_matching.leopard_compat import CubicTemplate, refine_as_leopard
 from halfmap.template_matching.refine import Refined, check_box, refine_particles
@@ -168,13 +175,13 @@ def _expect_memory(
     context: JobContext, params: RefineTemplateJobParams, found: Sequence[FoundParticles], side: int, box: int
 ) -> None:
     """State the memory of one task: micrograph and maps, and the arrays of one batch."""
-    shapes = [images.shape_and_pixel_size(path)[0] for path in dict.fromkeys(part.micrograph for part in found)]
-    pixels = max((height * width for height, width in shapes), default=0)
     coefficients = 0.8 * box * box
     per_batch = params.batch * 250 * coefficients + 8000 * coefficients
     if params.compat == "leopard":
         per_batch = (box - side + 1) ** 2 * 12 * side * side
-    context.expect_memory(int(40 * pixels + per_batch) + 2**28, "one micrograph in each worker", n_tasks=len(found))
+    context.expect_memory(
+        int(40 * most_pixels(found) + per_batch) + 2**28, "one micrograph in each worker", n_tasks=len(found)
+    )
 
 
 def _with_results(

@@ -183,8 +183,11 @@ def found_particles(
     maps = [_map_paths(context, table, kind, use_maps) for kind in ("average", "variance")]
     parts: list[FoundParticles] = []
     rejected: dict[int, Rejected] = {}
-    for key, name in enumerate(dict.fromkeys(names)):
-        rows = np.array([row for row, other in enumerate(names) if other == name])
+    by_name: dict[str, list[int]] = {}
+    for row, name in enumerate(names):
+        by_name.setdefault(name, []).append(row)
+    for key, (name, of_name) in enumerate(by_name.items()):
+        rows = np.array(of_name)
         try:
             height, width = images.shape_and_pixel_size(root / name)[0]
         except (FormatError, InputError) as error:
@@ -225,6 +228,12 @@ def found_particles(
         context.log(f"set aside {one.name}: {one.reason}")
     check_rejections(list(rejected.values()), len(table), "particles")
     return parts, rejected
+
+
+def most_pixels(found: Sequence[FoundParticles]) -> int:
+    """Return the number of pixels of the largest micrograph."""
+    shapes = [images.shape_and_pixel_size(path)[0] for path in dict.fromkeys(part.micrograph for part in found)]
+    return max((height * width for height, width in shapes), default=0)
 
 
 def _optics(table: LeopardColumns) -> ParticleOptics:

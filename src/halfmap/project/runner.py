@@ -94,11 +94,11 @@ def run_from_values(
     if out is not None and not isinstance(out, str | Path):
         raise InputError(f"`out` must be a path; got {out!r}; name the folder of the job, or leave it out.")
     chosen = build(RunOptions, options or {})
-    stored = {} if settings is None else record.read_settings(project or find_project(), settings, job_type)
+    project = find_project() if project is None else project
+    stored = {} if settings is None else record.read_settings(project, settings, job_type)
     if job_type.config is not None and values.get("config") is not None:
-        base = project or find_project()
-        path = record.locate_input(base, Path(str(values["config"])), "config", "--config")
-        stored = {**stored, **job_type.config.read(base, path)}
+        path = record.locate_input(project, Path(str(values["config"])), "config", "--config")
+        stored = {**stored, **job_type.config.read(project, path)}
     params: Any = build(job_type.parameters, {**stored, **values})
     return run_job(job_type, params, options=chosen, out=out, project=project, display=display)
 
