@@ -204,10 +204,6 @@ def map_agreement(
     )
 
 
-def _tensor(values: ArrayLike) -> Tensor:
-    return torch.from_numpy(np.asarray(values, dtype=np.float64).copy())
-
-
 def kept_of_reference(reference: Volume, found: Volume, low_pass_angstrom: float) -> float:
     """Return how far a refined map still shows the reference that it began with.
 
@@ -230,6 +226,10 @@ def kept_of_reference(reference: Volume, found: Volume, low_pass_angstrom: float
     last = max(1, round(grid.side * grid.pixel_size_angstrom / low_pass_angstrom))
     curve = shells.fsc(grid.rfft(reference.values.double()), grid.rfft(found.values.double()), grid)
     return float(curve[last // 2 + 1 : last + 1].mean())
+
+
+def _tensor(values: ArrayLike) -> Tensor:
+    return torch.from_numpy(np.asarray(values, dtype=np.float64).copy())
 
 
 def _nearest_equivalents(true: Tensor, found: Tensor, symmetry: str) -> Tensor:
