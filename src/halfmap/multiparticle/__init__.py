@@ -1,0 +1,1 @@
+"""Multi-particle refinement: sample, microscope and particles fitted together, one series at a time."""
