@@ -97,6 +97,7 @@ def test_a_configuration_of_leopard_em_gives_the_same_search_and_flags_go_before
         ({"template": None}, InputError, "--template must be given"),
         ({"defocus_u_angstrom": None}, InputError, "--defocus-u must be given"),
         ({"pixel_size_angstrom": 3.0}, InputError, "must have the pixel size of the micrograph, 3 Å; got 4 Å"),
+        ({"pixel_size_min_angstrom": -4.5}, InputError, "--pixel-size-min must be above −4 Å"),
         ({"template": "large.mrc"}, InputError, "must be smaller than the micrograph"),
         ({"template": "odd.mrc"}, ShapeError, "a cube of an even side"),
         ({"symmetry": "C1000"}, InputError, "A symmetry must be one of"),

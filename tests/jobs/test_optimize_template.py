@@ -142,6 +142,8 @@ def test_particles_are_chosen_by_score_or_number_and_none_is_told(project):
         optimise("template.mrc", **KEPT, min_z=99)
     with pytest.raises(InputError, match="--pixel-size-fine-max must be at least --pixel-size-fine-min"):
         optimise("template.mrc", pixel_size_fine_max_angstrom=-1)
+    with pytest.raises(InputError, match="--pixel-size-min and --pixel-size-fine-min together must be above −3 Å"):
+        optimise("template.mrc", pixel_size_min_angstrom=-2.0, pixel_size_fine_min_angstrom=-1.0)
     with pytest.raises(InputError, match="--box must be even and larger than the template, 60 px"):
         optimise("model.pdb", template_box_pixel=60)
     with pytest.raises(FormatError, match="expected a map of 315×355 px"):

@@ -181,6 +181,7 @@ def test_a_job_that_was_killed_goes_on_with_the_same_result(project, monkeypatch
         ({"box_pixel": SIDE}, "--box must be even and larger than the template, 40 px; got 40 px"),
         ({"template_pixel_size_angstrom": 2.0}, "must have the pixel size of the micrographs, 3 Å; got 2 Å"),
         ({"particles": None}, "--particles must be given"),
+        ({"pixel_size_min_angstrom": -3.0}, r"--pixel-size-min must be above −3 Å, .*; got -3 Å"),
         ({"compat": "leopard", "pixel_size_max_angstrom": 0.1}, "--compat leopard must leave the pixel size"),
     ],
 )

@@ -12,7 +12,7 @@ from halfmap.geometry.rotations import (
 from halfmap.template_matching.model import cut_boxes
 from halfmap.template_matching.params import RefineTemplateParams, stepped
 from halfmap.template_matching.polish import ParticleStates, fit, polish
-from halfmap.template_matching.refine import Candidates, refine_particles
+from halfmap.template_matching.refine import Candidates, cut_particles, refine_boxes, refine_particles
 from halfmap.template_matching.search import Statistics, search
 from support import template_particles
 from support.template_particles import BOX, PIXEL, SIDE, model, observed, optics, perturbed, template, truth
@@ -165,3 +165,23 @@ def test_what_is_not_refined_keeps_its_value_and_has_no_uncertainty(micrograph):
     turned = rotation_vector_from_matrix(in_plane.rotations @ few.rotations.mT)
     assert float(turned[:, :2].abs().max()) < 1e-6 < float(turned[:, 2].abs().min())
     assert in_plane.uncertainty.isnan().any(dim=0).tolist() == [False, False, False, True, True, False]
+
+
+def test_pixel_sizes_are_compared_where_the_template_is_at_each_of_them(micrograph):
+    image, candidates, *_ = micrograph
+    params = RefineTemplateParams(
+        orientations=False, polish=False, defocus_min_angstrom=0, defocus_max_angstrom=0,
+        pixel_size_min_angstrom=-0.3, pixel_size_max_angstrom=0.3, pixel_size_step_angstrom=0.3,
+    )  # fmt: skip
+    boxes = next(iter(cut_particles(image, PIXEL, candidates, template(), BOX, params)))
+    model = boxes.model.with_pixel_size(PIXEL**2 / (PIXEL + 0.3))
+    beyond = model.band.shell_of > model.shell_of_all([PIXEL**2 / (PIXEL + by) for by in (-0.3, 0.0, 0.3)])
+    ctf, _ = boxes.optics.ctf(model.band.frequencies)
+    # at the frequencies that only some of the templates fill there is the wrong one
+    misled = boxes.observed + 20 * beyond * model.slices(boxes.known.rotations) * ctf * model.gain
+    for values in (boxes.observed, misled):
+        found = refine_boxes(
+            model.with_template(template()), values, boxes.optics, boxes.known, boxes.statistics, params
+        )
+        assert float(found.pixel_size_offset_angstrom[1:].abs().max()) == 0
+    assert float((misled - boxes.observed).abs().max()) > float(boxes.observed.abs().max())

@@ -62,6 +62,27 @@ def square_side(config: Path, key: str, sides: tuple[int, int]) -> int:
     return sides[0]
 
 
+def check_pixel_offset(lowest_angstrom: float, pixel_size_angstrom: float, flag: str) -> None:
+    """Raise where a pixel size less an offset would be none.
+
+    Parameters
+    ----------
+    lowest_angstrom : offset of the pixel size.
+    pixel_size_angstrom : of the micrographs.
+    flag : by which the offset was given.
+
+    Raises
+    ------
+    InputError
+        Nothing would be left.
+    """
+    if lowest_angstrom <= -pixel_size_angstrom:
+        raise InputError(
+            f"{flag} must be above −{pixel_size_angstrom:g} Å, as it is added to the pixel size; got "
+            f"{lowest_angstrom:g} Å; give the difference from the pixel size, not the pixel size itself."
+        )
+
+
 def check_pixel_size(template: Path, grid: ImageGrid, pixel_size_angstrom: float, of: str) -> None:
     """Raise unless a template is sampled as the micrographs are.
 

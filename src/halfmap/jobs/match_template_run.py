@@ -15,7 +15,7 @@ from halfmap.geometry.symmetry import canonical_name
 from halfmap.grid import ImageGrid
 from halfmap.io import cistem, images, leopard, mrc, relion
 from halfmap.io.atomic import write_text
-from halfmap.jobs.leopard_inputs import check_pixel_size
+from halfmap.jobs.leopard_inputs import check_pixel_offset, check_pixel_size
 from halfmap.jobs.map_inputs import read_map
 from halfmap.jobs.match_template import MatchTemplateJobParams
 from halfmap.jobs.match_template_report import match_report
@@ -142,6 +142,7 @@ def _template(context: JobContext, params: MatchTemplateJobParams, shape: tuple[
     volume = read_map(params.template, params.template_pixel_size_angstrom, flag="--template-pixel-size")
     side = max(volume.grid.shape)
     check_pixel_size(params.template, volume.grid, pixel, "micrograph")
+    check_pixel_offset(params.pixel_size_min_angstrom, pixel, "--pixel-size-min")
     if side >= min(shape):
         raise InputError(
             f"The template must be smaller than the micrograph of {shape[1]}×{shape[0]} px; got {side} px in "

@@ -17,7 +17,7 @@ from halfmap.fourier.resample import rescale_to_pixel_size
 from halfmap.grid import ImageGrid
 from halfmap.io import mrc
 from halfmap.io.atomic import write_text
-from halfmap.jobs.leopard_inputs import check_pixel_size
+from halfmap.jobs.leopard_inputs import check_pixel_offset, check_pixel_size
 from halfmap.jobs.map_inputs import read_map
 from halfmap.jobs.micrograph_inputs import read_finite
 from halfmap.jobs.model_templates import read_model, side_of_model, template_of_model
@@ -77,6 +77,9 @@ def optimize(context: JobContext, params: OptimizeTemplateJobParams) -> Path:
     assert params.particles is not None
     table = read_table(params.particles)
     usual = float(np.median(pixel_sizes(table)))
+    check_pixel_offset(params.pixel_size_min_angstrom, usual, "--pixel-size-min")
+    lowest = params.pixel_size_min_angstrom + params.pixel_size_fine_min_angstrom
+    check_pixel_offset(lowest, usual, "--pixel-size-min and --pixel-size-fine-min together")
     search = search_side(context, table) if params.statistics == "maps" else None
     source = _Source(params, usual, search)
     box = source.side + 16 if params.box_pixel is None else params.box_pixel

@@ -15,7 +15,7 @@ from halfmap.grid import ImageGrid
 from halfmap.io import cistem, leopard, relion
 from halfmap.io.leopard import LeopardColumns
 from halfmap.jobs import refine_template_report
-from halfmap.jobs.leopard_inputs import check_pixel_size
+from halfmap.jobs.leopard_inputs import check_pixel_offset, check_pixel_size
 from halfmap.jobs.map_inputs import read_map
 from halfmap.jobs.micrograph_inputs import read_finite
 from halfmap.jobs.per_micrograph import Rejected, check_rejections, forget_states, resumable_map
@@ -139,6 +139,7 @@ def _template(context: JobContext, params: RefineTemplateJobParams, sizes: NDArr
     assert params.template is not None
     volume = read_map(params.template, params.template_pixel_size_angstrom, flag="--template-pixel-size")
     usual = float(np.median(sizes))
+    check_pixel_offset(params.pixel_size_min_angstrom, usual, "--pixel-size-min")
     check_pixel_size(params.template, volume.grid, usual, "micrographs")
     check_template(volume.values, volume.grid)
     side = volume.grid.side

@@ -1,6 +1,7 @@
 """What a micrograph shows of a template: boxes of the micrograph, and filtered projections under the CTF."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 
 import torch
@@ -15,6 +16,9 @@ from halfmap.template_matching.per_particle import PerParticle
 from halfmap.template_matching.template import Template
 from halfmap.tensors import BandValues, Rotations
 from halfmap.units import electron_wavelength_angstrom
+
+EDGE = 2
+"""Shells of a template before its Nyquist frequency that its edge in Fourier space damps."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -119,6 +123,10 @@ class BoxModel:
         """Return the model with another template."""
         return replace(self, template=template)
 
+    def with_pixel_size(self, pixel_size_angstrom: float) -> "BoxModel":
+        """Return the model with the template's voxels of another size."""
+        return self.with_template(self.template.with_pixel_size(pixel_size_angstrom))
+
     def with_b_factor(self, b_factor_angstrom2: float) -> "BoxModel":
         """Return the model with the template damped by exp(−B s²/4); a negative B-factor sharpens it."""
         squared = self.band.frequencies.to(torch.float64).square().sum(-1)
@@ -140,6 +148,17 @@ class BoxModel:
         power = (slices * ctf * self.gain).abs().square().sum(0)
         reached = self.band.shell_sum(power).cumsum(0)
         return max(self.band.min_shell, int((reached < share * reached[-1]).sum()))
+
+    def shell_of_all(self, pixel_sizes_angstrom: Sequence[float]) -> int:
+        """Return the highest shell that the template fills at each of several pixel sizes.
+
+        At its Nyquist frequency a template ends: a larger pixel size would lose the score that lies beyond.
+        """
+        if len(set(pixel_sizes_angstrom)) == 1:
+            return self.band.max_shell
+        grid = self.band.grid
+        filled = grid.side * grid.pixel_size_angstrom / max(pixel_sizes_angstrom) * (0.5 - EDGE / self.template.side)
+        return max(self.band.min_shell, min(self.band.max_shell, int(filled)))
 
     def slices(self, rotations: Rotations) -> BandValues:
         """Return bare slices of the template, complex64, shape (R, K)."""

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from halfmap.errors import InputError
-from halfmap.template_matching.model import BoxModel
 from halfmap.template_matching.params import OptimizeTemplateParams, RefineTemplateParams
 from halfmap.template_matching.per_particle import PerParticle
 from halfmap.template_matching.polish import polish
@@ -18,9 +17,6 @@ from halfmap.template_matching.template import Template
 
 POSITION = torch.tensor([True, True, False, False, False, False])
 """Parameters that may change while templates are compared: x and y."""
-
-EDGE = 2
-"""Shells of a template before its Nyquist frequency that its edge in Fourier space damps."""
 
 AS_KNOWN = RefineTemplateParams(orientations=False, defocus_min_angstrom=0.0, defocus_max_angstrom=0.0, polish=False)
 """The pose and the defocus as they are; the position from a window of whole pixels."""
@@ -76,12 +72,12 @@ def score_templates(
 
 def score_boxes(boxes: ParticleBoxes, changes: Sequence[tuple[float, float]]) -> TemplateScores:
     """Score particles in boxes; ``changes`` and notes as of `score_templates`."""
-    shared = boxes.model.head(_shell_of_all(boxes.model, [size for size, _ in changes]))
+    shared = boxes.model.head(boxes.model.shell_of_all([size for size, _ in changes]))
     observed = boxes.observed[:, : len(shared.band)]
     pixel, rows = shared.band.grid.pixel_size_angstrom, torch.arange(len(boxes.rows))
     states, mip, z = None, [], []
     for size, b_factor in changes:
-        model = shared.with_template(shared.template.with_pixel_size(size)).with_b_factor(b_factor)
+        model = shared.with_pixel_size(size).with_b_factor(b_factor)
         if states is None:
             states = refine_boxes(model, observed, boxes.optics, boxes.known, boxes.statistics, AS_KNOWN).states
         moved, found = polish(model, observed, boxes.optics, states, free=POSITION)
@@ -89,18 +85,6 @@ def score_boxes(boxes: ParticleBoxes, changes: Sequence[tuple[float, float]]) ->
         mip.append(found.score)
         z.append((found.score - mean) / deviation)
     return TemplateScores(mip=torch.stack(mip, dim=-1), z=torch.stack(z, dim=-1))
-
-
-def _shell_of_all(model: BoxModel, pixel_sizes_angstrom: Sequence[float]) -> int:
-    """Return the highest shell that a template fills at each of several pixel sizes.
-
-    At its Nyquist frequency a template ends: a larger pixel size would lose the score that lies beyond.
-    """
-    if len(set(pixel_sizes_angstrom)) == 1:
-        return model.band.max_shell
-    grid = model.band.grid
-    filled = grid.side * grid.pixel_size_angstrom / max(pixel_sizes_angstrom) * (0.5 - EDGE / model.template.side)
-    return max(model.band.min_shell, min(model.band.max_shell, int(filled)))
 
 
 def counted_particles(z: Tensor, params: OptimizeTemplateParams) -> Tensor:

@@ -1,13 +1,14 @@
 """Poses, positions and defoci to the last digit: Gauss–Newton steps on the likelihood, and what it can tell."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from halfmap.fourier import slices
-from halfmap.geometry.rotations import matrix_from_rotation_vector
+from halfmap.geometry.rotations import matrix_from_rotation_vector, rotation_vector_from_matrix
 from halfmap.template_matching.model import BoxModel, ParticleOptics
 from halfmap.template_matching.per_particle import PerParticle
 from halfmap.tensors import BandValues, Rotations
@@ -24,6 +25,9 @@ CONVERGED = 0.2
 
 DIFFERENCE = 0.6
 """Step of differences, in samples of the padded transform at the highest frequency: enough to smooth its cells."""
+
+SAME_PEAK = 1.5
+"""Distance, in widths of the score's peak, within which a start leads to the same maximum."""
 
 _FIRST_DAMPING = 1e-3
 _MAX_DAMPING = 1e3
@@ -248,3 +252,39 @@ def polish(
         done |= damping[active] > _MAX_DAMPING
         active = active[~done]
     return states, current
+
+
+def climb(
+    model: BoxModel,
+    observed: BandValues,
+    optics: ParticleOptics,
+    starts: Sequence[ParticleStates],
+    *,
+    free: Tensor | None,
+) -> tuple[ParticleStates, Fit]:
+    """Climb from several starts, and keep the best maximum of each particle.
+
+    Parameters
+    ----------
+    model, observed, optics : as of `fit`.
+    starts : of the same particles, the most likely first.
+    free : as of `polish`; None to judge the first start as it is.
+
+    Returns
+    -------
+    As of `polish`.
+    """
+    if free is None:
+        return starts[0], fit(model, observed, optics, starts[0])
+    states, found = polish(model, observed, optics, starts[0], free=free)
+    for other in starts[1:]:
+        # what lies on the same peak need not be climbed twice
+        turn = rotation_vector_from_matrix(other.rotations @ states.rotations.mT)
+        away = torch.nonzero((turn / found.width[:, 3:]).norm(dim=-1) > SAME_PEAK).flatten()
+        if not len(away):
+            continue
+        rest = polish(model, observed[away], optics.take(away), other.take(away), free=free)
+        better = away[rest[1].likelihood > found.likelihood[away]]
+        chosen = torch.nonzero(torch.isin(away, better)).flatten()
+        states, found = states.put(better, rest[0].take(chosen)), found.put(better, rest[1].take(chosen))
+    return states, found

@@ -8,14 +8,13 @@ import torch
 from torch import Tensor
 
 from halfmap.errors import InputError, ShapeError
-from halfmap.geometry.rotations import rotation_vector_from_matrix
 from halfmap.grid import ImageGrid
 from halfmap.template_matching.filters import FilteredMicrograph, filter_micrograph
 from halfmap.template_matching.local_grid import local_rotations
 from halfmap.template_matching.model import BoxModel, ParticleOptics, cut_boxes
 from halfmap.template_matching.params import ParticleBoxParams, RefineTemplateParams
 from halfmap.template_matching.per_particle import PerParticle
-from halfmap.template_matching.polish import N_PARAMETERS, Fit, ParticleStates, fit, polish
+from halfmap.template_matching.polish import N_PARAMETERS, Fit, ParticleStates, climb, fit, polish
 from halfmap.template_matching.search import Statistics, search
 from halfmap.template_matching.template import Template
 from halfmap.tensors import BandValues, Rotations
@@ -35,9 +34,6 @@ FINALISTS = 4
 
 STARTS = 2
 """Orientations among them from which the likelihood is climbed."""
-
-SAME_PEAK = 1.5
-"""Distance, in widths of the score's peak, within which a start leads to the same maximum."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -228,30 +224,8 @@ def _cut(
 
 
 def _refine_batch(boxes: ParticleBoxes, params: RefineTemplateParams) -> Refined:
-    n, pixel, statistics = len(boxes.rows), boxes.model.band.grid.pixel_size_angstrom, boxes.statistics
-    start, states, found, size_offset, n_correlations = refine_boxes(
-        boxes.model, boxes.observed, boxes.optics, boxes.known, statistics, params
-    )
-    mean, deviation = statistics.at(torch.arange(n), states.shifts_angstrom / pixel)
-    first_mean, first_deviation = statistics.at(torch.arange(n), torch.zeros(n, 2))
-    units = torch.tensor([1.0, 1.0, 1.0, *[180 / torch.pi] * 3], dtype=torch.float64)
-    uncertainty = torch.full((n, N_PARAMETERS), torch.nan, dtype=torch.float64)
-    if params.polish:
-        free = free_parameters(params)
-        variance = found.covariance(n_fitted=int(free.sum()) + 1, free=free).diagonal(dim1=-2, dim2=-1)
-        uncertainty = torch.where(free, variance.sqrt() * units, torch.nan)
-    return Refined(
-        position_pixel=boxes.centre_pixel + states.shifts_angstrom / pixel,
-        rotations=states.rotations,
-        defocus_offset_angstrom=states.defocus_angstrom,
-        pixel_size_offset_angstrom=size_offset,
-        mip=found.score,
-        z=(found.score - mean) / deviation,
-        start_mip=start.score,
-        start_z=(start.score - first_mean) / first_deviation,
-        uncertainty=uncertainty,
-        n_correlations=n_correlations,
-    )
+    result = refine_boxes(boxes.model, boxes.observed, boxes.optics, boxes.known, boxes.statistics, params)
+    return result.of_boxes(boxes, free_parameters(params) if params.polish else None)
 
 
 class RefinedBoxes(NamedTuple):
@@ -270,6 +244,35 @@ class RefinedBoxes(NamedTuple):
     fit: Fit
     pixel_size_offset_angstrom: Tensor
     n_correlations: Tensor
+
+    def of_boxes(self, boxes: ParticleBoxes, free: Tensor | None) -> Refined:
+        """Return the particles in the micrograph that the boxes were cut from.
+
+        Parameters
+        ----------
+        boxes : in which they were refined.
+        free : bool, shape (6,): the parameters that were climbed; None without a climb.
+        """
+        n, pixel, statistics = len(boxes.rows), boxes.model.band.grid.pixel_size_angstrom, boxes.statistics
+        mean, deviation = statistics.at(torch.arange(n), self.states.shifts_angstrom / pixel)
+        first_mean, first_deviation = statistics.at(torch.arange(n), torch.zeros(n, 2))
+        units = torch.tensor([1.0, 1.0, 1.0, *[180 / torch.pi] * 3], dtype=torch.float64)
+        uncertainty = torch.full((n, N_PARAMETERS), torch.nan, dtype=torch.float64)
+        if free is not None:
+            covariance = self.fit.covariance(n_fitted=int(free.sum()) + 1, free=free)
+            uncertainty = torch.where(free, covariance.diagonal(dim1=-2, dim2=-1).sqrt() * units, torch.nan)
+        return Refined(
+            position_pixel=boxes.centre_pixel + self.states.shifts_angstrom / pixel,
+            rotations=self.states.rotations,
+            defocus_offset_angstrom=self.states.defocus_angstrom,
+            pixel_size_offset_angstrom=self.pixel_size_offset_angstrom,
+            mip=self.fit.score,
+            z=(self.fit.score - mean) / deviation,
+            start_mip=self.start.score,
+            start_z=(self.start.score - first_mean) / first_deviation,
+            uncertainty=uncertainty,
+            n_correlations=self.n_correlations,
+        )
 
 
 def refine_boxes(
@@ -290,7 +293,6 @@ def refine_boxes(
     statistics : of the search, about the middle of each box.
     params : the settings.
     """
-    pixel = model.band.grid.pixel_size_angstrom
     start = fit(model, observed, optics, known)
     if params.polish:
         few = torch.arange(min(len(known), 4))
@@ -302,22 +304,7 @@ def refine_boxes(
         coarse, around = model, statistics
     widths = start.width.median(dim=0).values if params.polish else torch.zeros(N_PARAMETERS)
     starts, n_correlations = _search_all(model, coarse, observed, optics, known, around, params, widths)
-    best: tuple[ParticleStates, Fit] | None = None
-    size_offset = torch.zeros(len(known), dtype=torch.float64)
-    for offset in params.pixel_size_offsets_angstrom:
-        # a micrograph of larger pixels shows the template smaller, in its own pixels
-        scaled = model.with_template(
-            model.template.with_pixel_size(model.template.grid.pixel_size_angstrom * pixel / (pixel + offset))
-        )
-        climbed = _climb(scaled, observed, optics, starts, params)
-        if best is None:
-            best, size_offset = climbed, torch.full_like(size_offset, offset)
-        else:
-            first = best[1].likelihood >= climbed[1].likelihood
-            best = best[0].chosen(first, climbed[0]), best[1].chosen(first, climbed[1])
-            size_offset = torch.where(first, size_offset, offset)
-    assert best is not None
-    states, found = best
+    states, found, size_offset = _climb_with_sizes(model, observed, optics, starts, params)
     worse = torch.nonzero(found.likelihood < start.likelihood).flatten()
     if params.polish and len(worse):
         # interpolation roughens the peak: where it was begun on a higher spot, it is climbed from there
@@ -327,29 +314,45 @@ def refine_boxes(
     return RefinedBoxes(start, states, found, size_offset, n_correlations)
 
 
-def _climb(
+def _climb_with_sizes(
     model: BoxModel,
     observed: Tensor,
     optics: ParticleOptics,
     starts: list[ParticleStates],
     params: RefineTemplateParams,
-) -> tuple[ParticleStates, Fit]:
-    """Go from each start to its maximum, and keep the best; or judge the first start alone."""
-    if not params.polish:
-        return starts[0], fit(model, observed, optics, starts[0])
-    free = free_parameters(params)
-    states, found = polish(model, observed, optics, starts[0], free=free)
-    for other in starts[1:]:
-        # what lies on the same peak need not be climbed twice
-        turn = rotation_vector_from_matrix(other.rotations @ states.rotations.mT)
-        away = torch.nonzero((turn / found.width[:, 3:]).norm(dim=-1) > SAME_PEAK).flatten()
-        if not len(away):
-            continue
-        rest = polish(model, observed[away], optics.take(away), other.take(away), free=free)
-        better = away[rest[1].likelihood > found.likelihood[away]]
-        chosen = torch.nonzero(torch.isin(away, better)).flatten()
-        states, found = states.put(better, rest[0].take(chosen)), found.put(better, rest[1].take(chosen))
-    return states, found
+) -> tuple[ParticleStates, Fit, Tensor]:
+    """Climb with the pixel size that suits each particle best; return that offset too.
+
+    Pixel sizes are compared over the frequencies that the template fills at each of them.
+    """
+    free, offsets = free_parameters(params) if params.polish else None, params.pixel_size_offsets_angstrom
+    pixel, own = model.band.grid.pixel_size_angstrom, model.template.grid.pixel_size_angstrom
+    # a micrograph of larger pixels shows the template smaller, in its own pixels
+    sizes = [own * pixel / (pixel + offset) for offset in offsets]
+    chosen = torch.zeros(len(observed), dtype=torch.int64)
+    if len(sizes) > 1:
+        shared = model.head(model.shell_of_all(sizes))
+        seen = observed[:, : len(shared.band)]
+        likelihoods = [
+            climb(shared.with_pixel_size(size), seen, optics, starts, free=free)[1].likelihood for size in sizes
+        ]
+        chosen = torch.stack(likelihoods).argmax(dim=0).cpu()
+    groups = [torch.nonzero(chosen == which).flatten() for which in range(len(sizes))]
+    climbed = [
+        climb(
+            model.with_pixel_size(size),
+            observed[mine],
+            optics.take(mine),
+            [one.take(mine) for one in starts],
+            free=free,
+        )
+        for size, mine in zip(sizes, groups, strict=True)
+        if len(mine)
+    ]
+    back = torch.cat(groups).argsort()
+    states = ParticleStates.joined([part for part, _ in climbed]).take(back)
+    found = Fit.joined([part for _, part in climbed]).take(back)
+    return states, found, torch.tensor(offsets, dtype=torch.float64)[chosen]
 
 
 def _search_all(
