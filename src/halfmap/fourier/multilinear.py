@@ -94,8 +94,8 @@ def plane_gradient(values: Tensor, planes: Tensor, coordinates: Tensor, gradient
     return result
 
 
-def extract_turning_slices(values: Tensor, rotations: Tensor, coordinates: Tensor) -> Tensor:
-    """Interpolate slices of one volume, and how they change as it turns.
+def extract_sloping_slices(values: Tensor, rotations: Tensor, coordinates: Tensor) -> Tensor:
+    """Interpolate slices of one volume, and how it changes around each of their points.
 
     Parameters
     ----------
@@ -104,7 +104,7 @@ def extract_turning_slices(values: Tensor, rotations: Tensor, coordinates: Tenso
 
     Returns
     -------
-    Complex, shape (4, N, K): see `halfmap.kernels.slice_extraction.extract_turning_slices`.
+    Complex, shape (4, N, K): see `halfmap.kernels.slice_extraction.extract_sloping_slices`.
     """
     flat = values.reshape(-1)
     result = torch.empty((4, len(rotations), len(coordinates)), dtype=values.dtype, device=values.device)
@@ -119,9 +119,8 @@ def extract_turning_slices(values: Tensor, rotations: Tensor, coordinates: Tenso
                 along = fraction[axis] if upper[axis] else 1 - fraction[axis]
                 slopes[axis] += (weight / along.clamp(min=1e-30) * (1 if upper[axis] else -1)) * read
         turned = torch.stack([_turned(slope, sign) * sign for slope in slopes], dim=-1)
-        x, y, z = (turned @ rotations[share].mT.to(turned.dtype)).unbind(-1)
-        kx, ky = coordinates.to(turned.real.dtype).unbind(-1)
-        result[:, share] = torch.stack([_turned(slices, sign), -ky * z, kx * z, ky * x - kx * y])
+        along_axes = turned @ rotations[share].mT.to(turned.dtype)
+        result[:, share] = torch.stack([_turned(slices, sign), *along_axes.unbind(-1)])
     return result
 
 

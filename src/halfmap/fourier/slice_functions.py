@@ -91,12 +91,12 @@ def _extract(values: Tensor, planes: Tensor, coordinates: Tensor) -> Tensor:
     return torch.view_as_complex(torch.from_numpy(slices))
 
 
-def extract_turning_slices(values: Tensor, rotations: Tensor, coordinates: Tensor) -> Tensor:
-    """Return slices of one volume and their derivatives by turns, complex, shape (4, N, K)."""
+def extract_sloping_slices(values: Tensor, rotations: Tensor, coordinates: Tensor) -> Tensor:
+    """Return slices of one volume and its slopes at their points, complex, shape (4, N, K)."""
     if not _has_kernel(values):
-        return multilinear.extract_turning_slices(values, rotations, coordinates)
+        return multilinear.extract_sloping_slices(values, rotations, coordinates)
     threads = _n_threads(rotations, coordinates)
-    slices = slice_extraction.extract_turning_slices(
+    slices = slice_extraction.extract_sloping_slices(
         _numpy(values[0]), _numpy(rotations), _numpy(coordinates), n_threads=threads
     )
     return torch.view_as_complex(torch.from_numpy(slices))

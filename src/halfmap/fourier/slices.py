@@ -13,7 +13,7 @@ from torch import Tensor
 from halfmap.errors import InputError, ShapeError
 from halfmap.fourier.band import FourierBand
 from halfmap.fourier.resample import crop_or_pad
-from halfmap.fourier.slice_functions import Extract, Insert, extract_turning_slices
+from halfmap.fourier.slice_functions import Extract, Insert, extract_sloping_slices
 from halfmap.grid import ImageGrid
 from halfmap.tensors import BandValues, Images, Rotations, Volumes
 
@@ -262,14 +262,51 @@ def extract_turning(padded: PaddedTransform, rotations: Rotations, band: Fourier
     """
     if padded.grid.grid.ndim != 3:
         raise ShapeError(f"Turning slices must be of a volume; got references of shape {padded.grid.grid.shape}.")
+    values, slopes = extract_with_gradients(padded, rotations, band)
+    kx, ky = band.frequencies.to(values.device, values.real.dtype).unbind(-1)
+    x, y, z = slopes
+    return values, torch.stack([-ky * z, kx * z, ky * x - kx * y])
+
+
+def extract_with_gradients(
+    padded: PaddedTransform, rotations: Rotations, band: FourierBand, *, magnification: Tensor | None = None
+) -> tuple[BandValues, BandValues]:
+    """Take central slices of a volume together with the slopes of its transform at their points.
+
+    Parameters
+    ----------
+    padded : of `prepare`, of a volume.
+    rotations : float64, shape (..., 3, 3).
+    band : of the slices.
+    magnification : shape (2, 2)
+        M of `halfmap.optics.aberrations.magnify`: coefficient k is read at Aᵀ (M k, 0). None for the identity.
+
+    Returns
+    -------
+    slices : complex, shape (..., K): as of `extract`.
+    slopes : complex, shape (3, ..., K): derivatives of the slices, in Å, by moves of the point where each coefficient
+        is read along the image's x axis, its y axis and the viewing direction, in 1/Å. Of linear interpolation, so
+        constant along each axis of a cell.
+
+    Raises
+    ------
+    ShapeError
+        The rotations do not end in (3, 3), or the reference is no volume.
+    InputError
+        A rotation is not finite.
+    """
+    if padded.grid.grid.ndim != 3:
+        raise ShapeError(f"Turning slices must be of a volume; got references of shape {padded.grid.grid.shape}.")
     _planes(rotations, padded.grid, padded.values.device)
     matrices = rotations.to(padded.values.device, torch.float64).reshape(-1, 3, 3).contiguous()
     coordinates = padded.grid.coordinates(band).to(padded.values.device)
-    both = extract_turning_slices(padded.values[None], matrices, coordinates)
-    scale = padded.grid.field_scale(band)
-    both = both if scale == 1.0 else both * scale
+    if magnification is not None:
+        coordinates = coordinates @ magnification.to(coordinates).T
+    both = extract_sloping_slices(padded.values[None], matrices, coordinates.contiguous())
+    both *= padded.grid.field_scale(band)
     both = both.reshape(4, *rotations.shape[:-2], len(band))
-    return both[0], both[1:]
+    # slopes per wave number of the padded volume become those per 1/Å
+    return both[0], both[1:] * (padded.grid.padded_side * padded.grid.grid.pixel_size_angstrom)
 
 
 def insert(

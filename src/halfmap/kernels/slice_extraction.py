@@ -83,8 +83,8 @@ def plane_gradient(
     return result
 
 
-def extract_turning_slices(values: Float32, rotations: Float64, coordinates: Float64, *, n_threads: int = 1) -> Float32:
-    """Interpolate slices, and how they change as the reference turns.
+def extract_sloping_slices(values: Float32, rotations: Float64, coordinates: Float64, *, n_threads: int = 1) -> Float32:
+    """Interpolate slices, and how the volume changes around each of their points.
 
     Parameters
     ----------
@@ -94,15 +94,15 @@ def extract_turning_slices(values: Float32, rotations: Float64, coordinates: Flo
 
     Returns
     -------
-    float32, shape (4, N, K, 2): the slices, and their derivatives by small right-handed turns of the image about its
-    x axis, its y axis and the viewing direction, per radian. On faces of the cells, where interpolation has a kink,
-    one side's.
+    float32, shape (4, N, K, 2): the slices, and the slopes of the volume at their points along the image's x axis, its
+    y axis and the viewing direction (the rows of the rotation), per wave number. On faces of the cells, where
+    interpolation has a kink, one side's.
     """
     slices = np.empty((4, len(rotations), len(coordinates), 2), dtype=np.float32)
 
     def task(part: int, n_parts: int) -> None:
         share = part_of(len(rotations), part, n_parts)
-        _extract_turning(values.reshape(-1), values.shape[2] - 1, rotations[share], coordinates, slices[:, share])
+        _extract_sloping(values.reshape(-1), values.shape[2] - 1, rotations[share], coordinates, slices[:, share])
 
     run_in_parts(task, min(n_threads, len(rotations)))
     return slices
@@ -229,7 +229,7 @@ def _differentiate(
 
 
 @njit(fastmath=True, nogil=True, cache=True, error_model="numpy")
-def _extract_turning(values: Float32, radius: int, rotations: Float64, coordinates: Float64, slices: Float32) -> None:
+def _extract_sloping(values: Float32, radius: int, rotations: Float64, coordinates: Float64, slices: Float32) -> None:
     row = 2 * (radius + 1)
     sheet = row * (2 * radius + 1)
     cell = np.empty(BLOCK, np.int64)
@@ -246,7 +246,6 @@ def _extract_turning(values: Float32, radius: int, rotations: Float64, coordinat
             for i in range(count):
                 fx, fy, fz = fraction[0, i], fraction[1, i], fraction[2, i]
                 gx, gy, gz = one - fx, one - fy, one - fz
-                kx, ky = np.float32(coordinates[start + i, 0]), np.float32(coordinates[start + i, 1])
                 a = 2 * cell[i]
                 b = a + row
                 c = a + sheet
@@ -261,18 +260,14 @@ def _extract_turning(values: Float32, radius: int, rotations: Float64, coordinat
                 )  # fmt: skip
                 # a mate is conjugated, and lies at the opposite point: its slopes turn their sign
                 side, inside = sign[i], abs(sign[i])
-                real_along_z = side * (c0 * real_x + c1 * real_y + c2 * real_z)
-                imag_along_z = inside * (c0 * imag_x + c1 * imag_y + c2 * imag_z)
-                # across the plane's two axes at once: the direction of a turn in it
-                t0, t1, t2 = ky * a0 - kx * b0, ky * a1 - kx * b1, ky * a2 - kx * b2
                 slices[0, n, start + i, 0] = inside * real
                 slices[0, n, start + i, 1] = side * imag
-                slices[1, n, start + i, 0] = -ky * real_along_z
-                slices[1, n, start + i, 1] = -ky * imag_along_z
-                slices[2, n, start + i, 0] = kx * real_along_z
-                slices[2, n, start + i, 1] = kx * imag_along_z
-                slices[3, n, start + i, 0] = side * (t0 * real_x + t1 * real_y + t2 * real_z)
-                slices[3, n, start + i, 1] = inside * (t0 * imag_x + t1 * imag_y + t2 * imag_z)
+                slices[1, n, start + i, 0] = side * (a0 * real_x + a1 * real_y + a2 * real_z)
+                slices[1, n, start + i, 1] = inside * (a0 * imag_x + a1 * imag_y + a2 * imag_z)
+                slices[2, n, start + i, 0] = side * (b0 * real_x + b1 * real_y + b2 * real_z)
+                slices[2, n, start + i, 1] = inside * (b0 * imag_x + b1 * imag_y + b2 * imag_z)
+                slices[3, n, start + i, 0] = side * (c0 * real_x + c1 * real_y + c2 * real_z)
+                slices[3, n, start + i, 1] = inside * (c0 * imag_x + c1 * imag_y + c2 * imag_z)
 
 
 @njit(fastmath=True, nogil=True, inline="always", error_model="numpy")
