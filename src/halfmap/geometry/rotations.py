@@ -83,7 +83,7 @@ def turn_between_directions(start: Tensor, end: Tensor) -> Tensor:
     Shape (..., 3, 3)
         R with ``R @ start = end``, about the normal of both.
     """
-    cross = _cross_matrix(torch.linalg.cross(start, end))
+    cross = cross_matrix(torch.linalg.cross(start, end))
     cosine = (start * end).sum(-1)[..., None, None]
     identity = torch.eye(3, dtype=start.dtype, device=start.device)
     return identity + cross + cross @ cross / (1.0 + cosine)
@@ -139,7 +139,7 @@ def matrix_from_rotation_vector(vector: Tensor) -> Tensor:
     sine_ratio = torch.where(small, 1.0 - squared / 6.0 + squared.square() / 120.0, angle.sin() / angle)
     half_ratio = (angle / 2.0).sin() / angle
     cosine_ratio = torch.where(small, 0.5 - squared / 24.0 + squared.square() / 720.0, 2.0 * half_ratio.square())
-    cross = _cross_matrix(vector)
+    cross = cross_matrix(vector)
     identity = torch.eye(3, dtype=vector.dtype, device=vector.device)
     return identity + sine_ratio[..., None, None] * cross + cosine_ratio[..., None, None] * (cross @ cross)
 
@@ -204,6 +204,41 @@ def rotation_vector_from_matrix(rotation: Tensor) -> Tensor:
     return ratio[..., None] * imaginary
 
 
+def left_jacobian(vector: Tensor) -> Tensor:
+    """Return how a rotation turns when its rotation vector changes.
+
+    Parameters
+    ----------
+    vector : shape (..., 3)
+        Radians.
+
+    Returns
+    -------
+    shape (..., 3, 3)
+        J with exp([v + δ]×) = exp([J δ]×) exp([v]×) to first order in δ.
+    """
+    squared = vector.square().sum(-1)
+    small = squared < 1e-6
+    angle = torch.where(small, torch.ones_like(squared), squared).sqrt()
+    first = torch.where(small, 0.5 - squared / 24.0, (1.0 - angle.cos()) / angle.square())
+    second = torch.where(small, 1.0 / 6.0 - squared / 120.0, (angle - angle.sin()) / angle**3)
+    cross = cross_matrix(vector)
+    identity = torch.eye(3, dtype=vector.dtype, device=vector.device)
+    return identity + first[..., None, None] * cross + second[..., None, None] * (cross @ cross)
+
+
+def cross_matrix(vector: Tensor) -> Tensor:
+    """Return the matrices [v]× with [v]× w = v × w, shape (..., 3, 3) from (..., 3)."""
+    x, y, z = vector.unbind(-1)
+    zero = torch.zeros_like(x)
+    rows = [
+        torch.stack([zero, -z, y], dim=-1),
+        torch.stack([z, zero, -x], dim=-1),
+        torch.stack([-y, x, zero], dim=-1),
+    ]
+    return torch.stack(rows, dim=-2)
+
+
 def random_rotations(seed: int, purpose: str, uids: ArrayLike, *, iteration: int = 0, draw: int = 0) -> Tensor:
     """Draw rotations uniform over SO(3), one for each uid.
 
@@ -239,14 +274,3 @@ def _rotation(matrix: Tensor | NDArray[np.float64]) -> Tensor:
     if tuple(tensor.shape[-2:]) != (3, 3):
         raise ShapeError(f"A rotation must have shape (..., 3, 3); got {tuple(tensor.shape)}.")
     return tensor
-
-
-def _cross_matrix(vector: Tensor) -> Tensor:
-    x, y, z = vector.unbind(-1)
-    zero = torch.zeros_like(x)
-    rows = [
-        torch.stack([zero, -z, y], dim=-1),
-        torch.stack([z, zero, -x], dim=-1),
-        torch.stack([-y, x, zero], dim=-1),
-    ]
-    return torch.stack(rows, dim=-2)

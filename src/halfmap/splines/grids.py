@@ -22,6 +22,9 @@ class Grid(Protocol):
     def axis_weights(self, coordinates: Tensor) -> tuple[Tensor, ...]:
         """Return for each axis, x first, the weights of its nodes; see `SplineGrid.axis_weights`."""
 
+    def weights_along(self, axis: int, coordinate: Tensor) -> Tensor:
+        """Return the weights of the nodes of one axis, shape (..., n); x is axis 0."""
+
     def __call__(self, coordinates: Tensor) -> Tensor:
         """Return the values at coordinates, shape (...)."""
 
@@ -78,10 +81,12 @@ class SplineGrid:
         Three tensors of shape (..., n)
             The value is the sum over nodes of the product of the three weights and the node's value. Differentiable.
         """
-        return tuple(
-            _cubic_weights((coordinates[..., axis] - margin) / (1.0 - 2.0 * margin), n)
-            for axis, (n, margin) in enumerate(zip(reversed(self.shape), self.margin, strict=True))
-        )
+        return tuple(self.weights_along(axis, coordinates[..., axis]) for axis in range(3))
+
+    def weights_along(self, axis: int, coordinate: Tensor) -> Tensor:
+        """Return the weights of the nodes of one axis, shape (..., n); x is axis 0."""
+        margin = self.margin[axis]
+        return _cubic_weights((coordinate - margin) / (1.0 - 2.0 * margin), self.shape[2 - axis])
 
     def __call__(self, coordinates: Tensor) -> Tensor:
         """Return the values at coordinates, shape (...); differentiable in nodes and coordinates."""
@@ -135,7 +140,11 @@ class LinearGrid:
 
     def axis_weights(self, coordinates: Tensor) -> tuple[Tensor, ...]:
         """Return for each axis, x first, the weights of its nodes; coordinates of shape (..., 4), (x, y, z, w)."""
-        return tuple(_linear_weights(coordinates[..., axis], n) for axis, n in enumerate(reversed(self.shape)))
+        return tuple(self.weights_along(axis, coordinates[..., axis]) for axis in range(4))
+
+    def weights_along(self, axis: int, coordinate: Tensor) -> Tensor:
+        """Return the weights of the nodes of one axis, shape (..., n); x is axis 0."""
+        return _linear_weights(coordinate, self.shape[3 - axis])
 
     def __call__(self, coordinates: Tensor) -> Tensor:
         """Return the values at coordinates, shape (...); differentiable in nodes and coordinates."""
@@ -146,6 +155,27 @@ class LinearGrid:
         if shape == self.shape:
             return self
         return LinearGrid(values=self(_product([_nodes(n) for n in reversed(shape)])))
+
+
+def values_over_images(grid: Grid, places: Tensor, times: Tensor) -> Tensor:
+    """Return the values of a grid at places that move from image to image.
+
+    Parameters
+    ----------
+    places : shape (..., T, 2) for a grid of three axes, (..., T, 3) for one of four, 0 to 1.
+    times : shape (T,), where the images lie on the last axis.
+
+    Returns
+    -------
+    float64, shape (..., T)
+        As the grid called at places and times together, in far less memory where it has a node for each image.
+    """
+    last = grid.values.dim() - 1
+    at_images = torch.tensordot(grid.weights_along(last, times), grid.values, dims=([-1], [0]))
+    weights = [grid.weights_along(axis, places[..., axis]) for axis in range(last)]
+    formula = "tyx,...tx,...ty->...t" if last == 2 else "tzyx,...tx,...ty,...tz->...t"
+    values: Tensor = torch.einsum(formula, at_images, *weights)
+    return values
 
 
 def _checked(values: Tensor, ndim: int) -> Tensor:
