@@ -100,3 +100,9 @@ def test_configurations_of_the_other_programs_are_read(tmp_path):
     )
     assert config["optics_group"]["defocus_v"] == 8000
     assert config["orientation_search_config"]["symmetry"] == "C1"
+
+
+def test_a_key_that_stands_twice_is_named_with_its_lines(tmp_path):
+    text = REFINE + "defocus_refinement_config:\n  defocus_min: -100\n  defocus_step: 20\n  defocus_min: -50\n"
+    with pytest.raises(FormatError, match=r"line 7: .*'key `defocus_min` twice, first in line 5"):
+        read(tmp_path, text)

@@ -100,6 +100,7 @@ def test_a_configuration_of_leopard_em_gives_the_same_search_and_flags_go_before
         ({"pixel_size_min_angstrom": -4.5}, InputError, "--pixel-size-min must be above −4 Å"),
         ({"template": "large.mrc"}, InputError, "must be smaller than the micrograph"),
         ({"template": "odd.mrc"}, ShapeError, "a cube of an even side"),
+        ({"voltage_kv": 300e3}, InputError, "voltage.*must be.*40.*1500"),
         ({"symmetry": "C1000"}, InputError, "A symmetry must be one of"),
         ({"defocus_min_angstrom": 5.0}, InputError, "--defocus-max must be at least --defocus-min"),
     ],

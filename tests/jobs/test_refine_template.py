@@ -8,13 +8,16 @@ import yaml
 import halfmap
 from halfmap.cli.main import main
 from halfmap.data.volumes import Volume
-from halfmap.errors import FormatError, InputError, JobFailed
+from halfmap.errors import FormatError, InputError, JobFailed, ProjectError
 from halfmap.geometry.euler import euler_from_array
 from halfmap.geometry.rotations import angular_distance_degrees, matrix_from_euler
 from halfmap.grid import ImageGrid
 from halfmap.io import leopard, leopard_config, mrc, relion, star
 from halfmap.io.leopard import LeopardColumns
 from halfmap.jobs import refine_template_run
+from halfmap.jobs.refine_template import JOB
+from halfmap.project.options import RunOptions
+from halfmap.project.runner import continue_job
 from support import template_particles
 from support.template_particles import BOX, PIXEL, SIDE
 
@@ -175,6 +178,25 @@ def test_a_job_that_was_killed_goes_on_with_the_same_result(project, monkeypatch
     assert (project / "cut" / "particles.csv").read_bytes() == whole.main_output.read_bytes()
 
 
+def test_a_job_does_not_go_on_with_micrographs_or_maps_that_have_changed(project, monkeypatch):
+    grid = ImageGrid(shape=(400 - SIDE + 1, 360 - SIDE + 1), pixel_size_angstrom=PIXEL)
+    mrc.write_image(project / "moving.mrc", np.full(grid.shape, 1.5, np.float32), grid)
+    name = table_of(project, correlation_variance_path=lambda i, text: "moving.mrc")
+
+    def stops(*arguments, **named):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(refine_template_run, "refine_particles", stops)
+        with pytest.raises(KeyboardInterrupt):
+            refine(particles=name, out="moved", polish=False, orientations=False)
+    mrc.write_image(project / "moving.mrc", np.full(grid.shape, 1.6, np.float32), grid)
+    with pytest.raises(ProjectError, match=r"moving.mrc must be as it was when the job began; got another content"):
+        continue_job("moved", JOB, options=RunOptions(workers=1))
+    mrc.write_image(project / "moving.mrc", np.full(grid.shape, 1.5, np.float32), grid)
+    assert continue_job("moved", JOB, options=RunOptions(workers=1)).main_output.exists()
+
+
 @pytest.mark.parametrize(
     ("values", "said"),
     [
@@ -215,7 +237,7 @@ def test_what_does_not_belong_together_is_refused(project):
         refine(particles=table_of(project, correlation_variance_path=lambda i, text: "zero.mrc"))
     with pytest.raises(FormatError, match=r"line 4: expected the pixel size that most .*, 3 Å; found 1\.5"):
         refine(particles=table_of(project, pixel_size=lambda i, text: "1.5" if i == 2 else text))
-    with pytest.raises(FormatError, match="line 3: expected a voltage above 0 kV; found 0"):
+    with pytest.raises(FormatError, match="line 3: expected a voltage of 40 to 1500 kV; found 0"):
         refine(particles=table_of(project, voltage=lambda i, text: "0" if i == 1 else text))
 
 
@@ -227,6 +249,20 @@ def test_each_particle_is_judged_by_the_maps_of_its_own_search(project):
     deviation = np.where(np.arange(len(ROWS)) % 2, 2.0, 1.25)
     expected = (table.numbers("refined_mip") - 0.5) / deviation
     np.testing.assert_allclose(table.numbers("refined_scaled_mip"), expected, atol=1e-5)
+
+
+def test_a_template_of_nearly_the_same_pixel_size_is_taken_and_that_is_said(project):
+    result = refine(template_pixel_size_angstrom=3.02, polish=False, orientations=False)
+    said = "The pixel size of template.mrc, 3.02 Å, is taken for that of the micrographs, 3 Å"
+    assert said in (result.folder / "run.log").read_text()
+    assert said in (result.folder / "report.html").read_text()
+
+
+def test_a_configuration_must_state_the_sides_of_its_template(project):
+    text = leopard_config.default_text("refine_template").replace("/path/to/template.mrc", "template.mrc")
+    (project / "sides.yaml").write_text(text.replace("/path/to/match_results.csv", "match.csv"))
+    with pytest.raises(InputError, match=r"must be the sides of its template, 40×40 px in .*; got 512×512 px"):
+        halfmap.refine_template(config="sides.yaml")
 
 
 def test_a_configuration_is_written_once_and_one_for_movies_is_refused(project, capsys):

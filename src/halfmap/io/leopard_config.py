@@ -76,7 +76,7 @@ _OPTICS_GROUP = _Block(
     {
         "label": _Key("text"),
         "pixel_size": _number(above=0),
-        "voltage": _number(above=0),
+        "voltage": _number(low=40, high=1500),
         "spherical_aberration": _number(2.7),
         "amplitude_contrast_ratio": _number(0.07, low=0, high=1),
         "phase_shift": _number(0.0),
@@ -241,7 +241,7 @@ _SIMULATOR = _Block(
         "additional_b_factor": _number(0.0),
         "simulator_config": _Block(
             {
-                "voltage": _number(300.0, above=0),
+                "voltage": _number(300.0, low=40, high=1500),
                 "apply_dose_weighting": _ON,
                 "crit_exposure_bfactor": _number(-1.0),
                 "dose_filter_modify_signal": _Key(
@@ -313,6 +313,24 @@ _SCHEMAS: Mapping[str, _Block] = {
         }
     ),
 }
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that stands twice in a block, of which plain YAML silently takes the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Return the keys and values of a block."""
+        seen: dict[str, int] = {}
+        for key, _ in node.value:
+            name, line = str(key.value), key.start_mark.line + 1
+            if name in seen:
+                raise yaml.constructor.ConstructorError(
+                    problem=f"key `{name}` twice, first in line {seen[name]}", problem_mark=key.start_mark
+                )
+            seen[name] = line
+        return super().construct_mapping(node, deep)
+
+
 _NEEDED_WHERE_ENABLED = ("cuton", "frequencies", "amplitudes")
 _WORDS = {"number": "a number", "integer": "a whole number", "text": "text", "switch": "true or false"}
 
@@ -338,7 +356,7 @@ def read(path: str | Path, program: Program) -> dict[str, Any]:
     """
     path = Path(path)
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except (OSError, UnicodeDecodeError) as error:
         raise FormatError(path, expected="a readable YAML file", found=f"'{error}'") from error
     except yaml.YAMLError as error:
@@ -346,7 +364,7 @@ def read(path: str | Path, program: Program) -> dict[str, Any]:
         raise FormatError(
             path,
             line=None if mark is None else mark.line + 1,
-            expected="YAML",
+            expected="YAML in which every key stands once",
             found=f"'{getattr(error, 'problem', None) or error}'",
             remedy="mend the line",
         ) from error

@@ -2,14 +2,20 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from halfmap.errors import InputError
 from halfmap.grid import ImageGrid
 from halfmap.io.relion_paths import resolve_paths
 
+if TYPE_CHECKING:
+    from halfmap.data.volumes import Volume
+
 SAME_PIXEL_SIZE = 0.01
 """Relative difference of pixel sizes up to which template and micrographs count as sampled alike."""
+
+NOTED_PIXEL_SIZE = 1e-4
+"""Relative difference above which that is said."""
 
 
 def named_file(config: Path, project: Path, name: str) -> Path:
@@ -102,4 +108,57 @@ def check_pixel_size(template: Path, grid: ImageGrid, pixel_size_angstrom: float
         raise InputError(
             f"The template must have the pixel size of the {of}, {pixel_size_angstrom:g} Å; got {own:g} Å in "
             f"{template}; resample it with `halfmap volume resample`, or correct it with --template-pixel-size."
+        )
+
+
+def open_template(
+    path: Path, pixel_size_angstrom: float | None, of_micrographs_angstrom: float, of: str, said: list[str]
+) -> "Volume":
+    """Read a template, and count its voxels as the micrographs' pixels.
+
+    Parameters
+    ----------
+    path : the map.
+    pixel_size_angstrom : instead of the one in its header.
+    of_micrographs_angstrom : their pixel size, which the volume that is returned has.
+    of : what has that pixel size, for the message.
+    said : gains a sentence where the template's own pixel size differs a little.
+
+    Raises
+    ------
+    InputError, ShapeError
+        It is no template, or has another pixel size.
+    """
+    from halfmap.data.volumes import Volume
+    from halfmap.jobs.map_inputs import read_map
+    from halfmap.template_matching.template import check_template
+
+    volume = read_map(path, pixel_size_angstrom, flag="--template-pixel-size")
+    own, wanted = volume.grid.pixel_size_angstrom, of_micrographs_angstrom
+    check_pixel_size(path, volume.grid, wanted, of)
+    check_template(volume.values, volume.grid)
+    if abs(own / wanted - 1) > NOTED_PIXEL_SIZE:
+        said.append(
+            f"The pixel size of {path.name}, {own:.6g} Å, is taken for that of the {of}, {wanted:.6g} Å: the template "
+            f"counts as {100 * (wanted / own - 1):+.2f} % larger than its header says. Make it anew at that pixel size "
+            "if the header is right."
+        )
+    return Volume(values=volume.values, grid=ImageGrid(shape=volume.grid.shape, pixel_size_angstrom=wanted))
+
+
+def check_original_size(config: Path, key: str, sides: tuple[int, int], template: Path) -> None:
+    """Raise unless a configuration states the sides that its template has.
+
+    Raises
+    ------
+    InputError
+        It states others.
+    """
+    from halfmap.io import mrc
+
+    shape = mrc.read_header(template).shape
+    if tuple(sides) != tuple(shape[-2:]):
+        raise InputError(
+            f"`{key}` of {config} must be the sides of its template, {shape[-1]}×{shape[-2]} px in {template}; got "
+            f"{sides[1]}×{sides[0]} px; mend it, or name the template of that size."
         )

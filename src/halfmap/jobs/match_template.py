@@ -40,7 +40,7 @@ class MatchTemplateJobParams(MatchTemplateParams):
     defocus_angle_degrees: float = 0.0
     """Angle of the first defocus, from x towards y."""
 
-    voltage_kv: Annotated[float, Gt(0)] = 300.0
+    voltage_kv: Annotated[float, Ge(40), Le(1500)] = 300.0
     """Acceleration voltage."""
 
     spherical_aberration_mm: Annotated[float, Ge(0)] = 2.7

@@ -1,5 +1,7 @@
 """The page of ``halfmap match-template``: where the template was found, and how sure that is."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -46,6 +48,7 @@ def match_report(
     result: MatchResult,
     micrograph: Tensor,
     centre_pixel: NDArray[np.float64],
+    warnings: Sequence[str],
 ) -> Report:
     """Return the page.
 
@@ -55,6 +58,7 @@ def match_report(
     problem, result : of the search.
     micrograph : as recorded, shape (y, x).
     centre_pixel : float64, shape (n, 2): (x, y) of the particles in it.
+    warnings : sentences to be read first.
     """
     n = len(result.peaks)
     expected = _expected(result, np.array([result.cutoff]))[0]
@@ -66,12 +70,13 @@ def match_report(
         Fact(label="correlations of a place", value=f"{result.n_correlations:,}"),
         _noise_fact(result),
     ]
+    notes = [Note(text=text, level="warning") for text in (*warnings, *([_NOTHING] if n == 0 else []))]
     return Report(
         title="Template matching",
         summary=f"{n} peaks in a micrograph of {micrograph.shape[1]}×{micrograph.shape[0]} px.",
         facts=Facts(facts=facts),
         sections=[
-            *([Section(title="Worth a look", blocks=[Note(text=_NOTHING, level="warning")])] if n == 0 else []),
+            *([Section(title="Worth a look", blocks=notes)] if notes else []),
             Section(title="Where", blocks=_pictures(problem, result, micrograph, centre_pixel), intro=_WHERE),
             Section(title="Against noise", blocks=[_scaled_mip(result), _correlations(result)], intro=_NOISE),
             Section(title="Peaks", blocks=[_table(result, centre_pixel)]),

@@ -15,8 +15,7 @@ from halfmap.geometry.symmetry import canonical_name
 from halfmap.grid import ImageGrid
 from halfmap.io import cistem, images, leopard, mrc, relion
 from halfmap.io.atomic import write_text
-from halfmap.jobs.leopard_inputs import check_pixel_offset, check_pixel_size
-from halfmap.jobs.map_inputs import read_map
+from halfmap.jobs.leopard_inputs import check_pixel_offset, open_template
 from halfmap.jobs.match_template import MatchTemplateJobParams
 from halfmap.jobs.match_template_report import match_report
 from halfmap.jobs.micrograph_inputs import read_finite
@@ -67,7 +66,10 @@ def match(context: JobContext, params: MatchTemplateJobParams) -> Path:
     canonical_name(params.symmetry)
     orientations = search_grid(params)
     shape, pixel = _micrograph_size(params)
-    template = _template(context, params, shape, pixel)
+    warnings: list[str] = []
+    template = _template(context, params, shape, pixel, warnings)
+    for sentence in warnings:
+        context.progress.message(sentence)
     recorded = read_finite(params.micrograph)[: shape[0], : shape[1]]
     filtered = filter_micrograph(recorded, params, seed=params.seed)
     problem = MatchProblem.of(filtered, template, _optics(params), orientations, params)
@@ -91,7 +93,7 @@ def match(context: JobContext, params: MatchTemplateJobParams) -> Path:
         if params.cutoff is None
         else f"{n} peaks above {result.cutoff:.2f}."
     )
-    context.report(match_report(params, problem, result, recorded, found.centre_pixel))
+    context.report(match_report(params, problem, result, recorded, found.centre_pixel, warnings))
     return output
 
 
@@ -130,7 +132,9 @@ def _micrograph_size(params: MatchTemplateJobParams) -> tuple[tuple[int, int], f
     return (height // 2 * 2, width // 2 * 2), pixel
 
 
-def _template(context: JobContext, params: MatchTemplateJobParams, shape: tuple[int, int], pixel: float) -> Template:
+def _template(
+    context: JobContext, params: MatchTemplateJobParams, shape: tuple[int, int], pixel: float, said: list[str]
+) -> Template:
     """Return the template made ready.
 
     Raises
@@ -139,18 +143,16 @@ def _template(context: JobContext, params: MatchTemplateJobParams, shape: tuple[
         It is no template, has another pixel size than the micrograph, or is larger.
     """
     assert params.template is not None
-    volume = read_map(params.template, params.template_pixel_size_angstrom, flag="--template-pixel-size")
-    side = max(volume.grid.shape)
-    check_pixel_size(params.template, volume.grid, pixel, "micrograph")
     check_pixel_offset(params.pixel_size_min_angstrom, pixel, "--pixel-size-min")
+    volume = open_template(params.template, params.template_pixel_size_angstrom, pixel, "micrograph", said)
+    side = volume.grid.side
     if side >= min(shape):
         raise InputError(
             f"The template must be smaller than the micrograph of {shape[1]}×{shape[0]} px; got {side} px in "
             f"{params.template}; crop it with `halfmap volume crop`."
         )
     context.expect_memory(16 * (side * params.padding) ** 3, "the template")
-    grid = ImageGrid(shape=volume.grid.shape, pixel_size_angstrom=pixel)
-    return prepare_template(volume.values, grid, padding=params.padding)
+    return prepare_template(volume.values, volume.grid, padding=params.padding)
 
 
 def _optics(params: MatchTemplateJobParams) -> ParticleOptics:

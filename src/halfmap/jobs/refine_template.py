@@ -46,7 +46,7 @@ class RefineTemplateJobParams(RefineTemplateParams):
 def _read_config(project: Path, path: Path) -> Mapping[str, Any]:
     """Return the parameters that a configuration of Leopard-EM sets."""
     from halfmap.io import leopard_config
-    from halfmap.jobs.leopard_inputs import filter_values, named_file, square_side
+    from halfmap.jobs.leopard_inputs import check_original_size, filter_values, named_file, square_side
 
     config = leopard_config.read(path, "refine_template")
     if config["movie_config"]["enabled"]:
@@ -57,8 +57,10 @@ def _read_config(project: Path, path: Path) -> Mapping[str, Any]:
     stack, turns = config["particle_stack"], config["orientation_refinement_config"]
     defocus = leopard_config.ends(config["defocus_refinement_config"], "defocus")
     size = leopard_config.ends(config["pixel_size_refinement_config"], "pixel_size")
+    template = named_file(path, project, config["template_volume_path"])
+    check_original_size(path, "particle_stack.original_template_size", stack["original_template_size"], template)
     values: dict[str, Any] = {
-        "template": named_file(path, project, config["template_volume_path"]),
+        "template": template,
         "particles": named_file(path, project, stack["df_path"]),
         "box_pixel": square_side(path, "particle_stack.extracted_box_size", stack["extracted_box_size"]),
         "orientations": turns["enabled"],

@@ -17,6 +17,7 @@ from halfmap.io.relion_paths import resolve_paths
 from halfmap.jobs.leopard_inputs import SAME_PIXEL_SIZE
 from halfmap.jobs.micrograph_inputs import read_finite
 from halfmap.jobs.per_micrograph import Rejected, check_rejections
+from halfmap.jobs.read_files import check_files_unchanged
 from halfmap.project.job import JobContext
 from halfmap.template_matching.model import ParticleOptics, cut_boxes
 from halfmap.template_matching.refine import Candidates
@@ -24,6 +25,9 @@ from halfmap.template_matching.search import Statistics
 
 PARTICLES_PER_TASK = 64
 """Particles of one micrograph that are treated together: reading and filtering it once costs little beside them."""
+
+VOLTAGES_KV = (40.0, 1500.0)
+"""What electron microscopes have; a voltage in volts lies far above."""
 
 OUTSIDE = 1e10
 """Standard deviation of scores where there are none."""
@@ -172,6 +176,8 @@ def found_particles(
         A column or a map is at fault, or a map is missing.
     JobFailed
         More than a tenth of the particles cannot take part.
+    ProjectError
+        The job goes on, and a micrograph or a map has changed since it began.
     """
     sizes = pixel_sizes(table)
     names = [str(name) for name in table.columns["micrograph_path"]]
@@ -227,6 +233,8 @@ def found_particles(
     for _, one in sorted(rejected.items()):
         context.log(f"set aside {one.name}: {one.reason}")
     check_rejections(list(rejected.values()), len(table), "particles")
+    files = [path for part in parts for path in (part.micrograph, part.mean, part.deviation)]
+    check_files_unchanged(context, [path for path in files if path is not None])
     return parts, rejected
 
 
@@ -240,14 +248,14 @@ def _optics(table: LeopardColumns) -> ParticleOptics:
     """Return the CTF of each particle, with the defocus refined so far."""
     offset = table.best("relative_defocus", "refined_relative_defocus")
     voltage = table.best("voltage")
-    if not (voltage > 0).all():
-        row = int(voltage.argmin())
+    wrong = np.flatnonzero((voltage < VOLTAGES_KV[0]) | (voltage > VOLTAGES_KV[1]))
+    if len(wrong):
         raise FormatError(
             table.path,
-            line=row + 2,
-            expected="a voltage above 0 kV",
-            found=f"{voltage[row]:g}",
-            remedy="mend the value",
+            line=int(wrong[0]) + 2,
+            expected=f"a voltage of {VOLTAGES_KV[0]:g} to {VOLTAGES_KV[1]:g} kV",
+            found=f"{voltage[wrong[0]]:g}",
+            remedy="mend the value, which is in kV",
         )
     zero = np.zeros(len(table))
     values = {

@@ -52,6 +52,17 @@ def hash_input(path: Path) -> dict[str, Any]:
     }
 
 
+def hash_ends(path: Path) -> dict[str, Any]:
+    """Return what tells the content of a file from others at the cost of 2 MiB: its size, first and last MiB hashed."""
+    digest = hashlib.blake2b(digest_size=20)
+    size = path.stat().st_size
+    with open(path, "rb") as stream:
+        digest.update(stream.read(_SAMPLE_BYTES))
+        stream.seek(max(0, size - _SAMPLE_BYTES))
+        digest.update(stream.read(_SAMPLE_BYTES))
+    return {"size": size, "blake2b": digest.hexdigest()}
+
+
 def input_paths(job_type: JobType, params: Any) -> dict[str, list[Path]]:
     """Return the input files of a job by field; fields without a value are left out."""
     found: dict[str, list[Path]] = {}
