@@ -1,0 +1,266 @@
+"""A species' maps: its mask, and what its two half-maps tell of resolution, from all sides and place to place."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+from halfmap.data.volumes import Volume
+from halfmap.errors import InconsistentDataError, InputError
+from halfmap.fourier.resample import crop_or_pad, rescale_to_pixel_size
+from halfmap.geometry.shapes import soft_sphere
+from halfmap.grid import ImageGrid
+from halfmap.multiparticle.directional_maps import anisotropic_map, frequency_table
+from halfmap.postprocessing import masks
+from halfmap.postprocessing.directional import directional_fsc
+from halfmap.postprocessing.half_map_fsc import HalfMapFsc, check_halves, half_map_fsc
+from halfmap.postprocessing.local_resolution import LocalResolution, local_resolution, locally_filtered
+from halfmap.postprocessing.params import LocalResolutionParams, MaskParams, PostprocessParams, SharpeningParams
+from halfmap.postprocessing.sharpening import SharpenedMap, sharpen
+from halfmap.units import Length
+
+_SAME_PIXEL_SIZE = 1e-4
+_MASK_LEVEL = 0.25  # as M's, of a mask that was resampled or has a soft edge
+_EDGE_PIXEL, _EDGE_SHARE = 16.0, 8  # of the spheres; in a small box an eighth of its side
+_LOW_SHELLS, _LEAST_LOW_FSC = 4, 0.5
+_NOT_GROWN = Length(0.0, in_pixels=True)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SpeciesMaps:
+    """What the half-maps of a species have become.
+
+    Parameters
+    ----------
+    half1, half2 : unfiltered, inside the box's sphere.
+    mask : binary.
+    fsc : corrected for the soft mask.
+    filtered, sharpened : mean of the halves times FSC weight, low-passed; the second with the B-factor.
+    guinier : of the sharpened map.
+    local : resolution from place to place; None where the pixels are too coarse for it.
+    locally_filtered : sharpened, low-passed at each voxel by its own resolution; None with ``local``.
+    anisotropic : spectrum flattened, low-passed in each direction by its own resolution.
+    direction_frequency : (180, 360), limiting frequency in 1/Å by tilt and rot in degrees.
+    """
+
+    half1: Volume
+    half2: Volume
+    mask: Volume
+    fsc: HalfMapFsc
+    filtered: Volume
+    sharpened: SharpenedMap
+    local: LocalResolution | None
+    locally_filtered: Volume | None
+    anisotropic: Volume
+    direction_frequency: Tensor
+
+    @property
+    def resolution_angstrom(self) -> float:
+        """Where the corrected FSC first falls below 0.143."""
+        return self.fsc.resolution_angstrom
+
+    @property
+    def b_factor_angstrom2(self) -> float:
+        """Of the sharpened map, negative where it sharpens."""
+        return self.sharpened.b_factor_angstrom2
+
+
+def species_grid(diameter_angstrom: float, pixel_size_angstrom: float) -> ImageGrid:
+    """Return the grid of a species' maps: a side of 2 round(diameter / pixel size), as in M."""
+    return ImageGrid.cubic(2 * round(diameter_angstrom / pixel_size_angstrom), pixel_size_angstrom)
+
+
+def fitted(volume: Volume, grid: ImageGrid) -> Volume:
+    """Bring a map to a species' grid: resampled exactly, cut or surrounded by 0 about its centre."""
+    ratio = volume.grid.pixel_size_angstrom / grid.pixel_size_angstrom
+    if abs(ratio - 1) <= _SAME_PIXEL_SIZE:
+        values, _ = crop_or_pad(volume.values, volume.grid, grid.shape)
+    else:
+        values, _ = rescale_to_pixel_size(volume.values, volume.grid, grid.pixel_size_angstrom, grid.shape)
+    return Volume(values=values.float(), grid=grid)
+
+
+def binary_mask(mask: Volume, grid: ImageGrid) -> Volume:
+    """Bring a mask to a species' grid and make it binary: 1 where it reaches 0.25, as in M.
+
+    Raises
+    ------
+    InputError
+        It holds values outside 0 to 1, no voxel, or every voxel.
+    """
+    inside = fitted(masks.checked_mask(mask), grid).values >= _MASK_LEVEL
+    return Volume(values=_checked_inside(inside, "cut").float(), grid=grid)
+
+
+def mask_of_map(volume: Volume, *, low_pass_angstrom: float, threshold: float | None) -> tuple[Volume, float]:
+    """Make a binary mask from a map: the low-passed map reaches a threshold, small islands left out.
+
+    Parameters
+    ----------
+    volume : particle bright, best the mean of both half-maps.
+    threshold : grey value; None finds it from the map.
+
+    Returns
+    -------
+    mask : 0 and 1, float32.
+    threshold : that was used.
+    """
+    params = MaskParams(
+        low_pass_angstrom=low_pass_angstrom, threshold=threshold, extend=_NOT_GROWN, soft_edge=_NOT_GROWN
+    )
+    mask, used = masks.mask_from_map(volume, params)
+    return Volume(values=_checked_inside(mask.values > 0, "made").float(), grid=volume.grid), used
+
+
+def soft_mask(mask: Volume, resolution_angstrom: float) -> Volume:
+    """Return the mask in which half-maps are compared: tighter, the better they are resolved.
+
+    Notes
+    -----
+    Grown by 3σ with an edge of 3σ, σ the resolution in units of two pixels but at least 1 pixel, as in M.
+    """
+    sigma = max(1.0, resolution_angstrom / (2 * mask.grid.pixel_size_angstrom))
+    width = min(float(round(3 * sigma)), mask.grid.side / _EDGE_SHARE)
+    grown = masks.extended(mask.values > 0.5, width)
+    return Volume(values=masks.soft_edged(grown, width), grid=mask.grid)
+
+
+def box_sphere(grid: ImageGrid) -> Tensor:
+    """Return the soft sphere that every map of a species is multiplied by, inscribed in its box."""
+    edge = _edge_angstrom(grid)
+    return soft_sphere(grid, grid.side / 2 * grid.pixel_size_angstrom - edge, edge * 15 / 16)
+
+
+def species_fsc(half1: Volume, half2: Volume, mask: Volume, *, diameter_angstrom: float, seed: int) -> HalfMapFsc:
+    """Correlate half-maps inside their mask.
+
+    Parameters
+    ----------
+    mask : binary.
+    diameter_angstrom : of the sphere in which a first resolution is found, by which the mask is made soft.
+
+    Raises
+    ------
+    InconsistentDataError
+        The halves are the same, or do not agree even at low resolution.
+    """
+    check_halves(half1, half2)
+    grid = half1.grid
+    sphere = Volume(values=soft_sphere(grid, diameter_angstrom / 2, _edge_angstrom(grid)), grid=grid)
+    first = half_map_fsc(half1, half2, sphere, seed=seed)
+    agreement = float(first.masked[1 : _LOW_SHELLS + 1].mean())
+    if agreement < _LEAST_LOW_FSC:
+        coarse = grid.side * grid.pixel_size_angstrom / _LOW_SHELLS
+        raise InconsistentDataError(
+            f"Half-maps of a species must agree at low resolution; got a mean FSC of {agreement:.2f} down to "
+            f"{coarse:.0f} Å; name both halves of one refinement, in one orientation."
+        )
+    return half_map_fsc(half1, half2, soft_mask(mask, first.resolution_angstrom), seed=seed)
+
+
+def species_maps(
+    half1: Volume,
+    half2: Volume,
+    mask: Volume,
+    *,
+    diameter_angstrom: float,
+    seed: int = 1,
+    advance: Callable[[int], None] | None = None,
+) -> SpeciesMaps:
+    """Measure the half-maps of a species and filter their mean in every way that M does without a denoiser.
+
+    Parameters
+    ----------
+    half1, half2 : unfiltered, on the species' grid; particle bright.
+    mask : binary, on that grid.
+    advance : called with the number of points of the local resolution after each batch.
+
+    Raises
+    ------
+    InconsistentDataError
+        The half-maps do not go together.
+    InputError
+        A map holds values that are not finite, or the halves agree nowhere.
+
+    Notes
+    -----
+    The local resolution is that of `halfmap.postprocessing.local_resolution`; B-factors are not fitted from place to
+    place.
+    """
+    inside = box_sphere(half1.grid)
+    half1, half2 = (Volume(values=half.values * inside, grid=half.grid) for half in (half1, half2))
+    fsc = species_fsc(half1, half2, mask, diameter_angstrom=diameter_angstrom, seed=seed)
+    resolution = fsc.resolution_angstrom
+    if not math.isfinite(resolution):
+        raise InputError(
+            "The FSC of a species' half-maps must reach 0.143; got less in every shell; give half-maps of a finished "
+            "refinement, and a mask that holds the particle."
+        )
+    params = SharpeningParams(low_pass_angstrom=resolution)
+    sharpened = sharpen(half1, half2, fsc.corrected, resolution, params)
+    filtered = sharpen(half1, half2, fsc.corrected, resolution, replace(params, b_factor_angstrom2=0.0)).volume
+    local, by_place = _local(half1, half2, mask, fsc, seed, advance)
+    table = _directions(half1, half2, mask, fsc)
+    mean = Volume(values=(half1.values + half2.values) / 2, grid=half1.grid)
+    return SpeciesMaps(
+        half1=half1,
+        half2=half2,
+        mask=mask,
+        fsc=fsc,
+        filtered=filtered,
+        sharpened=sharpened,
+        local=local,
+        locally_filtered=by_place,
+        anisotropic=anisotropic_map(mean, table),
+        direction_frequency=table,
+    )
+
+
+def local_params(grid: ImageGrid) -> LocalResolutionParams | None:
+    """Return how the local resolution of a species' maps is measured; None where pixels are too coarse for it."""
+    pixel = grid.pixel_size_angstrom
+    usual = LocalResolutionParams()
+    if usual.randomise_from_angstrom <= 2 * pixel:
+        return None
+    return replace(usual, step_angstrom=max(usual.step_angstrom, 3 * pixel))
+
+
+def _local(
+    half1: Volume, half2: Volume, mask: Volume, fsc: HalfMapFsc, seed: int, advance: Callable[[int], None] | None
+) -> tuple[LocalResolution | None, Volume | None]:
+    params = local_params(half1.grid)
+    if params is None:
+        return None, None
+    local = local_resolution(half1, half2, mask, params, seed=seed, advance=advance)
+    whole = sharpen(half1, half2, fsc.corrected, fsc.resolution_angstrom)
+    return local, locally_filtered(whole.volume, local.resolution)
+
+
+def _directions(half1: Volume, half2: Volume, mask: Volume, fsc: HalfMapFsc) -> Tensor:
+    grid = half1.grid
+    weight = soft_mask(mask, fsc.resolution_angstrom).values.double()
+    directions = directional_fsc(
+        grid.rfft(half1.values.double() * weight),
+        grid.rfft(half2.values.double() * weight),
+        grid,
+        cone_half_angle_degrees=PostprocessParams().cone_half_angle_degrees,
+        randomised=fsc.randomised,
+        randomise_from_shell=fsc.randomise_from_shell,
+    )
+    return frequency_table(directions, fsc.resolution_angstrom)
+
+
+def _edge_angstrom(grid: ImageGrid) -> float:
+    return min(_EDGE_PIXEL, grid.side / _EDGE_SHARE) * grid.pixel_size_angstrom
+
+
+def _checked_inside(inside: Tensor, how: str) -> Tensor:
+    n_inside = int(inside.sum())
+    if n_inside in (0, inside.numel()):
+        found = "none" if n_inside == 0 else "all of them"
+        raise InputError(
+            f"The mask of a species must hold some voxels of its box, not all; got {found} once it was {how}; choose "
+            "another threshold, diameter or mask."
+        )
+    return inside
