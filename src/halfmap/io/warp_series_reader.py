@@ -1,0 +1,366 @@
+"""From the XML of one tilt series or frame series to the noun, in our units."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from halfmap.data.image_series import FrameSeries, SeriesOptics, SeriesWeights, TiltSeries
+from halfmap.io import warp_xml
+from halfmap.io.warp_grids import read_linear_grid, read_spline_grid
+from halfmap.io.warp_xml import XmlDocument
+from halfmap.splines.grids import LinearGrid, SplineGrid
+
+TILTS, FRAMES = "TiltSeries", "Movie"
+"Names of the root of a tilt series and a frame series."
+
+_MICROMETRE = 1e4
+_PI = 180.0
+
+GRIDS = {
+    "defocus_angstrom": ("GridCTF", _MICROMETRE),
+    "astigmatism_angstrom": ("GridCTFDefocusDelta", _MICROMETRE),
+    "astigmatism_angle_degrees": ("GridCTFDefocusAngle", 1.0),
+    "phase_shift_degrees": ("GridCTFPhase", _PI),
+    "movement_x_angstrom": ("GridMovementX", 1.0),
+    "movement_y_angstrom": ("GridMovementY", 1.0),
+    "stage_angle_x_degrees": ("GridAngleX", 1.0),
+    "stage_angle_y_degrees": ("GridAngleY", 1.0),
+    "stage_angle_z_degrees": ("GridAngleZ", 1.0),
+}
+"Grids of both kinds of series: field → name in the file, and how much of our unit is one of theirs."
+
+FRAME_GRIDS = {
+    "local_movement_x_angstrom": ("GridLocalMovementX", 1.0),
+    "local_movement_y_angstrom": ("GridLocalMovementY", 1.0),
+    "doming_angstrom": ("GridCTFDoming", _MICROMETRE),
+    "spherical_aberration_offset_mm": ("GridCTFCs", 1.0),
+}
+PYRAMIDS = {"pyramid_x_angstrom": "PyramidShiftX", "pyramid_y_angstrom": "PyramidShiftY"}
+WARPS = {f"volume_warp_{axis}_angstrom": f"GridVolumeWarp{axis.upper()}" for axis in "xyz"}
+WEIGHT_GRIDS = {
+    "scale": "GridDoseWeights",
+    "b_factor_angstrom2": "GridDoseBfacs",
+    "b_factor_difference_angstrom2": "GridDoseBfacsDelta",
+    "b_factor_angle_degrees": "GridDoseBfacsAngle",
+    "scale_of_place": "GridLocationWeights",
+    "b_factor_of_place_angstrom2": "GridLocationBfacs",
+}
+OPTICS = {
+    "pixel_size_angstrom": "PixelSize",
+    "voltage_kv": "Voltage",
+    "spherical_aberration_mm": "Cs",
+    "chromatic_aberration_mm": "Cc",
+    "amplitude_contrast": "Amplitude",
+}
+ZERNIKE = {"odd_zernike": ("ZernikeCoeffsOdd", 12), "even_zernike": ("ZernikeCoeffsEven", 8)}
+OTHER_NAMES = {"GridCTF": ("GridCTFDefocus",)}
+"Names that other versions give the same grid."
+
+_OF_CTF = {
+    "defocus_angstrom": ("Defocus", 2.0),
+    "astigmatism_angstrom": ("DefocusDelta", 0.0),
+    "astigmatism_angle_degrees": ("DefocusAngle", 0.0),
+    "phase_shift_degrees": ("PhaseShift", 0.0),
+}
+"Where a file without the grid has its value: in CTF, with M's default."
+
+_READ_ATTRIBUTES = {
+    "AreAnglesInverted",
+    "Bfactor",
+    "ImageDimensionsAngstrom",
+    "LevelAngleX",
+    "LevelAngleY",
+    "MagnificationCorrection",
+    "UnselectFilter",
+    "UnselectManual",
+    "VolumeDimensionsAngstrom",
+    "Weight",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeriesSizes:
+    """What the metadata of a series may not say, and the settings or the images do.
+
+    Parameters
+    ----------
+    image_size_angstrom : (x, y) of the images.
+    volume_size_angstrom : (x, y, z) of the tomogram.
+    n_frames : of a frame series.
+    dose_per_frame_e_per_angstrom2 : of a frame series.
+    """
+
+    image_size_angstrom: tuple[float, float] | None = None
+    volume_size_angstrom: tuple[float, float, float] | None = None
+    n_frames: int | None = None
+    dose_per_frame_e_per_angstrom2: float | None = None
+
+
+def read_series(path: str | Path, sizes: SeriesSizes | None = None) -> TiltSeries | FrameSeries:
+    """Read the metadata of one series, ``<item>.xml`` of Warp, WarpTools or M of any version.
+
+    Parameters
+    ----------
+    path : the file; the series takes its name.
+    sizes : what to take where the file does not say it, as files of older versions do not.
+
+    Raises
+    ------
+    FormatError
+        The file is not of a series, says too little, or contradicts itself: lists or grids that do not fit the
+        number of tilts are named.
+
+    Notes
+    -----
+    Defocus in µm and phase shift in π become Å and degrees. A missing grid of the CTF is the value in ``CTF``.
+    ``further`` holds the root's attributes that are none of a series' fields.
+    """
+    return series_of_document(warp_xml.read(path), sizes or SeriesSizes())
+
+
+def series_of_document(document: XmlDocument, sizes: SeriesSizes) -> TiltSeries | FrameSeries:
+    """Return the series of a document; see `read_series`."""
+    if document.root.name == TILTS:
+        return _tilt_series(document, sizes)
+    if document.root.name == FRAMES:
+        return _frame_series(document, sizes)
+    raise document.error(
+        f"metadata of a tilt series or of a movie (<{TILTS}> or <{FRAMES}>)",
+        f"<{document.root.name}>",
+        "choose an item's XML file of Warp or M",
+    )
+
+
+def _tilt_series(document: XmlDocument, sizes: SeriesSizes) -> TiltSeries:
+    angles = _list(document, "Angles", None, 0)
+    n = len(angles)
+    if not n:
+        raise document.error("the angles of at least one tilt in <Angles>", "none", "import the tilt series again")
+    root = document.root.attributes
+    offset = np.stack([_list(document, f"AxisOffset{axis}", n, 0.0) for axis in "XY"], axis=-1)
+    common = _common(document, sizes, n)
+    _check_depths(document, common, n)
+    common |= {field: _linear_grid(document, name) for field, name in WARPS.items()}
+    return TiltSeries(
+        **common,
+        dose_e_per_angstrom2=_list(document, "Dose", n, None),
+        is_used=_flags(document, "UseTilt", n),
+        volume_size_angstrom=_volume_size(document, sizes),
+        tilt_angle_degrees=angles,
+        axis_angle_degrees=_list(document, "AxisAngle", n, 0.0),
+        axis_offset_angstrom=offset,
+        level_angle_x_degrees=warp_xml.number(root.get("LevelAngleX", "0"), "LevelAngleX", document),
+        level_angle_y_degrees=warp_xml.number(root.get("LevelAngleY", "0"), "LevelAngleY", document),
+        are_angles_inverted=warp_xml.flag(root.get("AreAnglesInverted", "")),
+        movie_names=tuple(_texts(document, "MoviePath", n)),
+    )
+
+
+def _frame_series(document: XmlDocument, sizes: SeriesSizes) -> FrameSeries:
+    n = _n_frames(document, sizes)
+    fields = _common(document, sizes, n)
+    fields |= {field: _grid(document, name, factor) or _zero() for field, (name, factor) in FRAME_GRIDS.items()}
+    for field, name in PYRAMIDS.items():
+        fields[field] = tuple(read_spline_grid(element, document, 1.0) for element in document.root.all(name))
+    return FrameSeries(
+        **fields,
+        dose_e_per_angstrom2=np.arange(n, dtype=np.float64) * _dose_per_frame(document, sizes, n),
+        is_used=np.ones(n, dtype=bool),
+        n_frames_of_movie=n,
+    )
+
+
+def _common(document: XmlDocument, sizes: SeriesSizes, n: int) -> dict[str, Any]:
+    """Return the fields that both kinds of series have."""
+    root = document.root.attributes
+    ctf = _params(document, "CTF")
+    fields: dict[str, Any] = {
+        "name": document.path.stem,
+        "image_size_angstrom": _image_size(document, sizes),
+        "optics": _optics(document, ctf),
+        "weights": SeriesWeights(
+            series_scale=warp_xml.number(root.get("Weight", "1"), "Weight", document),
+            series_b_factor_angstrom2=warp_xml.number(root.get("Bfactor", "0"), "Bfactor", document),
+            **{
+                field: _grid(document, name, 1.0) or SplineGrid.constant(1.0 if "scale" in field else 0.0)
+                for field, name in WEIGHT_GRIDS.items()
+            },
+        ),
+        "is_selected": _is_selected(root),
+        "further": {name: value for name, value in root.items() if name not in _READ_ATTRIBUTES},
+    }
+    for field, (name, factor) in GRIDS.items():
+        grid = _grid(document, name, factor)
+        if grid is None and field in _OF_CTF:
+            param, default = _OF_CTF[field]
+            value = warp_xml.number(ctf[param], f"{param} of CTF", document) if param in ctf else default
+            grid = SplineGrid.constant(value * factor)
+        fields[field] = grid or _zero()
+    return fields
+
+
+def _optics(document: XmlDocument, ctf: Mapping[str, str]) -> SeriesOptics:
+    values: dict[str, Any] = {
+        field: warp_xml.number(ctf[name], f"{name} of CTF", document) for field, name in OPTICS.items() if name in ctf
+    }
+    if not values.get("pixel_size_angstrom"):
+        raise document.error("a PixelSize in <CTF>", "none", "estimate the CTF of this series first")
+    for field, (name, n) in ZERNIKE.items():
+        found = warp_xml.numbers(ctf.get(name, ""), f"{name} of CTF", document)
+        if len(found) > n:
+            raise document.error(f"at most {n} numbers as {name}", f"{len(found)}", "mend the value")
+        values[field] = np.array(found + [0.0] * (n - len(found)))
+    values["magnification"] = _magnification(document)
+    return SeriesOptics(**values)
+
+
+def _magnification(document: XmlDocument) -> NDArray[np.float64]:
+    """Return the 2 × 2 matrix; the file has it column by column, and old ones have 1, 1, 0 for none."""
+    text = document.root.attributes.get("MagnificationCorrection", "")
+    values = warp_xml.numbers(text, "MagnificationCorrection", document)
+    if len(values) == 4:
+        return np.array(values).reshape(2, 2).T
+    if values in ([], [1.0, 1.0, 0.0]):
+        return np.eye(2)
+    raise document.error(
+        "four numbers as MagnificationCorrection", repr(text), "open and save the series with Warp 1.1 or later"
+    )
+
+
+def _image_size(document: XmlDocument, sizes: SeriesSizes) -> tuple[float, float]:
+    stated = _dimensions(document, "ImageDimensionsAngstrom")
+    size = (stated or sizes.image_size_angstrom or _option_dimensions(document) or ())[:2]
+    if len(size) != 2 or min(size) <= 0:
+        raise document.error(
+            "the size of the images (ImageDimensionsAngstrom)",
+            "none",
+            "keep the images where the data source says they are, or give --image-dimensions XxY in pixels",
+        )
+    return float(size[0]), float(size[1])
+
+
+def _volume_size(document: XmlDocument, sizes: SeriesSizes) -> tuple[float, float, float]:
+    size = _dimensions(document, "VolumeDimensionsAngstrom") or sizes.volume_size_angstrom or ()
+    if len(size) != 3 or min(size) <= 0:
+        raise document.error(
+            "the size of the tomogram (VolumeDimensionsAngstrom), which this version of Warp did not write",
+            "none",
+            "give --tomo-dimensions XxYxZ in unbinned pixels, or the .settings file that states it",
+        )
+    return float(size[0]), float(size[1]), float(size[2])
+
+
+def _dimensions(document: XmlDocument, name: str) -> tuple[float, ...]:
+    values = tuple(warp_xml.numbers(document.root.attributes.get(name, ""), name, document))
+    return values if values and min(values) > 0 else ()
+
+
+def _option_dimensions(document: XmlDocument) -> tuple[float, ...]:
+    """Return (x, y) in Å and the number of images, from the options that an item was processed with."""
+    for section in ("OptionsMovement", "OptionsCTF"):
+        text = _params(document, section).get("Dimensions", "")
+        values = tuple(warp_xml.numbers(text, f"Dimensions of {section}", document))
+        if len(values) == 3 and min(values[:2]) > 0:
+            return values
+    return ()
+
+
+def _n_frames(document: XmlDocument, sizes: SeriesSizes) -> int:
+    if sizes.n_frames:
+        return sizes.n_frames
+    stated = _option_dimensions(document)
+    if stated and stated[2] >= 1:
+        return round(stated[2])
+    for name in ("GridDoseBfacs", "GridCTFDoming"):
+        grid = _grid(document, name, 1.0)
+        if grid is not None and grid.shape[0] > 1:
+            return grid.shape[0]
+    raise document.error(
+        "the number of frames (Dimensions in <OptionsMovement>)", "none", "keep the movie where the data source says"
+    )
+
+
+def _dose_per_frame(document: XmlDocument, sizes: SeriesSizes, n: int) -> float:
+    if sizes.dose_per_frame_e_per_angstrom2 is not None:
+        return sizes.dose_per_frame_e_per_angstrom2
+    for section in ("OptionsMovement", "OptionsCTF"):
+        text = _params(document, section).get("DosePerAngstromFrame", "")
+        if text:
+            return dose_per_frame(warp_xml.number(text, f"DosePerAngstromFrame of {section}", document), n)
+    return 0.0
+
+
+def dose_per_frame(stored: float, n_frames: int) -> float:
+    """Return e/Å² per frame: Warp's files hold it, or the negated exposure of the whole movie."""
+    return stored if stored >= 0 else -stored / n_frames
+
+
+def _is_selected(root: Mapping[str, str]) -> bool:
+    """Tell whether a series is used; what was said by hand counts before the filter."""
+    by_hand = root.get("UnselectManual", "").strip().lower()
+    unselected = by_hand if by_hand in ("true", "false") else root.get("UnselectFilter", "")
+    return not warp_xml.flag(unselected)
+
+
+def _params(document: XmlDocument, section: str) -> dict[str, str]:
+    element = document.root.first(section)
+    return element.params if element is not None else {}
+
+
+def _grid(document: XmlDocument, name: str, factor: float) -> SplineGrid | None:
+    element = document.root.first(name, *OTHER_NAMES.get(name, ()))
+    return None if element is None else read_spline_grid(element, document, factor)
+
+
+def _linear_grid(document: XmlDocument, name: str) -> LinearGrid:
+    element = document.root.first(name)
+    return LinearGrid.constant(0.0) if element is None else read_linear_grid(element, document)
+
+
+def _zero() -> SplineGrid:
+    return SplineGrid.constant(0.0)
+
+
+def _check_depths(document: XmlDocument, fields: Mapping[str, Any], n: int) -> None:
+    """Refuse grids over tilts that have another number of them."""
+    grids = {name: fields[field] for field, (name, _) in GRIDS.items()}
+    grids |= {name: getattr(fields["weights"], field) for field, name in WEIGHT_GRIDS.items() if "Dose" in name}
+    for name, grid in grids.items():
+        if grid.shape[0] not in (1, n):
+            raise document.error(
+                f"1 or {n} nodes over tilts in {name}, as there are {n} tilts",
+                f"Depth={grid.shape[0]}",
+                "estimate this quantity anew for the series, or restore the tilts that were removed from the list",
+            )
+
+
+def _list(document: XmlDocument, name: str, n: int | None, default: float | None) -> NDArray[np.float64]:
+    values = warp_xml.lines(document.root.first(name))
+    if not values and n is not None and default is not None:
+        return np.full(n, default)
+    _check_length(document, name, values, n)
+    return np.array([warp_xml.number(value, name, document) for value in values])
+
+
+def _flags(document: XmlDocument, name: str, n: int) -> NDArray[np.bool_]:
+    values = warp_xml.lines(document.root.first(name)) or ["True"] * n
+    _check_length(document, name, values, n)
+    return np.array([warp_xml.flag(value) for value in values])
+
+
+def _texts(document: XmlDocument, name: str, n: int) -> list[str]:
+    values = warp_xml.lines(document.root.first(name))
+    if values:
+        _check_length(document, name, values, n)
+    return values
+
+
+def _check_length(document: XmlDocument, name: str, values: list[str], n: int | None) -> None:
+    if n is not None and len(values) != n:
+        raise document.error(
+            f"{n} values in <{name}>, one for each tilt in <Angles>", f"{len(values)}", "import the tilt series again"
+        )
