@@ -1,4 +1,4 @@
-"""The lock of a job folder: who works in it, and whether that process still lives."""
+"""The lock of a folder: who works in it, and whether that process still lives."""
 
 import fcntl
 import json
@@ -54,15 +54,19 @@ class Holder:
 
 
 def holder(folder: Path) -> Holder | None:
-    """Return who holds a job folder's lock, None where nobody does."""
+    """Return who holds a folder's lock, None where nobody does."""
     try:
         return _parsed((folder / NAME).read_text())
     except FileNotFoundError:
         return None
 
 
-def acquire(folder: Path) -> Holder | None:
-    """Take the lock of a job folder.
+def acquire(folder: Path, name: str = "The job folder") -> Holder | None:
+    """Take the lock of a folder.
+
+    Parameters
+    ----------
+    name : what the folder is, for the message.
 
     Returns
     -------
@@ -77,7 +81,7 @@ def acquire(folder: Path) -> Holder | None:
         before = _parsed(os.read(descriptor, 4096).decode(errors="replace"))
         if before is not None and not before.is_gone:
             raise ProjectError(
-                f"The job folder {folder} must be free; got a lock held by {before}; wait for it or stop it; "
+                f"{name} {folder} must be free; got a lock held by {before}; wait for it or stop it; "
                 f"if that machine is gone, remove {folder / NAME}."
             )
         os.ftruncate(descriptor, 0)
