@@ -107,3 +107,43 @@ def view_of_frame_series(model, samples, rotation):
         depths.append(c[2])
         rotations.append(about("z", stage[2]) @ about("y", stage[1]) @ about("x", stage[0]) @ rotation)
     return np.array(positions), np.array(depths), np.array(rotations)
+
+
+def radial(n, m, rho):
+    """Radial part of a Zernike polynomial of a positive m, written out for the orders that series have."""
+    return {
+        (1, 1): rho,
+        (2, 0): 2 * rho**2 - 1,
+        (2, 2): rho**2,
+        (3, 1): 3 * rho**3 - 2 * rho,
+        (3, 3): rho**3,
+        (4, 0): 6 * rho**4 - 6 * rho**2 + 1,
+        (4, 2): 4 * rho**4 - 3 * rho**2,
+        (4, 4): rho**4,
+        (5, 1): 10 * rho**5 - 12 * rho**3 + 3 * rho,
+        (5, 3): 5 * rho**5 - 4 * rho**3,
+        (5, 5): rho**5,
+    }[n, m]
+
+
+EVEN = ((2, -2), (2, 0), (2, 2), (4, -4), (4, -2), (4, 0), (4, 2), (4, 4))
+ODD = ((1, -1), (1, 1), (3, -3), (3, -1), (3, 1), (3, 3), (5, -5), (5, -3), (5, -1), (5, 1), (5, 3), (5, 5))
+
+
+def zernike_sum(coefficients, orders, frequencies):
+    rho, alpha = np.hypot(*frequencies.T), np.arctan2(frequencies[:, 1], frequencies[:, 0])
+    total = np.zeros(len(frequencies))
+    for coefficient, (n, m) in zip(coefficients, orders, strict=True):
+        total += coefficient * radial(n, abs(m), rho) * (np.sin(-m * alpha) if m < 0 else np.cos(m * alpha))
+    return total
+
+
+def ctf_of(frequencies, *, defocus, astigmatism, angle, phase_shift, cs_mm, voltage_kv, contrast, even):
+    """CTF (K,) by the formula in the notes on M: angles and phase shift in degrees, lengths in Å."""
+    volts = voltage_kv * 1e3
+    wavelength = 12.2643247 / np.sqrt(volts * (1 + 0.978466e-6 * volts))
+    s, alpha = np.hypot(*frequencies.T), np.arctan2(frequencies[:, 1], frequencies[:, 0])
+    delta = -(defocus + astigmatism / 2 * np.cos(2 * (alpha - np.deg2rad(angle))))
+    gamma = np.pi * wavelength * delta * s**2 + np.pi / 2 * cs_mm * 1e7 * wavelength**3 * s**4
+    gamma += -np.deg2rad(phase_shift) - np.arctan(contrast / np.sqrt(1 - contrast**2))
+    return -np.sin(gamma + zernike_sum(even, EVEN, frequencies))

@@ -53,9 +53,10 @@ def views(series: ImageSeries, position_angstrom: Tensor, rotation: Tensor) -> V
     -----
     Tilt series: with V the volume's and I the image's size, c a position of the path, and M the rotation
     Rz(axis) Ry(−tilt − level y) Rx(level x), the place is (M (c − V/2 + volume warp(c/V, dose)))_xy + axis offset +
-    I/2, less the movement there. Depth is the third component, negated where angles are inverted. Frame series: the place is
-    c_xy less global, local and pyramid movement. Rotations are C M A with C = Rz Ry Rx of the stage angles at c (C A in
-    frame series); stage angles do not move places. All as M's, but for paths of rotations (`path_of_rotations`).
+    I/2, less the movement there. Depth is the third component, negated where angles are inverted. Frame series: the
+    place is c_xy less global, local and pyramid movement. Rotations are C M A with C = Rz Ry Rx of the stage angles at
+    c (C A in frame series); stage angles do not move places. All as M's, but for paths of rotations
+    (`path_of_rotations`).
     """
     if position_angstrom.dim() != 3 or rotation.shape != (*position_angstrom.shape, 3):
         raise ShapeError(
