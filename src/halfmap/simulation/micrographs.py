@@ -163,11 +163,11 @@ def particle_phase(layout: Layout, references: References, canvas: ImageGrid, or
             images = box.irfft(reference.views_rfft(rotations, box, remainder)) * sigma
             corners = whole.astype(np.int64) + origin - side // 2
             for image, (x, y) in zip(images, corners.tolist(), strict=True):
-                _add(phase, image, x, y)
+                add_at(phase, image, x, y)
     return phase
 
 
-def _add(canvas: Tensor, image: Tensor, x: int, y: int) -> None:
+def add_at(canvas: Tensor, image: Tensor, x: int, y: int) -> None:
     """Add an image whose first pixel lies at (x, y), as far as it lies on the canvas."""
     rows = slice(max(y, 0), min(y + image.shape[0], canvas.shape[0]))
     columns = slice(max(x, 0), min(x + image.shape[1], canvas.shape[1]))

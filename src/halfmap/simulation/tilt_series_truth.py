@@ -1,0 +1,157 @@
+"""Tilt series with known truth: how sample and microscope were, and what the files say."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from halfmap import keyed_random
+from halfmap.data.image_series import TiltSeries
+from halfmap.simulation.series_params import TiltSeriesSimulationParams
+from halfmap.simulation.series_truth import (
+    SeriesTruth,
+    astigmatism_with_error,
+    defocus_of_series,
+    draw_species,
+    optics,
+    with_errors_of_optics,
+)
+from halfmap.splines.grids import LinearGrid, SplineGrid
+
+
+def draw_tilt_series(
+    number: int, params: TiltSeriesSimulationParams, diameters_angstrom: Sequence[float]
+) -> SeriesTruth[TiltSeries]:
+    """Draw one tilt series.
+
+    Parameters
+    ----------
+    number : from 0.
+    params : the settings.
+    diameters_angstrom : of the species.
+
+    Raises
+    ------
+    InputError
+        The particles do not fit into the field.
+    """
+    starting = _as_stated(number, params)
+    species = draw_species(number, params, diameters_angstrom, params.volume_angstrom[2])
+    return SeriesTruth(number=number, true=_as_it_was(starting, number, params), starting=starting, species=species)
+
+
+def acquisition_rank(angle_degrees: NDArray[np.float64], scheme: str) -> NDArray[np.int64]:
+    """Return when each tilt was taken, 0 first, shape (T,).
+
+    Parameters
+    ----------
+    angle_degrees : (T,), ascending.
+    scheme : ``dose-symmetric``, ``bidirectional`` (from the tilt nearest to zero upwards, then downwards) or
+        ``unidirectional`` (ascending).
+    """
+    index = np.arange(len(angle_degrees))
+    steps = index - int(np.argmin(np.abs(angle_degrees)))
+    if scheme == "dose-symmetric":
+        order = np.lexsort((steps < 0, np.abs(steps)))
+    elif scheme == "bidirectional":
+        order = np.lexsort((np.abs(steps), steps < 0))
+    else:
+        order = index
+    rank = np.empty(len(index), dtype=np.int64)
+    rank[order] = index
+    return rank
+
+
+def _as_stated(number: int, params: TiltSeriesSimulationParams) -> TiltSeries:
+    n = params.n_images
+    name = f"TS_{number + 1}"
+    angle = params.min_tilt_degrees + params.tilt_step_degrees * np.arange(n, dtype=np.float64)
+    rank = acquisition_rank(angle, params.tilt_scheme)
+    is_used = np.ones(n, dtype=np.bool_)
+    if params.exclude_bad_images:
+        is_used[list(params.bad_images)] = False
+    mean, difference, direction = defocus_of_series(number, params)
+    return TiltSeries(
+        name=name,
+        image_size_angstrom=params.field_angstrom,
+        dose_e_per_angstrom2=rank.astype(np.float64) * params.dose_per_tilt_e_per_angstrom2,
+        is_used=is_used,
+        optics=optics(params),
+        defocus_angstrom=_per_tilt(np.full(n, mean)),
+        astigmatism_angstrom=_per_tilt(np.full(n, difference)),
+        astigmatism_angle_degrees=_per_tilt(np.full(n, direction)),
+        phase_shift_degrees=_per_tilt(np.full(n, params.phase_shift_degrees)),
+        volume_size_angstrom=params.volume_angstrom,
+        tilt_angle_degrees=angle,
+        axis_angle_degrees=np.full(n, params.axis_angle_degrees),
+        axis_offset_angstrom=params.axis_offset_angstrom * _normal(params, "axis offset", number, (n, 2)),
+        level_angle_x_degrees=params.level_angle_x_degrees,
+        level_angle_y_degrees=params.level_angle_y_degrees,
+        are_angles_inverted=params.inverted_angles,
+        movie_names=tuple(f"{name}_{when:03d}_{tilt:.1f}" for when, tilt in zip(rank, angle, strict=True)),
+    )
+
+
+def _as_it_was(stated: TiltSeries, number: int, params: TiltSeriesSimulationParams) -> TiltSeries:
+    """Return the series with all errors; grids without any stay as they are."""
+    n = len(stated)
+    width, height = params.image_warp_nodes
+    changed: dict[str, Any] = {}
+    if params.image_warp_angstrom:
+        for axis in "xy":
+            drawn = _normal(params, f"image warp {axis}", number, (n, height, width))
+            changed[f"movement_{axis}_angstrom"] = _grid(params.image_warp_angstrom * drawn)
+    if params.volume_warp_angstrom:
+        for axis in "xyz":
+            changed[f"volume_warp_{axis}_angstrom"] = _volume_warp(axis, number, params)
+    if params.stage_angle_error_degrees:
+        for axis in "xyz":
+            drawn = _normal(params, f"stage angle {axis}", number, (n,))
+            changed[f"stage_angle_{axis}_degrees"] = _per_tilt(params.stage_angle_error_degrees * drawn)
+    if params.defocus_error_angstrom:
+        error = params.defocus_error_angstrom * _normal(params, "defocus error", number, (n,))
+        changed["defocus_angstrom"] = _per_tilt(stated.defocus_angstrom.values[:, 0, 0].numpy() + error)
+    if params.phase_shift_error_degrees:
+        error = params.phase_shift_error_degrees * _normal(params, "phase shift error", number, (n,))
+        changed["phase_shift_degrees"] = _per_tilt(params.phase_shift_degrees + error)
+    if params.astigmatism_error_angstrom:
+        _, difference, direction = defocus_of_series(number, params)
+        error = params.astigmatism_error_angstrom * _normal(params, "astigmatism error", number, (n, 2))
+        differences, directions = astigmatism_with_error(difference, direction, error)
+        changed["astigmatism_angstrom"] = _per_tilt(differences)
+        changed["astigmatism_angle_degrees"] = _per_tilt(directions)
+    return replace(
+        stated,
+        optics=with_errors_of_optics(stated.optics, params, number),
+        **changed,
+    )
+
+
+def _volume_warp(axis: str, number: int, params: TiltSeriesSimulationParams) -> LinearGrid:
+    """Return a warp that grows evenly with the dose from none, other at each node."""
+    width, height, depth, duration = params.volume_warp_nodes
+    end = params.volume_warp_angstrom * _normal(params, f"volume warp {axis}", number, (depth, height, width))
+    growth = np.arange(duration) / max(duration - 1, 1)
+    return LinearGrid(values=_tensor(growth[:, None, None, None] * end))
+
+
+def _normal(
+    params: TiltSeriesSimulationParams, purpose: str, number: int, size: tuple[int, ...]
+) -> NDArray[np.float64]:
+    return keyed_random.normal(params.seed, purpose, number, size=size)
+
+
+def _per_tilt(values: NDArray[np.float64]) -> SplineGrid:
+    return _grid(values[:, None, None])
+
+
+def _grid(values: NDArray[np.float64]) -> SplineGrid:
+    return SplineGrid(values=_tensor(values))
+
+
+def _tensor(values: NDArray[np.float64]) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float64))
