@@ -139,7 +139,8 @@ class DataSource:
     pixel_size_angstrom : of the raw data.
     dimensions_pixel : (x, y, z), of the raw images and of tomograms in their pixels.
     max_images : how many frames or tilts of each item to use, by dose; -1 for all.
-    dose_per_frame_e_per_angstrom2 : None where unknown.
+    dose_per_frame_e_per_angstrom2 : None where unknown, or where the exposure is stated instead.
+    exposure_e_per_angstrom2 : of all frames of a movie together, where that is what the file states.
     eer_group_frames : raw frames of an EER file that make one frame.
     gain_path, defects_path, gain_flip_x, gain_flip_y, gain_transpose : of the detector; paths as the file has them.
     items : in the file's order.
@@ -152,6 +153,7 @@ class DataSource:
     items: tuple[SourceItem, ...]
     max_images: int = -1
     dose_per_frame_e_per_angstrom2: float | None = None
+    exposure_e_per_angstrom2: float | None = None
     eer_group_frames: int = 10
     gain_path: str = ""
     defects_path: str = ""

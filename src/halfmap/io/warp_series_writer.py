@@ -8,7 +8,7 @@ import numpy as np
 from halfmap.data.image_series import FrameSeries, ImageSeries, TiltSeries
 from halfmap.io import warp_xml
 from halfmap.io.warp_grids import change_grid, text_of_grid
-from halfmap.io.warp_series_reader import (
+from halfmap.io.warp_series_fields import (
     FRAME_GRIDS,
     FRAMES,
     GRIDS,
@@ -19,9 +19,8 @@ from halfmap.io.warp_series_reader import (
     WARPS,
     WEIGHT_GRIDS,
     ZERNIKE,
-    SeriesSizes,
-    series_of_document,
 )
+from halfmap.io.warp_series_reader import SeriesSizes, series_of_document
 from halfmap.io.warp_xml import XmlDocument
 from halfmap.splines.grids import LinearGrid, SplineGrid
 
