@@ -1,0 +1,131 @@
+"""A tilt series of a blob phantom, drawn window by window in the band, with what is known and what is not."""
+
+import dataclasses
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from halfmap import keyed_random
+from halfmap.data.image_series import SeriesOptics, TiltSeries
+from halfmap.fourier import slices
+from halfmap.fourier.band import FourierBand
+from halfmap.geometry.rotations import matrix_from_rotation_vector, random_rotations
+from halfmap.grid import ImageGrid
+from halfmap.imaging.deformation import views
+from halfmap.multiparticle.references import ReferencePair
+from halfmap.multiparticle.series_model import SpeciesModel, SpeciesState
+from halfmap.splines.grids import SplineGrid
+
+VOLUME = (2400.0, 2400.0, 600.0)
+IMAGE = (3600.0, 3600.0)
+DIAMETER = 100.0
+
+
+def normal(name, n, *size, seed=1):
+    """Return float64 normal numbers, shape (n, *size)."""
+    return torch.from_numpy(keyed_random.normal(seed, name, np.arange(n), size=size or (1,))).double()
+
+
+def blobs(grid, *, n_blobs=60, radius=36.0, seed=1):
+    """Return a volume of round blobs inside a sphere."""
+    draws = torch.from_numpy(keyed_random.uniform(seed, "blobs", np.arange(n_blobs), size=(5,)))
+    direction = normal("directions of blobs", n_blobs, 3, seed=seed)
+    places = direction / direction.norm(dim=1, keepdim=True) * radius * draws[:, :1] ** (1 / 3)
+    volume = torch.zeros(grid.shape, dtype=torch.float64)
+    for place, draw in zip(places, draws, strict=True):
+        volume += (0.5 + draw[1]) * torch.exp(-(grid.positions() - place).square().sum(-1) / (2 * 4.0**2))
+    return volume.float()
+
+
+def reference(*, box=32, pixel=4.0, seed=1):
+    """Return a perfect reference pair."""
+    grid = ImageGrid.cubic(box, pixel)
+    padded = slices.prepare(blobs(grid, seed=seed), grid)
+    return ReferencePair(halves=(padded, padded), resolution_angstrom=2 * pixel, signal=torch.ones(box // 2 + 1))
+
+
+def tilt_series(n_tilts=21, *, warp=(2, 2), optics=None):
+    """Return a series that hides nothing, dose-symmetric, with its grids as large as ``warp``."""
+    tilts = np.linspace(-60, 60, n_tilts)
+    order = np.argsort(np.argsort(np.abs(tilts), kind="stable"), kind="stable")
+    shape = (n_tilts, warp[1], warp[0])
+    return TiltSeries(
+        name="TS_1",
+        image_size_angstrom=IMAGE,
+        dose_e_per_angstrom2=0.01 * order,
+        is_used=np.ones(n_tilts, dtype=bool),
+        optics=optics or SeriesOptics(pixel_size_angstrom=4.0),
+        volume_size_angstrom=VOLUME,
+        tilt_angle_degrees=tilts,
+        axis_angle_degrees=np.full(n_tilts, -85.0),
+        axis_offset_angstrom=np.zeros((n_tilts, 2)),
+        defocus_angstrom=SplineGrid.constant(28000.0, (n_tilts, 1, 1)),
+        movement_x_angstrom=SplineGrid.constant(0.0, shape),
+        movement_y_angstrom=SplineGrid.constant(0.0, shape),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class DrawnImages:
+    """Windows as `halfmap.multiparticle.cutting.CutImages` yields them."""
+
+    observed: list  # of each species, (P, T, K)
+    bands: list
+    centre_angstrom: list
+    used: np.ndarray
+
+    def __iter__(self):
+        for t in np.flatnonzero(self.used).tolist():
+            yield t, [values[:, t] for values in self.observed]
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """``true`` and ``start``: (series, state); ``images`` of the truth with noise of variance σ²."""
+
+    true: tuple
+    start: tuple
+    images: DrawnImages
+    sigma2: float
+    noise: torch.Tensor
+
+
+def scene(*, n=40, n_tilts=21, box=32, pixel=4.0, snr=0.1, seed=1, turn=3.0, move=3.0, defocus=1600.0, warp=3.0):
+    """Draw a series; ``turn`` in degrees and ``move`` in Å for each axis, ``defocus`` and ``warp`` in Å, all rms."""
+    series = tilt_series(n_tilts)
+    pair = reference(box=box, pixel=pixel, seed=seed)
+    place = torch.from_numpy(keyed_random.uniform(seed, "places", np.arange(n), size=(3,)))
+    position = ((0.1 + 0.8 * place) * torch.tensor(VOLUME, dtype=torch.float64))[:, None]
+    rotation = random_rotations(seed, "poses", range(n))[:, None]
+    subset = torch.arange(n) % 2 + 1
+    state = SpeciesState(
+        position_angstrom=position, rotation=rotation, subset=subset, references=pair, diameter_angstrom=DIAMETER
+    )
+    shape = series.movement_x_angstrom.shape
+    grids = {
+        f"movement_{axis}_angstrom": SplineGrid(values=warp * normal(f"warp {axis}", *shape, seed=seed))
+        for axis in "xy"
+    }
+    errors = defocus * normal("defocus", n_tilts, seed=seed)[:, :, None]
+    true_series = series.with_values(
+        **grids, defocus_angstrom=SplineGrid(values=series.defocus_angstrom.values + errors)
+    )
+    turns = torch.deg2rad(turn * normal("turns", n, 3, seed=seed))
+    wrong = dataclasses.replace(
+        state,
+        position_angstrom=position + move * normal("moves", n, 3, seed=seed)[:, None],
+        rotation=matrix_from_rotation_vector(turns)[:, None] @ rotation,
+    )
+    window = FourierBand(ImageGrid.square(box, pixel))
+    seen = views(series, wrong.position_angstrom, wrong.rotation)
+    centre = torch.round(seen.position_angstrom / pixel) * pixel
+    everything = torch.ones(n, n_tilts, dtype=torch.bool)
+    model = SpeciesModel(true_series, state, window, centre, everything)
+    clean = torch.stack([model.modelled(t, 0, torch.arange(n), ())[:, 0] for t in range(n_tilts)], dim=1)
+    sigma2 = float(clean.abs().square().mean()) / (2 * snr)
+    white = keyed_random.normal(seed, "noise", np.arange(n), size=(n_tilts, len(window), 2))
+    observed = clean + torch.view_as_complex(torch.from_numpy(white).contiguous()).to(torch.complex64) * sigma2**0.5
+    images = DrawnImages([observed], [window], [centre], np.ones(n_tilts, dtype=bool))
+    noise = torch.full((n_tilts, window.max_shell + 1), sigma2, dtype=torch.float64)
+    return Scene(true=(true_series, state), start=(series, wrong), images=images, sigma2=sigma2, noise=noise)
