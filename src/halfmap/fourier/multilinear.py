@@ -7,7 +7,8 @@ values : complex, shape (C, 2R + 1, ..., R + 1) with d axes after the first
 planes : float64, shape (N, 2, d)
     Point (kx, ky) of slice n lies at kx · row 0 + ky · row 1.
 coordinates : float64, shape (K, 2)
-    (kx, ky) of the points of a slice, in wave numbers of the reference.
+    (kx, ky) of the points of a slice, in wave numbers of the reference. Of curved slices of volumes (kx, ky, kz), with
+    three rows in ``planes``.
 
 Points at a radius of R or more count as zero.
 """

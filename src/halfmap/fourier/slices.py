@@ -67,9 +67,22 @@ class PaddedGrid:
         """
         return float(self.grid.side ** (self.grid.ndim - 2) * self.padding**self.grid.ndim)
 
-    def coordinates(self, band: FourierBand) -> Tensor:
-        """Return the band's coefficients in wave numbers of the padded reference, float64, shape (K, 2)."""
-        return band.frequencies * (self.padded_side * self.grid.pixel_size_angstrom)
+    def coordinates(self, band: FourierBand, wavelength_angstrom: float = 0.0) -> Tensor:
+        """Return the band's coefficients in wave numbers of the padded reference, float64.
+
+        Parameters
+        ----------
+        band : of the slices.
+        wavelength_angstrom : λ where slices are curved, of either sign.
+
+        Returns
+        -------
+        Shape (K, 2), or (K, 3) with λ s² / 2, the height of Ewald's sphere at a frequency s.
+        """
+        flat = band.frequencies
+        if wavelength_angstrom:
+            flat = torch.cat([flat, wavelength_angstrom / 2 * flat.square().sum(-1, keepdim=True)], dim=-1)
+        return flat * (self.padded_side * self.grid.pixel_size_angstrom)
 
     def field_scale(self, band: FourierBand) -> float:
         """Return what slices are multiplied by where the images cover another field than the reference.
@@ -187,7 +200,9 @@ def to_reference(padded: PaddedTransform) -> Volumes | Images:
     return _in_space(values, grid) / grid.slice_scale
 
 
-def extract(padded: PaddedTransform, rotations: Rotations, band: FourierBand) -> BandValues:
+def extract(
+    padded: PaddedTransform, rotations: Rotations, band: FourierBand, *, wavelength_angstrom: float = 0.0
+) -> BandValues:
     """Take central slices: transforms of the projections along z of the rotated volume, or of turned images.
 
     Parameters
@@ -197,6 +212,8 @@ def extract(padded: PaddedTransform, rotations: Rotations, band: FourierBand) ->
         Any finite matrix is allowed, so that a magnification can be folded in. Of images only the upper
         left 2 by 2 block counts, their rotation in the plane.
     band : of the slices, whose pixel size may differ from the reference's.
+    wavelength_angstrom : λ, to take slices of a volume on Ewald's sphere, see `PaddedGrid.coordinates`; of either sign;
+        0 for flat ones. Of curved ones there are no derivatives by rotations.
 
     Returns
     -------
@@ -225,8 +242,8 @@ def extract(padded: PaddedTransform, rotations: Rotations, band: FourierBand) ->
     """
     shape = padded.grid.shape
     leading = padded.values.shape[: -len(shape)]
-    planes = _planes(rotations, padded.grid, padded.values.device)
-    coordinates = padded.grid.coordinates(band).to(padded.values.device)
+    planes = _planes(rotations, padded.grid, padded.values.device, wavelength_angstrom)
+    coordinates = padded.grid.coordinates(band, wavelength_angstrom).to(padded.values.device)
     slices = Extract.apply(padded.values.reshape(-1, *shape), planes, coordinates)
     scale = padded.grid.field_scale(band)
     slices = slices if scale == 1.0 else slices * scale
@@ -310,7 +327,13 @@ def extract_with_gradients(
 
 
 def insert(
-    values: BandValues, weights: Tensor | None, rotations: Rotations, band: FourierBand, grid: PaddedGrid
+    values: BandValues,
+    weights: Tensor | None,
+    rotations: Rotations,
+    band: FourierBand,
+    grid: PaddedGrid,
+    *,
+    wavelength_angstrom: float = 0.0,
 ) -> tuple[Tensor, Tensor]:
     """Add slices into references' transforms: the adjoint of `extract`.
 
@@ -321,6 +344,7 @@ def insert(
     rotations : float64, shape (..., 3, 3).
     band : of the slices.
     grid : of the transforms that they go to.
+    wavelength_angstrom : as for `extract`.
 
     Returns
     -------
@@ -348,8 +372,8 @@ def insert(
     if tuple(values.shape) != expected or (weights is not None and tuple(weights.shape) != expected):
         shapes = tuple(values.shape), None if weights is None else tuple(weights.shape)
         raise ShapeError(f"Values and weights must have shape {expected}; got {shapes[0]} and {shapes[1]}.")
-    planes = _planes(rotations, grid, values.device)
-    coordinates = grid.coordinates(band).to(values.device)
+    planes = _planes(rotations, grid, values.device, wavelength_angstrom)
+    coordinates = grid.coordinates(band, wavelength_angstrom).to(values.device)
     real = values.real.dtype
     flat_shape = (-1, len(planes), len(band))
     if weights is None:
@@ -409,12 +433,18 @@ def _in_space(values: Tensor, padded: PaddedGrid) -> Tensor:
     return reference / padded.gridding_correction(device=reference.device).to(reference.dtype)
 
 
-def _planes(rotations: Rotations, padded: PaddedGrid, device: torch.device) -> Tensor:
+def _planes(rotations: Rotations, padded: PaddedGrid, device: torch.device, wavelength_angstrom: float = 0.0) -> Tensor:
     if tuple(rotations.shape[-2:]) != (3, 3):
         raise ShapeError(f"Rotations must have shape (..., 3, 3); got shape {tuple(rotations.shape)}.")
     if not bool(torch.isfinite(rotations).all()):
         raise InputError("Rotations must be finite; got some that are not; check the angles they come from.")
-    return rotations.to(device, torch.float64).reshape(-1, 3, 3)[:, :2, : padded.grid.ndim].contiguous()
+    if wavelength_angstrom and (rotations.requires_grad or padded.grid.ndim == 2):
+        raise InputError(
+            "Curved slices must be of a volume, at rotations that ask for no gradients; got others; take flat ones "
+            "with a wavelength of 0."
+        )
+    n_rows = 3 if wavelength_angstrom else 2
+    return rotations.to(device, torch.float64).reshape(-1, 3, 3)[:, :n_rows, : padded.grid.ndim].contiguous()
 
 
 def _stored_rows(padded: PaddedGrid, device: torch.device) -> Tensor:

@@ -8,7 +8,8 @@ values : float32, shape (2R + 1, 2R + 1, R + 1, 2)
 planes : float64, shape (N, 2, 3)
     The first two rows of each rotation: point (kx, ky) of the slice lies at kx · row 0 + ky · row 1.
 coordinates : float64, shape (K, 2)
-    (kx, ky) of the points of a slice, in wave numbers of the volume.
+    (kx, ky) of the points of a slice, in wave numbers of the volume. Of curved slices (kx, ky, kz), with all three
+    rows of each rotation as ``planes``; gradients are of flat ones alone.
 
 Points at a radius of R or more count as zero. Values of all arguments must be finite. Work goes in
 blocks: a first loop, which the compiler vectorises, finds cells and fractions, a second one gathers.
@@ -131,12 +132,18 @@ def locate(
     limit = (radius - 1e-6) * (radius - 1e-6)
     x0, x1, x2 = plane[0, 0], plane[0, 1], plane[0, 2]
     y0, y1, y2 = plane[1, 0], plane[1, 1], plane[1, 2]
+    curved = coordinates.shape[1] == 3
     for i in range(count):
         kx = coordinates[start + i, 0]
         ky = coordinates[start + i, 1]
         ux = x0 * kx + y0 * ky
         uy = x1 * kx + y1 * ky
         uz = x2 * kx + y2 * ky
+        if curved:
+            kz = coordinates[start + i, 2]
+            ux += plane[2, 0] * kz
+            uy += plane[2, 1] * kz
+            uz += plane[2, 2] * kz
         side = 1.0 if ux >= 0.0 else -1.0
         if cubic:
             furthest = max(side * uy, side * uz) + 1.0, -min(side * uy, side * uz), side * ux

@@ -32,7 +32,7 @@ def insert_slices(
     ----------
     data : float32, shape (2R + 1, 2R + 1, R + 1, 2), added to.
     weight : float32, shape (2R + 1, 2R + 1, R + 1), added to; or of size 0, and no weights are added.
-    planes, coordinates : see `halfmap.kernels.slice_extraction`; contiguous.
+    planes, coordinates : see `halfmap.kernels.slice_extraction`, flat or curved; contiguous.
     values : float32, shape (N, K, 2).
     weights : float32, shape (N, K), or of size 0 with ``weight``.
     n_threads : threads to share the sheets among; the sums are the same for any number.
