@@ -87,9 +87,9 @@ def test_the_soft_mask_is_tighter_the_better_the_resolution():
 def test_half_maps_that_do_not_belong_together_are_refused():
     turned = Volume(values=HALVES[1].values.flip(0).roll(9, 2), grid=GRID)
     with pytest.raises(InconsistentDataError, match="agree at low resolution"):
-        species.species_fsc(HALVES[0], turned, MASK, diameter_angstrom=DIAMETER, seed=1)
+        species.first_resolution_angstrom(HALVES[0], turned, diameter_angstrom=DIAMETER, seed=1)
     with pytest.raises(InconsistentDataError, match="same values"):
-        species.species_fsc(HALVES[0], HALVES[0], MASK, diameter_angstrom=DIAMETER, seed=1)
+        species.first_resolution_angstrom(HALVES[0], HALVES[0], diameter_angstrom=DIAMETER, seed=1)
 
 
 def test_maps_that_are_resampled_keep_their_content():

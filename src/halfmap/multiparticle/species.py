@@ -8,16 +8,17 @@ from torch import Tensor
 
 from halfmap.data.volumes import Volume
 from halfmap.errors import InconsistentDataError, InputError
+from halfmap.fourier import filters
 from halfmap.fourier.resample import crop_or_pad, rescale_to_pixel_size
 from halfmap.geometry.shapes import soft_sphere
 from halfmap.grid import ImageGrid
 from halfmap.multiparticle.directional_maps import anisotropic_map, frequency_table
 from halfmap.postprocessing import masks
-from halfmap.postprocessing.directional import directional_fsc
-from halfmap.postprocessing.half_map_fsc import HalfMapFsc, check_halves, half_map_fsc
+from halfmap.postprocessing.half_map_fsc import check_halves, half_map_fsc
 from halfmap.postprocessing.local_resolution import LocalResolution, local_resolution, locally_filtered
 from halfmap.postprocessing.params import LocalResolutionParams, MaskParams, PostprocessParams, SharpeningParams
-from halfmap.postprocessing.sharpening import SharpenedMap, sharpen
+from halfmap.postprocessing.postprocess import PostprocessResult, postprocess
+from halfmap.postprocessing.sharpening import sharpen
 from halfmap.units import Length
 
 _SAME_PIXEL_SIZE = 1e-4
@@ -35,9 +36,8 @@ class SpeciesMaps:
     ----------
     half1, half2 : unfiltered, inside the box's sphere.
     mask : binary.
-    fsc : corrected for the soft mask.
+    result : FSC corrected for the soft mask, Guinier plot, FSC in cones, and the sharpened map without low-pass.
     filtered, sharpened : mean of the halves times FSC weight, low-passed; the second with the B-factor.
-    guinier : of the sharpened map.
     local : resolution from place to place; None where the pixels are too coarse for it.
     locally_filtered : sharpened, low-passed at each voxel by its own resolution; None with ``local``.
     anisotropic : spectrum flattened, low-passed in each direction by its own resolution.
@@ -47,9 +47,9 @@ class SpeciesMaps:
     half1: Volume
     half2: Volume
     mask: Volume
-    fsc: HalfMapFsc
+    result: PostprocessResult
     filtered: Volume
-    sharpened: SharpenedMap
+    sharpened: Volume
     local: LocalResolution | None
     locally_filtered: Volume | None
     anisotropic: Volume
@@ -58,12 +58,12 @@ class SpeciesMaps:
     @property
     def resolution_angstrom(self) -> float:
         """Where the corrected FSC first falls below 0.143."""
-        return self.fsc.resolution_angstrom
+        return self.result.resolution_angstrom
 
     @property
     def b_factor_angstrom2(self) -> float:
         """Of the sharpened map, negative where it sharpens."""
-        return self.sharpened.b_factor_angstrom2
+        return self.result.b_factor_angstrom2
 
 
 def species_grid(diameter_angstrom: float, pixel_size_angstrom: float) -> ImageGrid:
@@ -132,13 +132,8 @@ def box_sphere(grid: ImageGrid) -> Tensor:
     return soft_sphere(grid, grid.side / 2 * grid.pixel_size_angstrom - edge, edge * 15 / 16)
 
 
-def species_fsc(half1: Volume, half2: Volume, mask: Volume, *, diameter_angstrom: float, seed: int) -> HalfMapFsc:
-    """Correlate half-maps inside their mask.
-
-    Parameters
-    ----------
-    mask : binary.
-    diameter_angstrom : of the sphere in which a first resolution is found, by which the mask is made soft.
+def first_resolution_angstrom(half1: Volume, half2: Volume, *, diameter_angstrom: float, seed: int) -> float:
+    """Return the resolution of half-maps in a soft sphere of the particle's diameter.
 
     Raises
     ------
@@ -148,15 +143,15 @@ def species_fsc(half1: Volume, half2: Volume, mask: Volume, *, diameter_angstrom
     check_halves(half1, half2)
     grid = half1.grid
     sphere = Volume(values=soft_sphere(grid, diameter_angstrom / 2, _edge_angstrom(grid)), grid=grid)
-    first = half_map_fsc(half1, half2, sphere, seed=seed)
-    agreement = float(first.masked[1 : _LOW_SHELLS + 1].mean())
+    fsc = half_map_fsc(half1, half2, sphere, seed=seed)
+    agreement = float(fsc.masked[1 : _LOW_SHELLS + 1].mean())
     if agreement < _LEAST_LOW_FSC:
         coarse = grid.side * grid.pixel_size_angstrom / _LOW_SHELLS
         raise InconsistentDataError(
             f"Half-maps of a species must agree at low resolution; got a mean FSC of {agreement:.2f} down to "
             f"{coarse:.0f} Å; name both halves of one refinement, in one orientation."
         )
-    return half_map_fsc(half1, half2, soft_mask(mask, first.resolution_angstrom), seed=seed)
+    return fsc.resolution_angstrom
 
 
 def species_maps(
@@ -165,6 +160,7 @@ def species_maps(
     mask: Volume,
     *,
     diameter_angstrom: float,
+    molecular_weight_kda: float | None = None,
     seed: int = 1,
     advance: Callable[[int], None] | None = None,
 ) -> SpeciesMaps:
@@ -174,6 +170,7 @@ def species_maps(
     ----------
     half1, half2 : unfiltered, on the species' grid; particle bright.
     mask : binary, on that grid.
+    molecular_weight_kda : of the particle, to compare the mask with; None compares nothing.
     advance : called with the number of points of the local resolution after each batch.
 
     Raises
@@ -188,28 +185,35 @@ def species_maps(
     The local resolution is that of `halfmap.postprocessing.local_resolution`; B-factors are not fitted from place to
     place.
     """
-    inside = box_sphere(half1.grid)
-    half1, half2 = (Volume(values=half.values * inside, grid=half.grid) for half in (half1, half2))
-    fsc = species_fsc(half1, half2, mask, diameter_angstrom=diameter_angstrom, seed=seed)
-    resolution = fsc.resolution_angstrom
+    grid = half1.grid
+    inside = box_sphere(grid)
+    half1, half2 = (Volume(values=half.values * inside, grid=grid) for half in (half1, half2))
+    first = first_resolution_angstrom(half1, half2, diameter_angstrom=diameter_angstrom, seed=seed)
+    params = PostprocessParams(molecular_mass_kilodalton=molecular_weight_kda)
+    result = postprocess(half1, half2, soft_mask(mask, first), params, seed=seed)
+    resolution = result.resolution_angstrom
     if not math.isfinite(resolution):
         raise InputError(
             "The FSC of a species' half-maps must reach 0.143; got less in every shell; give half-maps of a finished "
             "refinement, and a mask that holds the particle."
         )
-    params = SharpeningParams(low_pass_angstrom=resolution)
-    sharpened = sharpen(half1, half2, fsc.corrected, resolution, params)
-    filtered = sharpen(half1, half2, fsc.corrected, resolution, replace(params, b_factor_angstrom2=0.0)).volume
-    local, by_place = _local(half1, half2, mask, fsc, seed, advance)
-    table = _directions(half1, half2, mask, fsc)
-    mean = Volume(values=(half1.values + half2.values) / 2, grid=half1.grid)
+    assert result.directional is not None  # the box is cubic
+    flat = SharpeningParams(low_pass_angstrom=resolution, b_factor_angstrom2=0.0)
+    low_pass = filters.low_pass(grid, resolution)
+    sharpened = filters.apply_filter(result.map.values, grid, low_pass)
+    local = by_place = None
+    if (local_settings := local_params(grid)) is not None:
+        local = local_resolution(half1, half2, mask, local_settings, seed=seed, advance=advance)
+        by_place = locally_filtered(result.map, local.resolution)
+    table = frequency_table(result.directional, resolution)
+    mean = Volume(values=(half1.values + half2.values) / 2, grid=grid)
     return SpeciesMaps(
         half1=half1,
         half2=half2,
         mask=mask,
-        fsc=fsc,
-        filtered=filtered,
-        sharpened=sharpened,
+        result=result,
+        filtered=sharpen(half1, half2, result.fsc.corrected, resolution, flat).volume,
+        sharpened=Volume(values=sharpened, grid=grid),
         local=local,
         locally_filtered=by_place,
         anisotropic=anisotropic_map(mean, table),
@@ -224,31 +228,6 @@ def local_params(grid: ImageGrid) -> LocalResolutionParams | None:
     if usual.randomise_from_angstrom <= 2 * pixel:
         return None
     return replace(usual, step_angstrom=max(usual.step_angstrom, 3 * pixel))
-
-
-def _local(
-    half1: Volume, half2: Volume, mask: Volume, fsc: HalfMapFsc, seed: int, advance: Callable[[int], None] | None
-) -> tuple[LocalResolution | None, Volume | None]:
-    params = local_params(half1.grid)
-    if params is None:
-        return None, None
-    local = local_resolution(half1, half2, mask, params, seed=seed, advance=advance)
-    whole = sharpen(half1, half2, fsc.corrected, fsc.resolution_angstrom)
-    return local, locally_filtered(whole.volume, local.resolution)
-
-
-def _directions(half1: Volume, half2: Volume, mask: Volume, fsc: HalfMapFsc) -> Tensor:
-    grid = half1.grid
-    weight = soft_mask(mask, fsc.resolution_angstrom).values.double()
-    directions = directional_fsc(
-        grid.rfft(half1.values.double() * weight),
-        grid.rfft(half2.values.double() * weight),
-        grid,
-        cone_half_angle_degrees=PostprocessParams().cone_half_angle_degrees,
-        randomised=fsc.randomised,
-        randomise_from_shell=fsc.randomise_from_shell,
-    )
-    return frequency_table(directions, fsc.resolution_angstrom)
 
 
 def _edge_angstrom(grid: ImageGrid) -> float:
