@@ -186,7 +186,7 @@ def test_particles_keep_clear_of_one_another_across_species():
 
 def test_more_particles_than_fit_are_refused():
     with pytest.raises(InputError, match="particles-per-series"):
-        draw_tilt_series(0, replace(TILTS, particles_per_series=(12,), size_pixel=(64, 64)), [100.0])
+        draw_tilt_series(0, replace(TILTS, particles_per_series=(60,), size_pixel=(64, 64)), [100.0])
 
 
 def test_paths_need_temporal_samples():
