@@ -86,3 +86,20 @@ def test_the_mirror_image_is_the_map_upside_down(project):
 def test_a_dose_that_ends_before_it_begins_is_told(project):
     with pytest.raises(InputError, match="--dose-end must be at least --dose-start"):
         made(dose_start=20.0, dose_end=10.0)
+
+
+def test_a_domain_stays_where_it_is_in_the_whole_model(project):
+    text = (project / "model.pdb").read_text()
+    lines = text.splitlines(keepends=True)
+    (project / "model.pdb").write_text(lines[0].replace("ALA A", "ALA B") + "".join(lines[1:]))
+    whole, domain, rest = (
+        made(box_pixel=40),
+        made(box_pixel=40, chains=("B",)),
+        made(box_pixel=40, without_chains=("B",)),
+    )
+    assert np.abs((domain.values + rest.values - whole.values).numpy()).max() < 1e-4 * float(whole.values.max())
+    assert "The centre of these chains lies at" in (project / "MakeTemplate/job002/run.log").read_text()
+    with pytest.raises(InputError, match="must be one of B, A; got 'C'"):
+        made(chains=("C",))
+    with pytest.raises(InputError, match="must be left; got none of B, A"):
+        made(without_chains=("A", "B"))

@@ -1,5 +1,6 @@
 """Atomic models from PDB and mmCIF files."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import gemmi
@@ -15,13 +16,21 @@ from halfmap.data.atomic_models import (
 from halfmap.errors import FormatError, InputError
 
 
-def read_atoms(path: str | Path, *, assembly: str | None = None) -> AtomicModel:
+def read_atoms(
+    path: str | Path,
+    *,
+    assembly: str | None = None,
+    chains: Sequence[str] = (),
+    without_chains: Sequence[str] = (),
+) -> AtomicModel:
     """Read the first model of a PDB or mmCIF file.
 
     Parameters
     ----------
     path : ``.pdb``, ``.ent``, ``.cif`` or ``.mmcif``, also with ``.gz``.
     assembly : name of a biological assembly that the file defines, as ``1``; None for the atoms as they stand.
+    chains : names of those that are read; all of them where empty.
+    without_chains : names of those that are left out.
 
     Returns
     -------
@@ -32,7 +41,7 @@ def read_atoms(path: str | Path, *, assembly: str | None = None) -> AtomicModel:
     Raises
     ------
     InputError
-        There is no such file, or no assembly of that name.
+        There is no such file, no assembly or chain of that name, or no chain is left.
     FormatError
         The file cannot be read as a model, holds no atom, or one whose place or occupancy is no number.
     """
@@ -56,6 +65,7 @@ def read_atoms(path: str | Path, *, assembly: str | None = None) -> AtomicModel:
                 "choose one or leave it out."
             )
         structure.transform_to_assembly(assembly, gemmi.HowToNameCopiedChain.AddNumber)
+    _keep_chains(path, structure[0], chains, without_chains)
     model = _model(structure[0])
     wrong = np.flatnonzero(~(np.isfinite(model.positions_angstrom).all(axis=-1) & np.isfinite(model.occupancies)))
     if len(wrong):
@@ -66,6 +76,20 @@ def read_atoms(path: str | Path, *, assembly: str | None = None) -> AtomicModel:
             remedy="mend or remove them",
         )
     return model
+
+
+def _keep_chains(path: Path, model: gemmi.Model, chains: Sequence[str], without_chains: Sequence[str]) -> None:
+    """Remove the chains that are not wanted."""
+    known = list(dict.fromkeys(chain.name for chain in model))
+    for name in (*chains, *without_chains):
+        if name not in known:
+            raise InputError(f"A chain of {path} must be one of {', '.join(known)}; got {name!r}; choose among them.")
+    left = [name for name in known if (not chains or name in chains) and name not in without_chains]
+    if not left:
+        raise InputError(f"Some chain of {path} must be left; got none of {', '.join(known)}; leave out fewer.")
+    for name in known:
+        if name not in left:
+            model.remove_chain(name)
 
 
 def _model(model: gemmi.Model) -> AtomicModel:

@@ -43,6 +43,12 @@ _REFINED_AFTER = {
 REFINED_COLUMNS = tuple(name for column in MATCH_COLUMNS for name in (column, *_REFINED_AFTER.get(column, ())))
 """Columns of a table of ``refine_template``, in order."""
 
+_OFFSETS = ("original_offset_phi", "original_offset_theta", "original_offset_psi")
+CONSTRAINED_COLUMNS = tuple(
+    name for column in REFINED_COLUMNS for name in ((column, *_OFFSETS) if column == "refined_psi" else (column,))
+)
+"""Columns of a table of the constrained search, in order."""
+
 NEEDED = (
     "micrograph_path", "pos_x_img", "pos_y_img", "phi", "theta", "psi", "relative_defocus",
     "defocus_u", "defocus_v", "astigmatism_angle", "pixel_size", "voltage", "spherical_aberration",
@@ -263,10 +269,17 @@ class LeopardColumns:
         texts : heading → text of each row.
         """
         changed = {**self.columns, **texts}
-        known = [name for name in REFINED_COLUMNS if name in changed]
+        known = [name for name in CONSTRAINED_COLUMNS if name in changed]
         first = [INDEX] if INDEX in changed else []
-        others = [name for name in changed if name not in REFINED_COLUMNS and name != INDEX]
+        others = [name for name in changed if name not in CONSTRAINED_COLUMNS and name != INDEX]
         return LeopardColumns(path=self.path, columns={name: changed[name] for name in (*first, *known, *others)})
+
+    def take(self, rows: NDArray[np.int64]) -> "LeopardColumns":
+        """Return some of the rows, in their order in the table."""
+        kept = sorted(rows.tolist())
+        return LeopardColumns(
+            path=self.path, columns={name: [texts[row] for row in kept] for name, texts in self.columns.items()}
+        )
 
     def write(self, path: str | Path) -> None:
         """Write the table as Leopard-EM reads it; by rename when complete."""

@@ -59,12 +59,20 @@ class ModelTemplateParams:
             )
 
 
-def read_model(path: Path, params: ModelTemplateParams) -> "AtomicModel":
-    """Read a model, and move and mirror it as asked."""
+def read_model(
+    path: Path,
+    params: ModelTemplateParams,
+    *,
+    chains: tuple[str, ...] = (),
+    without_chains: tuple[str, ...] = (),
+) -> "AtomicModel":
+    """Read a model, or some of its chains, and move and mirror it as asked: chains stay where they are in the whole."""
     from halfmap.io.atoms import read_atoms
 
-    model = read_atoms(path, assembly=params.assembly)
-    model = model.centred() if params.centre else model
+    model = whole = read_atoms(path, assembly=params.assembly)
+    if chains or without_chains:
+        model = read_atoms(path, assembly=params.assembly, chains=chains, without_chains=without_chains)
+    model = model.moved(-whole.centre_of_mass_angstrom) if params.centre else model
     return model.mirrored() if params.mirror else model
 
 

@@ -73,6 +73,12 @@ COMMANDS: tuple[Entry, ...] = (
         "Find the pixel size and the B-factor with which a template fits its particles best",
         _PARTICLES,
     ),
+    Entry(
+        "constrained-search",
+        "halfmap.jobs.constrained_search:JOB",
+        "Look for a domain at particles whose positions and poses are known",
+        _PARTICLES,
+    ),
     Entry("pick topaz", "halfmap.jobs.pick_topaz:JOB", "Train the real Topaz, or pick with it", _PARTICLES),
     Entry("pick train", "halfmap.jobs.pick_train:JOB", "Teach a network to find particles", _PARTICLES),
     Entry("pick bootstrap", "halfmap.jobs.pick_bootstrap:JOB", "Teach a network on blobs, then pick all", _PARTICLES),

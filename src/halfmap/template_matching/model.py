@@ -164,6 +164,19 @@ class BoxModel:
         """Return bare slices of the template, complex64, shape (R, K)."""
         return self.template.slices(rotations, self.band)
 
+    def projections(self, optics: ParticleOptics, rotations: Rotations, shifts_angstrom: Tensor) -> BandValues:
+        """Return filtered projections under the CTF, complex64, shape (N, K).
+
+        Parameters
+        ----------
+        optics, rotations : of N particles.
+        shifts_angstrom : float64, shape (N, 2): (x, y) from the centre of the box to each.
+        """
+        ctf, _ = optics.ctf(self.band.frequencies)
+        turns = (shifts_angstrom @ self.band.frequencies.T) * (-2 * math.pi)
+        ramps = torch.polar(torch.ones((), device=turns.device), turns.to(torch.float32))
+        return ctf * self.gain * self.slices(rotations) * ramps
+
     def observed(self, boxes: Tensor) -> BandValues:
         """Return boxes of a filtered micrograph, shape (N, y, x), as the model has them: complex64, shape (N, K)."""
         grid = self.band.grid
