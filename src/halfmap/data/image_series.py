@@ -134,9 +134,27 @@ class ImageSeries:
         span = dose.max() - dose.min()
         return (dose - dose.min()) / span if span > 0 else torch.zeros_like(dose)
 
+    @property
+    def dose_per_image_e_per_angstrom2(self) -> float:
+        """What one image gives the sample: the median step of dose; 0 for a single image."""
+        return float(np.median(np.diff(np.sort(self.dose_e_per_angstrom2)))) if len(self) > 1 else 0.0
+
+    @property
+    def total_dose_e_per_angstrom2(self) -> float:
+        """What the sample has taken after the last image."""
+        return float(np.max(self.dose_e_per_angstrom2)) + self.dose_per_image_e_per_angstrom2
+
     def with_values(self, **fields: Any) -> Self:
         """Return the series with other values of some fields."""
         return replace(self, **fields)
+
+    def with_first_images(self, n_images: int) -> Self:
+        """Return the series with no more than so many images in use, those of the lowest dose."""
+        used = np.flatnonzero(self.is_used)
+        by_dose = used[np.argsort(self.dose_e_per_angstrom2[used], kind="stable")]
+        is_used = np.zeros(len(self), dtype=bool)
+        is_used[by_dose[:n_images]] = True
+        return replace(self, is_used=is_used)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -64,20 +64,12 @@ def views(series: ImageSeries, position_angstrom: Tensor, rotation: Tensor) -> V
             f"{tuple(position_angstrom.shape)} and {tuple(rotation.shape)}."
         )
     place = path(position_angstrom, series.dose_time)
-    turned = path_of_rotations(rotation, series.dose_time)
-    if isinstance(series, TiltSeries):
-        image_from_volume = tilt_matrices(series)
-        inside = warped(series, place)
-        tilted = (image_from_volume @ inside[..., None])[..., 0]
-        before = tilted[..., :2] + image_centre_angstrom(series)
-        depth = -tilted[..., 2] if series.are_angles_inverted else tilted[..., 2]
-        turned = image_from_volume @ turned
-    else:
-        before, depth = place[..., :2], place[..., 2]
+    projected = (projections(series) @ warped(series, place)[..., None])[..., 0]
+    before = projected[..., :2] + middle_angstrom(series)
     return Views(
         position_angstrom=before - movement(series, before),
-        depth_angstrom=depth,
-        rotation=stage_matrices(series, place) @ turned,
+        depth_angstrom=projected[..., 2],
+        rotation=view_turns(series, place) @ path_of_rotations(rotation, series.dose_time),
     )
 
 
@@ -87,15 +79,27 @@ def is_contained(series: ImageSeries, seen: Views, diameter_angstrom: float) -> 
     return inside.amin(-1) >= diameter_angstrom / 2
 
 
-def tilt_matrices(series: TiltSeries) -> Tensor:
-    """Return the rotations from the frame of the volume to that of each tilt, float64, (T, 3, 3)."""
+def projections(series: ImageSeries) -> Tensor:
+    """Return what takes warped places to (x, y, depth) in each image, float64, (T, 3, 3)."""
+    matrices = tilt_matrices(series).clone()
+    if isinstance(series, TiltSeries) and series.are_angles_inverted:
+        matrices[:, 2] *= -1
+    return matrices
+
+
+def tilt_matrices(series: ImageSeries) -> Tensor:
+    """Return the rotations from the frame of the volume to that of each tilt, float64, (T, 3, 3); none of frames."""
+    if not isinstance(series, TiltSeries):
+        return torch.eye(3, dtype=torch.float64).expand(len(series), 3, 3)
     tilt = torch.as_tensor(series.tilt_angle_degrees, dtype=torch.float64) + series.level_angle_y_degrees
     axis = torch.as_tensor(series.axis_angle_degrees, dtype=torch.float64)
     return matrix_from_euler(0.0, tilt, -axis) @ _about_axis(torch.tensor(series.level_angle_x_degrees), 0)
 
 
-def image_centre_angstrom(series: TiltSeries) -> Tensor:
-    """Return where the centre of the volume lies in each tilt without movement, (T, 2)."""
+def middle_angstrom(series: ImageSeries) -> Tensor:
+    """Return where warped places of (0, 0, 0) lie in each image without movement, (T, 2)."""
+    if not isinstance(series, TiltSeries):
+        return torch.zeros((len(series), 2), dtype=torch.float64)
     return torch.as_tensor(series.axis_offset_angstrom, dtype=torch.float64) + image_size(series) / 2
 
 
@@ -104,9 +108,16 @@ def image_size(series: ImageSeries) -> Tensor:
     return torch.tensor(series.image_size_angstrom, dtype=torch.float64)
 
 
-def warped(series: TiltSeries, place_angstrom: Tensor) -> Tensor:
-    """Return places from the volume's centre, volume warp added; (P, T, 3) from the corner."""
-    size = torch.tensor(series.volume_size_angstrom, dtype=torch.float64)
+def volume_size(series: TiltSeries) -> Tensor:
+    """Return the size of the volume in Å, (x, y, z)."""
+    return torch.tensor(series.volume_size_angstrom, dtype=torch.float64)
+
+
+def warped(series: ImageSeries, place_angstrom: Tensor) -> Tensor:
+    """Return places from the volume's centre, volume warp added, (P, T, 3); places of frame series as they are."""
+    if not isinstance(series, TiltSeries):
+        return place_angstrom
+    size = volume_size(series)
     grids = (series.volume_warp_x_angstrom, series.volume_warp_y_angstrom, series.volume_warp_z_angstrom)
     warp = [values_over_images(grid, place_angstrom / size, series.dose_time) for grid in grids]
     return place_angstrom - size / 2 + torch.stack(warp, dim=-1)
@@ -134,18 +145,30 @@ def movement_grids(series: ImageSeries) -> list[tuple[tuple[SplineGrid, SplineGr
     ]
 
 
-def stage_matrices(series: ImageSeries, place_angstrom: Tensor) -> Tensor:
-    """Return Rz Ry Rx of the stage angles at places of particles, (P, T, 3, 3)."""
-    where = place_angstrom[..., :2] / stage_extent(series)
+def view_turns(series: ImageSeries, place_angstrom: Tensor) -> Tensor:
+    """Return what turns particles into their views: stage angles after tilts, (P, T, 3, 3)."""
+    x, y, z = _stage_turns(series, place_angstrom)
+    return z @ y @ x @ tilt_matrices(series)
+
+
+def stage_axes(series: ImageSeries, place_angstrom: Tensor) -> Tensor:
+    """Return the axes, in the frame of the image, about which the stage angles x, y, z turn: columns, (P, T, 3, 3)."""
+    _, y, z = _stage_turns(series, place_angstrom)
+    z_axis = torch.zeros_like(z[..., 2])
+    z_axis[..., 2] = 1.0
+    return torch.stack([(z @ y)[..., 0], z[..., 1], z_axis], dim=-1)
+
+
+def where_particles_are(series: ImageSeries, place_angstrom: Tensor) -> Tensor:
+    """Return (x, y) of particles' own places, 0 to 1 over the volume or the frames, (P, T, 2)."""
+    size = volume_size(series)[:2] if isinstance(series, TiltSeries) else image_size(series)
+    return place_angstrom[..., :2] / size
+
+
+def _stage_turns(series: ImageSeries, place_angstrom: Tensor) -> list[Tensor]:
+    where = where_particles_are(series, place_angstrom)
     grids = (series.stage_angle_x_degrees, series.stage_angle_y_degrees, series.stage_angle_z_degrees)
-    x, y, z = (_about_axis(values_over_images(grid, where, series.image_time), axis) for axis, grid in enumerate(grids))
-    return z @ y @ x
-
-
-def stage_extent(series: ImageSeries) -> Tensor:
-    """Return the size in Å, (x, y), over which grids of particles' own places run: of the volume, else the image."""
-    size = series.volume_size_angstrom[:2] if isinstance(series, TiltSeries) else series.image_size_angstrom
-    return torch.tensor(size, dtype=torch.float64)
+    return [_about_axis(values_over_images(grid, where, series.image_time), axis) for axis, grid in enumerate(grids)]
 
 
 def _about_axis(angle_degrees: Tensor, axis: int) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from halfmap.data.image_series import FrameSeries, ImageSeries, TiltSeries
 from halfmap.errors import InputError
-from halfmap.imaging.deformation import Views, image_size
+from halfmap.imaging.deformation import Views, image_size, where_particles_are
 from halfmap.optics.aberrations import even_index, odd_index, odd_phase, zernike
 from halfmap.optics.ctf import ctf, phase_aberration
 from halfmap.splines.grids import SplineGrid, values_over_images
@@ -211,15 +211,15 @@ def image_b_factors(series: ImageSeries) -> Tensor:
         middle = torch.full((len(series), 2), 0.5, dtype=torch.float64)
         estimated = values_over_images(grid, middle, series.image_time)
         return torch.minimum(estimated, _WEAKEST_B_PER_DOSE * dose) if isinstance(series, TiltSeries) else estimated
-    if isinstance(series, FrameSeries) and len(series) > 1:
-        dose = dose + dose.diff().median() / 2
+    if isinstance(series, FrameSeries):
+        dose = dose + series.dose_per_image_e_per_angstrom2 / 2
     return _B_PER_DOSE * dose
 
 
 def _where(series: ImageSeries, position_angstrom: Tensor, seen: Views) -> Tensor:
     """Return where the grids of the CTF are read, 0 to 1, (P, T, 2)."""
     if isinstance(series, FrameSeries):
-        return path(position_angstrom, series.dose_time)[..., :2] / image_size(series)
+        return where_particles_are(series, path(position_angstrom, series.dose_time))
     return torch.full_like(seen.position_angstrom, 0.5)
 
 

@@ -1,0 +1,77 @@
+"""What is expected of parameters before images are looked at: Gaussian, about where a refinement begins."""
+
+import torch
+from torch import Tensor
+
+from halfmap.multiparticle.parameter_layout import Block, Layout
+
+
+def shared_precision(layout: Layout) -> Tensor:
+    """Return the inverse covariance of the shared parameters, float64, (n_shared, n_shared).
+
+    Notes
+    -----
+    A block's is the sum of 1/width² for each node, 1/step² for each difference between neighbours in time and 1/bend²
+    for each second difference between neighbours in space. Grids with a node for each tilt take neighbours in order of
+    dose. Frozen nodes count as neighbours that do not move. Widths keep every direction of the gauge finite: a
+    movement of all images that particles could take up instead, or turns of the stage and of all particles.
+    """
+    whole = torch.zeros((layout.n_shared, layout.n_shared), dtype=torch.float64)
+    for block in layout.blocks:
+        where = slice(block.first, block.first + block.n_parameters)
+        whole[where, where] = _block_precision(block, layout.image_order)[block.n_frozen :, block.n_frozen :]
+    return whole
+
+
+def particle_precision(layout: Layout) -> Tensor:
+    """Return the inverse covariance of a particle's own parameters, float64, (n_particle, n_particle)."""
+    n, widths = layout.n_samples, layout.widths
+    positions = _path_precision(n, widths.position_angstrom, widths.position_step_angstrom)
+    degree = torch.pi / 180
+    turns = _path_precision(n, widths.angle_degrees * degree, widths.angle_step_degrees * degree)
+    parts = [
+        torch.kron(positions, torch.eye(layout.position_axes, dtype=torch.float64)),
+        torch.kron(turns, torch.eye(layout.angle_axes, dtype=torch.float64)),
+    ]
+    if layout.has_own_defocus:
+        parts.append(torch.full((1, 1), widths.defocus_angstrom**-2, dtype=torch.float64))
+    return torch.block_diag(*(part for part in parts if part.numel()))
+
+
+def _path_precision(n: int, width: float, step: float) -> Tensor:
+    return torch.eye(n, dtype=torch.float64) / width**2 + _squared(_differences(n)) / step**2
+
+
+def _block_precision(block: Block, image_order: Tensor) -> Tensor:
+    shape = block.shape if len(block.shape) > 1 else (1, *block.shape)
+    n_time, space = shape[0], shape[1:]
+    n_space = torch.Size(space).numel()
+    precision = torch.eye(n_time * n_space, dtype=torch.float64) / block.width**2
+    if block.step is not None:
+        steps = _differences(n_time)
+        if n_time == len(image_order):
+            steps = steps[:, torch.argsort(image_order)]
+        precision += torch.kron(_squared(steps), torch.eye(n_space, dtype=torch.float64)) / block.step**2
+    if block.bend is not None:
+        precision += torch.kron(torch.eye(n_time, dtype=torch.float64), _bends(space)) / block.bend**2
+    return precision
+
+
+def _bends(space: tuple[int, ...]) -> Tensor:
+    """Return the sum of squared second differences along each axis of a grid in space, as a matrix."""
+    total = torch.zeros((torch.Size(space).numel(),) * 2, dtype=torch.float64)
+    for axis in range(len(space)):
+        part = torch.ones((1, 1), dtype=torch.float64)
+        for other, n in enumerate(space):
+            along = _squared(_differences(n, order=2)) if other == axis else torch.eye(n, dtype=torch.float64)
+            part = torch.kron(part, along)
+        total += part
+    return total
+
+
+def _differences(n: int, order: int = 1) -> Tensor:
+    return torch.diff(torch.eye(n, dtype=torch.float64), n=order, dim=0) if n > order else torch.zeros((0, n)).double()
+
+
+def _squared(matrix: Tensor) -> Tensor:
+    return matrix.T @ matrix
