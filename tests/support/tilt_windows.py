@@ -27,7 +27,7 @@ def normal(name, n, *size, seed=1):
     return torch.from_numpy(keyed_random.normal(seed, name, np.arange(n), size=size or (1,))).double()
 
 
-def blobs(grid, *, n_blobs=60, radius=36.0, seed=1):
+def blobs(grid, *, n_blobs=60, radius=42.0, seed=1):
     """Return a volume of round blobs inside a sphere."""
     draws = torch.from_numpy(keyed_random.uniform(seed, "blobs", np.arange(n_blobs), size=(5,)))
     direction = normal("directions of blobs", n_blobs, 3, seed=seed)

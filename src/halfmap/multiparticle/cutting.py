@@ -180,6 +180,7 @@ class CutImages:
     coarsest_angstrom : of `prepared`.
     used : which images to cut.
     memory_bytes : what may be kept. Where everything does not fit, images are read and cut again at each pass.
+    device : where windows are cut and kept.
 
     Raises
     ------
@@ -197,6 +198,7 @@ class CutImages:
         coarsest_angstrom: float,
         used: np.ndarray,
         memory_bytes: float,
+        device: torch.device | str = "cpu",
     ) -> None:
         n_images = len(used)
         if len(source) != n_images:
@@ -208,6 +210,7 @@ class CutImages:
         self._binned = binned_grid(source.grid, resolution_angstrom)
         self._coarsest = coarsest_angstrom
         self._used = used
+        self._device = device
         n_bytes = sum(
             8 * len(window.band) * len(where) * n_images
             for window, where in zip(self._windows, self._position, strict=True)
@@ -224,7 +227,7 @@ class CutImages:
     def _of(self, t: int) -> list[BandValues]:
         if self._kept is not None and t in self._kept:
             return self._kept[t]
-        image = torch.from_numpy(self._source.read([t])[0])
+        image = torch.from_numpy(self._source.read([t])[0]).to(self._device)
         ready = prepared(image, self._source.grid, self._binned, self._coarsest)
         found = [
             cut(ready, window, where[:, t])[0] for window, where in zip(self._windows, self._position, strict=True)

@@ -1,5 +1,7 @@
 """The variance of the noise in the images of a series, by image and shell."""
 
+from collections.abc import Iterable, Sequence
+
 import torch
 from torch import Tensor
 
@@ -34,6 +36,33 @@ def shell_products(observed: BandValues, model: BandValues, band: FourierBand) -
         ]
     )
     return band.shell_sum(rows).cpu()
+
+
+def first_variance(
+    images: Iterable[tuple[int, list[BandValues]]], bands: Sequence[FourierBand], counted: Sequence[Tensor]
+) -> list[Tensor]:
+    """Return σ² as if images were noise alone, for each species; float64, shape (T, n_shells).
+
+    Parameters
+    ----------
+    images : numbers of images and what was cut out of them, (P, K) for each species.
+    bands : of the species' windows.
+    counted : bool, shape (P, T): particles that count.
+
+    Raises
+    ------
+    InputError
+        See `noise_variance`.
+    """
+    sums = [
+        torch.zeros((which.shape[1], 4, band.max_shell + 1), dtype=torch.float64)
+        for band, which in zip(bands, counted, strict=True)
+    ]
+    for t, observed in images:
+        for total, windows, band, which in zip(sums, observed, bands, counted, strict=True):
+            kept = windows[which[:, t].to(windows.device)]
+            total[t] = shell_products(kept, torch.zeros_like(kept), band)
+    return [residual_variance(total, torch.zeros(len(total), dtype=torch.float64)) for total in sums]
 
 
 def residual_variance(sums: Tensor, scale: Tensor) -> Tensor:

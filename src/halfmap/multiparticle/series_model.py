@@ -1,6 +1,7 @@
 """Comparing a whole series with what its particles' references predict, image by image."""
 
 from collections.abc import Iterable, Sequence
+from copy import copy
 from dataclasses import dataclass, fields, replace
 
 import torch
@@ -133,6 +134,21 @@ class SpeciesModel:
         matrix = torch.as_tensor(series.optics.magnification, dtype=torch.float64)
         self._magnification = None if torch.equal(matrix, torch.eye(2, dtype=torch.float64)) else matrix
         self.counted = counted
+
+    @property
+    def voltage_kv(self) -> float:
+        """Of the microscope."""
+        return self._series.optics.voltage_kv
+
+    def with_defocus_added(self, defocus_angstrom: float) -> "SpeciesModel":
+        """Return the model with more defocus in all images."""
+        other = copy(self)
+        other._table = replace(
+            self._table,
+            defocus_u_angstrom=self._table.defocus_u_angstrom + defocus_angstrom,
+            defocus_v_angstrom=self._table.defocus_v_angstrom + defocus_angstrom,
+        )
+        return other
 
     def batches(self, t: int, n_active: int) -> Iterable[tuple[int, Tensor]]:
         """Yield half-sets, 0 or 1, and rows of some of their particles that count in an image."""

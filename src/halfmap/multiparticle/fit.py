@@ -1,0 +1,212 @@
+"""Gauss-Newton steps of a series: what is compared, which step is taken, and whether it is kept."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from halfmap.data.image_series import ImageSeries
+from halfmap.errors import ComputeError
+from halfmap.fourier.band import FourierBand
+from halfmap.imaging.series_transfer import CTF_PARAMETERS
+from halfmap.multiparticle import solve
+from halfmap.multiparticle.normal_equations import NormalEquations, assemble
+from halfmap.multiparticle.parameter_layout import LOCAL, Layout
+from halfmap.multiparticle.parameter_priors import particle_precision, shared_precision
+from halfmap.multiparticle.parameters import Design, apply, design
+from halfmap.multiparticle.series_model import ScalePrior, SpeciesLook, SpeciesModel, SpeciesState, look
+
+ImagePasses = Iterable[tuple[int, list[Tensor]]]
+"""Can be gone through again and again: see `halfmap.multiparticle.cutting.CutImages`."""
+
+TOLERANCE = 0.5
+"A step is not worth it that promises to better the objective by less: what one parameter off by its error bar costs."
+FIRST_DAMPING = 1e-3
+MOST_DAMPING = 1e4
+_CTF = (*CTF_PARAMETERS, *(name for name in LOCAL if name.startswith("odd_zernike")))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Parameters:
+    """A series and its particles, and how far their parameters have come from where the refinement began.
+
+    Parameters
+    ----------
+    series : the series.
+    species : the particles of each species.
+    shared, own : sums of the steps taken, shapes (m,), and (P, q) of each species.
+    """
+
+    series: ImageSeries
+    species: tuple[SpeciesState, ...]
+    shared: Tensor
+    own: tuple[Tensor, ...]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Comparison:
+    """What stays the same while steps are taken and compared.
+
+    Parameters
+    ----------
+    images : of the series.
+    centre_angstrom, counted, bands : of each species: where windows lie, what counts, what is compared.
+    noise : σ² of each species' windows, (T, n_shells).
+    scale_prior : of each species.
+    layouts : of each species; what is shared is the same in all.
+    prior : of all parameters.
+    fits_ctf : whether each species takes part in fitting the CTF.
+    """
+
+    images: ImagePasses
+    centre_angstrom: Sequence[Tensor]
+    counted: Sequence[Tensor]
+    bands: Sequence[FourierBand]
+    noise: Sequence[Tensor]
+    scale_prior: Sequence[ScalePrior | None]
+    layouts: Sequence[Layout]
+    prior: solve.Prior
+    fits_ctf: Sequence[bool]
+
+    def models(self, parameters: Parameters) -> list[SpeciesModel]:
+        """Return what each species should look like."""
+        return [
+            SpeciesModel(parameters.series, state, band, centre, counted)
+            for state, band, centre, counted in zip(
+                parameters.species, self.bands, self.centre_angstrom, self.counted, strict=True
+            )
+        ]
+
+    def looked_at(self, parameters: Parameters, active: Sequence[str] = ()) -> tuple[SpeciesLook, ...]:
+        """Compare parameters with the images."""
+        return look(self.images, self.models(parameters), self.noise, active, self.scale_prior)
+
+    def objective(self, parameters: Parameters, looks: Sequence[SpeciesLook]) -> float:
+        """Return half of χ² and what priors add to it.
+
+        Raises
+        ------
+        ComputeError
+            It is zero or not finite.
+        """
+        half_chi2 = sum(float(one.chi2.sum()) for one in looks) / 2
+        if not 0 < half_chi2 < float("inf"):
+            raise ComputeError(
+                f"The objective of series {parameters.series.name} must be a positive number; got {half_chi2:g}; no "
+                "particle lies wholly inside a used image, or images and references hold nothing that can be compared."
+            )
+        scales = sum(
+            prior.energy(one.scale) for prior, one in zip(self.scale_prior, looks, strict=True) if prior is not None
+        )
+        return half_chi2 + scales + self.prior.energy(parameters.shared, parameters.own)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Visited:
+    """Parameters that have been compared with the images, and the equations there.
+
+    Parameters
+    ----------
+    parameters : the place.
+    looks, designs : of each species.
+    objective : value, priors included.
+    equations : of the likelihood alone.
+    """
+
+    parameters: Parameters
+    looks: tuple[SpeciesLook, ...]
+    designs: tuple[Design, ...]
+    objective: float
+    equations: NormalEquations
+
+
+def prior_of(layouts: Sequence[Layout]) -> solve.Prior:
+    """Return the prior of all parameters."""
+    return solve.Prior(
+        shared=shared_precision(layouts[0]), particles=tuple(particle_precision(layout) for layout in layouts)
+    )
+
+
+def visit(comparison: Comparison, parameters: Parameters) -> Visited:
+    """Compare parameters with the images, and see how they would change."""
+    designs = tuple(
+        design(parameters.series, state.position_angstrom, state.rotation, layout)
+        for state, layout in zip(parameters.species, comparison.layouts, strict=True)
+    )
+    active = designs[0].active
+    looks = comparison.looked_at(parameters, active)
+    parts = [
+        _equations(one, plan, layout, None if fits_ctf else active)
+        for one, plan, layout, fits_ctf in zip(looks, designs, comparison.layouts, comparison.fits_ctf, strict=True)
+    ]
+    return Visited(
+        parameters=parameters,
+        looks=looks,
+        designs=designs,
+        objective=comparison.objective(parameters, looks),
+        equations=sum(parts[1:], start=parts[0]),
+    )
+
+
+def _equations(one: SpeciesLook, plan: Design, layout: Layout, without_ctf: Sequence[str] | None) -> NormalEquations:
+    gradient, hessian = one.gradient, one.hessian
+    if without_ctf is not None:
+        kept = torch.tensor([name not in _CTF for name in without_ctf], dtype=torch.float64)
+        gradient, hessian = gradient * kept, hessian * kept[:, None] * kept
+    return assemble(gradient, hessian, plan.particle, plan.columns, plan.shared, layout.n_shared)
+
+
+def moved(parameters: Parameters, layouts: Sequence[Layout], shared: Tensor, own: Sequence[Tensor]) -> Parameters:
+    """Return parameters after a step."""
+    species, series = [], parameters.series
+    for state, layout, step in zip(parameters.species, layouts, own, strict=True):
+        series, position, rotation = apply(
+            parameters.series, state.position_angstrom, state.rotation, shared, step, layout
+        )
+        species.append(replace(state, position_angstrom=position, rotation=rotation))
+    return Parameters(
+        series=series,
+        species=tuple(species),
+        shared=parameters.shared + shared,
+        own=tuple(before + step for before, step in zip(parameters.own, own, strict=True)),
+    )
+
+
+def descend(
+    comparison: Comparison, start: Visited, n_steps: int, report: Callable[[Visited], None] = lambda _: None
+) -> Visited:
+    """Take Gauss-Newton steps as long as they better the objective.
+
+    Parameters
+    ----------
+    comparison : that decides.
+    start : where to begin.
+    n_steps : at most.
+    report : called with every place that is kept.
+
+    Returns
+    -------
+    Visited
+        Never with a larger objective than the start.
+
+    Notes
+    -----
+    Levenberg's and Marquardt's: a step that does not keep at least a tenth of what it promises is taken again, shorter,
+    from the same equations; only the place where it leads is compared anew.
+    """
+    here, damping = start, 0.0
+    for _ in range(n_steps):
+        equations = solve.with_prior(here.equations, comparison.prior, here.parameters.shared, here.parameters.own)
+        while True:
+            shared, own = solve.step(equations, damping)
+            promised = -equations.predicted_change(shared, own)
+            if promised < TOLERANCE or damping > MOST_DAMPING:
+                return here
+            there = visit(comparison, moved(here.parameters, comparison.layouts, shared, own))
+            if here.objective - there.objective > 0.1 * promised:
+                break
+            damping = max(10 * damping, FIRST_DAMPING)
+        here, damping = there, damping / 10 if damping > FIRST_DAMPING else 0.0
+        report(here)
+    return here

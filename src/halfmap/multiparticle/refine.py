@@ -1,0 +1,387 @@
+"""Multi-particle refinement of one series: sample, microscope and particles of all species together."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from halfmap.compute.memory import memory_budget_bytes
+from halfmap.data.image_series import ImageSeries
+from halfmap.data.image_source import ImageSource
+from halfmap.data.population import SpeciesParticles
+from halfmap.errors import InputError
+from halfmap.fourier.band import FourierBand
+from halfmap.grid import ImageGrid
+from halfmap.imaging.deformation import views
+from halfmap.imaging.series_transfer import image_ctf
+from halfmap.multiparticle import solve
+from halfmap.multiparticle.cutting import CutImages, Windows, alias_free_length_angstrom, binned_grid, windows
+from halfmap.multiparticle.fit import Comparison, ImagePasses, Parameters, Visited, descend, prior_of, visit
+from halfmap.multiparticle.noise import first_variance, residual_variance
+from halfmap.multiparticle.parameter_layout import Layout
+from halfmap.multiparticle.params import ParameterChoice, PriorWidths
+from halfmap.multiparticle.references import ReferencePair
+from halfmap.multiparticle.schedule import Schedule, fractions, shell_at
+from halfmap.multiparticle.searched import with_images_searched
+from halfmap.multiparticle.series_model import ScalePrior, SpeciesState, counted
+
+_SHARE_OF_MEMORY = 0.5
+_COARSEST_WINDOWS = 2.0
+"Images are high-passed at the largest window times this."
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SpeciesProblem:
+    """A species in a series.
+
+    Parameters
+    ----------
+    name : of the species.
+    particles : those in the series; none is allowed.
+    references : what its half-sets are compared with, up to their resolution.
+    diameter_angstrom : of the particle.
+    """
+
+    name: str
+    particles: SpeciesParticles
+    references: ReferencePair
+    diameter_angstrom: float
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SeriesProblem:
+    """Everything that the refinement of a series needs; can be sent to another process.
+
+    Parameters
+    ----------
+    series : as it is known.
+    images : one for each of its entries, as recorded.
+    species : those that count.
+    """
+
+    series: ImageSeries
+    images: ImageSource
+    species: tuple[SpeciesProblem, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """A step that was kept: where, and the objective there, which compares within a sub-iteration only."""
+
+    sub_iteration: int
+    resolution_angstrom: float
+    objective: float
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FittedSpecies:
+    """What became of a species in a series.
+
+    Parameters
+    ----------
+    position_angstrom, rotation : shapes (P, n, 3) and (P, n, 3, 3).
+    change, deviation : float64, shape (P, q): by how much each of a particle's parameters changed, and its standard
+        deviation now; named by ``names``, in ``units``.
+    gain : float64, shape (P,): by how much the particle makes its images likelier than noise alone would.
+    chi2_per_component : float64, shape (P,): 1 where references and noise explain a particle's images; NaN where none
+        counts.
+    scale : float64, shape (T,): of the references in each image, in units of the image's standard deviation.
+    n_images : int64, shape (P,): in how many used images the particle lies.
+    """
+
+    position_angstrom: NDArray[np.float64]
+    rotation: NDArray[np.float64]
+    names: tuple[str, ...]
+    units: tuple[str, ...]
+    change: NDArray[np.float64]
+    deviation: NDArray[np.float64]
+    gain: NDArray[np.float64]
+    chi2_per_component: NDArray[np.float64]
+    scale: NDArray[np.float64]
+    n_images: NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SeriesResult:
+    """What became of a series.
+
+    Parameters
+    ----------
+    series : refined; the one given where ``is_changed`` is False, for the reason said.
+    species : in the problem's order; None for those without particles here.
+    names, units, change, deviation : of what all particles share, shape (m,).
+    gauges : what images cannot tell apart, in words; priors have decided there.
+    n_effective : how many parameters the images have determined.
+    objective_before, objective_after : half of χ² and priors, at full resolution and with the same noise.
+    steps : that were kept.
+    """
+
+    series: ImageSeries
+    species: tuple[FittedSpecies | None, ...]
+    is_changed: bool
+    reason: str
+    names: tuple[str, ...] = ()
+    units: tuple[str, ...] = ()
+    change: NDArray[np.float64]
+    deviation: NDArray[np.float64]
+    gauges: tuple[str, ...] = ()
+    n_effective: float = 0.0
+    objective_before: float = float("nan")
+    objective_after: float = float("nan")
+    steps: tuple[Step, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Fitted:
+    """The end of a fit.
+
+    Parameters
+    ----------
+    visited : the last place that was kept, compared at full resolution.
+    comparison : that compared it.
+    posterior : what is known there.
+    objective_before : of the start, in the same comparison.
+    steps : that were kept.
+    """
+
+    visited: Visited
+    comparison: Comparison
+    posterior: solve.Posterior
+    objective_before: float
+    steps: tuple[Step, ...]
+
+
+def refine_series(
+    problem: SeriesProblem,
+    choice: ParameterChoice,
+    *,
+    widths: PriorWidths | None = None,
+    schedule: Schedule | None = None,
+    memory_bytes: float | None = None,
+    device: str = "cpu",
+) -> SeriesResult:
+    """Refine a series.
+
+    Parameters
+    ----------
+    problem : series, images and species.
+    choice : what is fitted.
+    widths : of the priors.
+    schedule : sub-iterations, steps, searches.
+    memory_bytes : for what is cut out of the images; where that is not enough they are cut again at every pass. None
+        for half of what is free.
+    device : where images and references are compared.
+
+    Returns
+    -------
+    SeriesResult
+        Unchanged, with the reason, where nothing got better.
+
+    Raises
+    ------
+    InputError, InconsistentDataError, ComputeError
+        The series cannot be refined: it has no particles in used images, other images than entries, images that are not
+        finite, or nothing of the references in them.
+    """
+    present = [species for species in problem.species if len(species.particles)]
+    if not present:
+        raise InputError(
+            f"A series must hold particles to be refined; {problem.series.name} has none of the "
+            f"{len(problem.species)} species; leave it out."
+        )
+    series = problem.series
+    states = tuple(_state(species, device) for species in present)
+    seen = [views(series, state.position_angstrom, state.rotation) for state in states]
+    cut_from = min(species.references.resolution_angstrom for species in present)
+    binned = binned_grid(problem.images.grid, cut_from)
+    species_windows = [
+        _windows(series, state, species, binned, device) for state, species in zip(states, present, strict=True)
+    ]
+    largest = max(window.grid.side * window.grid.pixel_size_angstrom for window in species_windows)
+    images = CutImages(
+        problem.images,
+        species_windows,
+        [one.position_angstrom for one in seen],
+        resolution_angstrom=cut_from,
+        coarsest_angstrom=_COARSEST_WINDOWS * largest,
+        used=np.asarray(series.is_used, dtype=bool),
+        memory_bytes=_SHARE_OF_MEMORY * memory_budget_bytes() if memory_bytes is None else memory_bytes,
+        device=device,
+    )
+    bands = [window.band for window in species_windows]
+    fitted = fit_windows(
+        images, images.centre_angstrom, bands, series, states, choice, widths or PriorWidths(), schedule or Schedule()
+    )
+    return _result(problem, fitted)
+
+
+def fit_windows(
+    images: ImagePasses,
+    centre_angstrom: Sequence[Tensor],
+    bands: Sequence[FourierBand],
+    series: ImageSeries,
+    states: tuple[SpeciesState, ...],
+    choice: ParameterChoice,
+    widths: PriorWidths,
+    schedule: Schedule,
+) -> Fitted:
+    """Fit parameters to what has been cut out of the images of a series.
+
+    Parameters
+    ----------
+    images : windows of every species, image by image.
+    centre_angstrom, bands : of each species' windows, up to its resolution.
+    series, states : where the fit begins.
+    choice, widths, schedule : of the fit.
+
+    Raises
+    ------
+    ComputeError
+        See `refine_series`.
+    """
+    n_samples = [state.position_angstrom.shape[1] for state in states]
+    layouts = [Layout(series, len(state.subset), n, choice, widths) for state, n in zip(states, n_samples, strict=True)]
+    start = Parameters(
+        series=series,
+        species=states,
+        shared=torch.zeros(layouts[0].n_shared, dtype=torch.float64),
+        own=tuple(torch.zeros((len(one.subset), layout.n_particle), dtype=torch.float64)
+                  for one, layout in zip(states, layouts, strict=True)),
+    )  # fmt: skip
+    taking_part = [counted(series, state) for state in states]
+    noise = first_variance(images, bands, taking_part)
+    parameters, steps = start, list[Step]()
+    has_searched = False
+    for number, fraction in enumerate(fractions(schedule), start=1):
+        heads = [band.head(shell_at(band.max_shell, fraction)) for band in bands]
+        reached = [1 / float(head.frequencies.norm(dim=1).max()) for head in heads]
+        comparison = Comparison(
+            images=images,
+            centre_angstrom=centre_angstrom,
+            counted=taking_part,
+            bands=heads,
+            noise=noise,
+            scale_prior=[None] * len(states),
+            layouts=layouts,
+            prior=prior_of(layouts),
+            fits_ctf=[resolution <= schedule.ctf_resolution_angstrom for resolution in reached],
+        )
+        if number == 1 and schedule.search_angstrom:
+            parameters = with_images_searched(comparison, parameters, shift_angstrom=schedule.search_angstrom)
+        if schedule.search_defocus_angstrom and choice.defocus and any(comparison.fits_ctf) and not has_searched:
+            parameters = with_images_searched(comparison, parameters, defocus_angstrom=schedule.search_defocus_angstrom)
+            has_searched = True
+        comparison, noise = _with_noise(comparison, parameters, noise)
+        here = visit(comparison, parameters)
+
+        def keep(there: Visited, number: int = number, resolution: float = min(reached)) -> None:
+            steps.append(Step(sub_iteration=number, resolution_angstrom=resolution, objective=there.objective))
+
+        keep(here)
+        here = descend(comparison, here, schedule.steps, keep)
+        parameters = here.parameters
+    before = comparison.objective(start, comparison.looked_at(start))
+    return Fitted(
+        visited=here,
+        comparison=comparison,
+        posterior=solve.posterior(here.equations, comparison.prior),
+        objective_before=before,
+        steps=tuple(steps),
+    )
+
+
+def _with_noise(
+    comparison: Comparison, parameters: Parameters, noise: Sequence[Tensor]
+) -> tuple[Comparison, list[Tensor]]:
+    """Return the comparison with the noise that parameters leave, and the scales that they expect."""
+    looks = comparison.looked_at(parameters)
+    scales = [float(one.scale[0]) for one in looks]
+    if not any(scale > 0 for scale in scales):
+        raise InputError(
+            f"Images of series {parameters.series.name} must resemble the references; none does, at "
+            f"{1 / float(comparison.bands[0].frequencies.norm(dim=1).max()):.1f} Å; look at contrast, handedness and "
+            "pixel size, and whether positions belong to this series."
+        )
+    updated = []
+    for before, one in zip(noise, looks, strict=True):
+        estimated = residual_variance(one.shell_sums, one.scale)
+        # shells beyond what has been compared keep what they had
+        updated.append(torch.cat([estimated, before[:, estimated.shape[1] :]], dim=1))
+    priors = [ScalePrior(scale=scale) if scale > 0 else None for scale in scales]
+    return replace(comparison, noise=updated, scale_prior=priors), updated
+
+
+def _state(species: SpeciesProblem, device: str) -> SpeciesState:
+    first, second = (half.to(device) for half in species.references.halves)
+    return SpeciesState(
+        position_angstrom=torch.from_numpy(np.asarray(species.particles.position_angstrom, dtype=np.float64)),
+        rotation=torch.from_numpy(np.asarray(species.particles.rotation, dtype=np.float64)),
+        subset=torch.from_numpy(np.asarray(species.particles.random_subset, dtype=np.int64)),
+        references=replace(species.references, halves=(first, second)),
+        diameter_angstrom=species.diameter_angstrom,
+    )
+
+
+def _windows(
+    series: ImageSeries, state: SpeciesState, species: SpeciesProblem, binned: ImageGrid, device: str
+) -> Windows:
+    seen = views(series, state.position_angstrom, state.rotation)
+    table = image_ctf(series, state.position_angstrom, seen)
+    defocus = float(torch.maximum(table.defocus_u_angstrom.abs(), table.defocus_v_angstrom.abs()).max())
+    resolution = species.references.resolution_angstrom
+    length = alias_free_length_angstrom(series, defocus, resolution, species.diameter_angstrom)
+    return windows(binned, length, resolution, device=device)
+
+
+def _result(problem: SeriesProblem, fitted: Fitted) -> SeriesResult:
+    """Put a fit into plain arrays."""
+    here, gained = fitted.visited, fitted.objective_before - fitted.visited.objective
+    layouts = fitted.comparison.layouts
+    is_changed = gained > 0
+    numbers = iter(range(len(layouts)))
+    species = tuple(
+        _fitted_species(fitted, next(numbers), one if not is_changed else None) if len(one.particles) else None
+        for one in problem.species
+    )
+    none = np.zeros(layouts[0].n_shared)
+    return SeriesResult(
+        series=here.parameters.series if is_changed else problem.series,
+        species=species,
+        is_changed=is_changed,
+        reason="" if is_changed else "no step made the images likelier",
+        names=tuple(layouts[0].names),
+        units=tuple(layouts[0].units),
+        change=here.parameters.shared.numpy() if is_changed else none,
+        deviation=fitted.posterior.shared_deviation.numpy(),
+        gauges=tuple(solve.named_gauges(fitted.posterior.null_space, layouts[0].names)),
+        n_effective=fitted.posterior.n_effective,
+        objective_before=fitted.objective_before,
+        objective_after=here.objective,
+        steps=fitted.steps,
+    )
+
+
+def _fitted_species(fitted: Fitted, number: int, unchanged: SpeciesProblem | None) -> FittedSpecies:
+    here, layout = fitted.visited, fitted.comparison.layouts[number]
+    state, one = here.parameters.species[number], here.looks[number]
+    n_images = one.counted.sum(1)
+    components = 2.0 * len(fitted.comparison.bands[number]) * n_images
+    gain = (one.products.data - one.chi2).sum(1) / 2
+    change = here.parameters.own[number]
+    return FittedSpecies(
+        position_angstrom=state.position_angstrom.numpy()
+        if unchanged is None
+        else unchanged.particles.position_angstrom,
+        rotation=state.rotation.numpy() if unchanged is None else unchanged.particles.rotation,
+        names=tuple(layout.particle_names),
+        units=tuple(layout.particle_units),
+        change=(change if unchanged is None else torch.zeros_like(change)).numpy(),
+        deviation=fitted.posterior.particle_deviation[number].numpy(),
+        gain=gain.numpy(),
+        chi2_per_component=torch.where(n_images > 0, one.chi2.sum(1) / components, torch.nan).numpy(),
+        scale=one.scale.numpy(),
+        n_images=n_images.numpy(),
+    )

@@ -1,0 +1,123 @@
+"""Where steps would start too far away: shifts and defoci of whole images, looked for over a range."""
+
+import math
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor
+
+from halfmap.fourier.band import FourierBand
+from halfmap.multiparticle.series_model import SpeciesModel
+from halfmap.units import electron_wavelength_angstrom
+
+SAMPLES_PER_PERIOD = 4.0
+"Of the highest frequency, between trial shifts or along the phase between trial defoci."
+
+
+def shift_grid(reach_angstrom: float, resolution_angstrom: float) -> Tensor:
+    """Return trial shifts on a square lattice within a circle, float64, shape (G, 2); the first is zero."""
+    n = math.ceil(reach_angstrom / (resolution_angstrom / SAMPLES_PER_PERIOD))
+    axis = torch.arange(-n, n + 1, dtype=torch.float64) * (reach_angstrom / max(n, 1))
+    shifts = torch.stack(torch.meshgrid(axis, axis, indexing="ij"), dim=-1).reshape(-1, 2)
+    length = shifts.norm(dim=1)
+    inside = length <= reach_angstrom * (1 + 1e-9)
+    return shifts[inside][length[inside].argsort(stable=True)]
+
+
+def image_shifts(
+    images: Iterable[tuple[int, list[Tensor]]],
+    models: Sequence[SpeciesModel],
+    noise: Sequence[Tensor],
+    *,
+    reach_angstrom: float,
+) -> Tensor:
+    """Find by how much the content of whole images is shifted, by cross-correlation with what they should show.
+
+    Parameters
+    ----------
+    images, models, noise : as for `halfmap.multiparticle.series_model.look`.
+    reach_angstrom : how far to look. Shifts are expected to have half of it as their standard deviation.
+
+    Returns
+    -------
+    float64, shape (T, 2): zero where an image holds no particle.
+
+    Notes
+    -----
+    Products of data and models are added over all particles of an image before their phases are looked at, so an
+    image costs one matrix product. The scale is that with which the best shift's likelihood is largest.
+    """
+    n_images = models[0].counted.shape[1]
+    found = torch.zeros((n_images, 2), dtype=torch.float64)
+    grids = [shift_grid(reach_angstrom, 1 / float(model.band.frequencies.norm(dim=1).max())) for model in models]
+    shifts = max(grids, key=len)
+    prior = shifts.square().sum(1) / (2 * (reach_angstrom / 2) ** 2)
+    for t, observed in images:
+        cross, power = torch.zeros(len(shifts), dtype=torch.float64), 0.0
+        for model, windows, variance in zip(models, observed, noise, strict=True):
+            one_cross, one_power = _image_products(t, model, windows, variance)
+            cross += _at_shifts(one_cross, shifts, model.band)
+            power += one_power
+        if power > 0:
+            gain = cross.clamp(min=0.0).square() / (2 * power) - prior
+            found[t] = shifts[int(gain.argmax())]
+    return found
+
+
+def _image_products(t: int, model: SpeciesModel, windows: Tensor, variance: Tensor) -> tuple[Tensor, float]:
+    """Return Σ x conj m / σ² over particles, (K,), and the sum of |m|² / σ²."""
+    sigma2 = variance[t][model.band.shell_of.cpu()].to(windows.device)
+    cross = torch.zeros(len(model.band), dtype=torch.complex128, device=windows.device)
+    power = 0.0
+    for half, rows in model.batches(t, 0):
+        shown = model.modelled(t, half, rows, ())[:, 0]
+        part = windows[rows.to(windows.device), : len(model.band)]
+        cross += (part * shown.conj()).sum(0) / sigma2
+        power += float(((shown.real.square() + shown.imag.square()) / sigma2).sum())
+    return cross.cpu(), power
+
+
+def _at_shifts(cross: Tensor, shifts: Tensor, band: FourierBand) -> Tensor:
+    """Return Re Σ over the band of the products, with the model moved by each shift."""
+    phase = 2 * math.pi * (shifts @ band.frequencies.cpu().T)
+    return phase.cos() @ cross.real - phase.sin() @ cross.imag
+
+
+def image_defoci(
+    images: Iterable[tuple[int, list[Tensor]]],
+    models: Sequence[SpeciesModel],
+    noise: Sequence[Tensor],
+    *,
+    reach_angstrom: float,
+    expected_angstrom: float,
+) -> Tensor:
+    """Find by how much the defocus of whole images differs from what it is taken to be.
+
+    Parameters
+    ----------
+    images, models, noise : as for `halfmap.multiparticle.series_model.look`.
+    reach_angstrom : how far to look to either side.
+    expected_angstrom : standard deviation that is expected of the difference.
+
+    Returns
+    -------
+    float64, shape (T,), Å: zero where an image holds no particle, or nothing in it fits better than what is there.
+    """
+    n_images = models[0].counted.shape[1]
+    found = torch.zeros(n_images, dtype=torch.float64)
+    finest = max(float(model.band.frequencies.norm(dim=1).max()) for model in models)
+    step = 2 / (SAMPLES_PER_PERIOD * electron_wavelength_angstrom(models[0].voltage_kv) * finest**2)
+    n = math.ceil(reach_angstrom / step)
+    trials = torch.arange(-n, n + 1, dtype=torch.float64) * (reach_angstrom / max(n, 1))
+    trials = trials[trials.abs().argsort(stable=True)]
+    for t, observed in images:
+        gain = -trials.square() / (2 * expected_angstrom**2)
+        for i, trial in enumerate(trials.tolist()):
+            cross = power = 0.0
+            for model, windows, variance in zip(models, observed, noise, strict=True):
+                one_cross, one_power = _image_products(t, model.with_defocus_added(trial), windows, variance)
+                cross += float(one_cross.real.sum())
+                power += one_power
+            gain[i] += max(cross, 0.0) ** 2 / (2 * power) if power > 0 else 0.0
+        found[t] = trials[int(gain.argmax())]
+    return found
