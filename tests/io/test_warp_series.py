@@ -68,7 +68,7 @@ def test_a_tilt_series_is_read_in_our_units(tmp_path):
     np.testing.assert_allclose(series.defocus_angstrom.values.ravel(), [25000, 26000, 27000])
     np.testing.assert_allclose(series.phase_shift_degrees.values.ravel(), [45])
     assert series.optics.pixel_size_angstrom == 1.35
-    assert series.optics.odd_zernike.tolist() == [1, 2] + [0] * 10
+    assert series.optics.odd_zernike.tolist() == [-1, -2] + [0] * 10  # M's undo what ours do
     np.testing.assert_array_equal(series.optics.magnification, [[1, 0.03], [0.02, 1.1]])
     assert series.is_used.tolist() == [True, False, True]
     assert series.axis_offset_angstrom.tolist() == [[1, 0], [2, 0], [3, 0]]

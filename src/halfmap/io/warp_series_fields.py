@@ -42,6 +42,7 @@ OPTICS = {
     "chromatic_aberration_mm": "Cc",
     "amplitude_contrast": "Amplitude",
 }
-ZERNIKE = {"odd_zernike": ("ZernikeCoeffsOdd", 12), "even_zernike": ("ZernikeCoeffsEven", 8)}
+ZERNIKE = {"odd_zernike": ("ZernikeCoeffsOdd", 12, -1.0), "even_zernike": ("ZernikeCoeffsEven", 8, 1.0)}
+"Name, number and factor: odd coefficients of M undo what the microscope did, ours, as RELION's, do it again."
 OTHER_NAMES = {"GridCTF": ("GridCTFDefocus",)}
 "Names that other versions give the same grid."

@@ -175,11 +175,11 @@ def _optics(document: XmlDocument, ctf: Mapping[str, str]) -> SeriesOptics:
     }
     if not values.get("pixel_size_angstrom"):
         raise document.error("a PixelSize in <CTF>", "none", "estimate the CTF of this series first")
-    for field, (name, n) in ZERNIKE.items():
+    for field, (name, n, factor) in ZERNIKE.items():
         found = warp_xml.numbers(ctf.get(name, ""), f"{name} of CTF", document)
         if len(found) > n:
             raise document.error(f"at most {n} numbers as {name}", f"{len(found)}", "mend the value")
-        values[field] = np.array(found + [0.0] * (n - len(found)))
+        values[field] = factor * np.array(found + [0.0] * (n - len(found))) + 0.0  # no minus zero
     values["magnification"] = _magnification(document)
     return SeriesOptics(**values)
 

@@ -136,10 +136,10 @@ def _set_optics(document: XmlDocument, before: ImageSeries | None, series: Image
         for field, name in OPTICS.items()
         if before is None or getattr(before.optics, field) != getattr(series.optics, field)
     }
-    for field, (name, _) in ZERNIKE.items():
+    for field, (name, _, factor) in ZERNIKE.items():
         values = getattr(series.optics, field)
         if before is None or not np.array_equal(values, getattr(before.optics, field)):
-            params[name] = ";".join(map(_NUMBER, values))
+            params[name] = ";".join(map(_NUMBER, factor * values + 0.0))
     element = document.root.first("CTF")
     if element is None or not element.children:
         if params:
