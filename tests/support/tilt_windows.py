@@ -122,7 +122,7 @@ def scene(*, n=40, n_tilts=21, box=32, pixel=4.0, snr=0.1, seed=1, turn=3.0, mov
     centre = torch.round(seen.position_angstrom / pixel) * pixel
     everything = torch.ones(n, n_tilts, dtype=torch.bool)
     model = SpeciesModel(true_series, state, window, centre, everything)
-    clean = torch.stack([model.modelled(t, 0, torch.arange(n), ())[:, 0] for t in range(n_tilts)], dim=1)
+    clean = torch.stack([model.modelled(t, torch.arange(n), ())[:, 0] for t in range(n_tilts)], dim=1)
     sigma2 = float(clean.abs().square().mean()) / (2 * snr)
     white = keyed_random.normal(seed, "noise", np.arange(n), size=(n_tilts, len(window), 2))
     observed = clean + torch.view_as_complex(torch.from_numpy(white).contiguous()).to(torch.complex64) * sigma2**0.5

@@ -103,6 +103,13 @@ def ctf_gamma_derivative(series: ImageSeries, table: ImageCtf, frequencies: Tens
     return -phase_aberration(frequencies, **_parameters(series, table)).cos().to(torch.float32)
 
 
+def ctf_and_derivative(series: ImageSeries, table: ImageCtf, frequencies: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the CTF and its derivative by γ, float32, from one γ; parameters as for `ctf_values`."""
+    phase = phase_aberration(frequencies, **_parameters(series, table))
+    folded = (phase - 2 * math.pi * torch.round(phase / (2 * math.pi))).to(torch.float32)
+    return -folded.sin(), -folded.cos()
+
+
 def phase_basis(series: ImageSeries, name: str, frequencies: Tensor) -> Tensor:
     """Return ∂γ/∂parameter, float64, (K,).
 

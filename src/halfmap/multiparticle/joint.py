@@ -1,7 +1,6 @@
-"""The same objective by automatic differentiation and L-BFGS: a check of the Gauss-Newton steps, and what to fall back to."""
+"""The same objective by automatic differentiation and L-BFGS: a check of Gauss-Newton steps, and a fallback."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -93,8 +92,8 @@ class JointObjective:
             or (choice.spherical_aberration and is_of_tilts)
         ):
             raise InputError(
-                "A joint fit must be of grids and particles; it can not differentiate by magnification and aberrations; "
-                "fit these by Gauss-Newton steps."
+                "A joint fit must be of grids and particles; it can not differentiate by magnification and "
+                "aberrations; fit these by Gauss-Newton steps."
             )
         self._comparison, self._start = comparison, start
         self._loss = Likelihood(comparison) if loss is None else loss

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from halfmap.fourier import slices
 from halfmap.fourier.band import FourierBand
-from halfmap.imaging.projection import shift_phases
+from halfmap.imaging.projection import magnified, shift_phases
 from halfmap.tensors import BandValues, Rotations, Shifts
 
 _TURNS = ("turn_x", "turn_y", "turn_z")
@@ -30,7 +30,7 @@ class ImageTransfer:
     Parameters
     ----------
     values : float32, shape (P, K): CTF times the image's weight.
-    by_phase : float32, shape (P, K): the derivative of ``values`` by γ.
+    by_phase : float32, shape (P, K): the derivative of ``values`` by γ; None where no parameter changes γ.
     odd_phase : complex64, shape (K,): factors of odd aberrations; None for none.
     phase_bases : by name of a local parameter that changes γ, ∂γ/∂parameter, shape (K,).
     odd_bases : by name of an odd Zernike coefficient, its polynomial, shape (K,).
@@ -38,7 +38,7 @@ class ImageTransfer:
     """
 
     values: Tensor
-    by_phase: Tensor
+    by_phase: Tensor | None
     odd_phase: Tensor | None
     phase_bases: Mapping[str, Tensor]
     odd_bases: Mapping[str, Tensor]
@@ -77,7 +77,8 @@ class LocalProducts:
 
 
 def modelled(
-    reference: slices.PaddedTransform,
+    references: Sequence[slices.PaddedTransform],
+    which: Tensor,
     band: FourierBand,
     rotation: Rotations,
     shift_angstrom: Shifts,
@@ -88,7 +89,8 @@ def modelled(
 
     Parameters
     ----------
-    reference : of the particles, of `halfmap.fourier.slices.prepare`.
+    references : of `halfmap.fourier.slices.prepare`, on one grid.
+    which : int64, shape (P,): the number of each particle's reference.
     band : of the images.
     rotation : float64, shape (P, 3, 3), of the particles in the image.
     shift_angstrom : float64, shape (P, 2): where content lies from the centre of what was cut out.
@@ -100,21 +102,14 @@ def modelled(
     complex64, shape (P, 1 + d, K)
         The model at a scale of one, and its derivatives by the active parameters.
     """
-    frequencies = band.frequencies.to(reference.values.device)
-    factor = shift_phases(frequencies, shift_angstrom.to(frequencies.device), reference.values.dtype)
+    frequencies = band.frequencies.to(references[0].values.device)
+    factor = shift_phases(frequencies, shift_angstrom.to(frequencies.device), references[0].values.dtype)
     if transfer.odd_phase is not None:
         factor = factor * transfer.odd_phase
-    needs_slopes = any(name in _TURNS or name in _MAGNIFICATION for name in active)
-    slopes = None
-    if needs_slopes:
-        view, slopes = slices.extract_with_gradients(reference, rotation, band, magnification=transfer.magnification)
-    elif transfer.magnification is None:
-        view = slices.extract(reference, rotation, band)
-    else:
-        view, _ = slices.extract_with_gradients(reference, rotation, band, magnification=transfer.magnification)
+    view, slopes = _views(references, which, band, rotation, transfer.magnification, active)
     shown = factor * transfer.values
     rows = [shown * view]
-    by_phase = factor * transfer.by_phase * view if any(name in transfer.phase_bases for name in active) else None
+    by_phase = None if transfer.by_phase is None else factor * transfer.by_phase * view
     for name in active:
         if name in ("shift_x", "shift_y"):
             along = frequencies[:, 0 if name == "shift_x" else 1]
@@ -125,9 +120,36 @@ def modelled(
         elif by_phase is not None and name in transfer.phase_bases:
             rows.append(by_phase * transfer.phase_bases[name].to(by_phase.real))
         else:
-            assert slopes is not None
             rows.append(shown * _moved(slopes, name, frequencies, transfer.magnification))
     return torch.stack(rows, dim=1)
+
+
+def _views(
+    references: Sequence[slices.PaddedTransform],
+    which: Tensor,
+    band: FourierBand,
+    rotation: Rotations,
+    magnification: Tensor | None,
+    active: Sequence[str],
+) -> tuple[BandValues, Tensor]:
+    """Return slices, (P, K), and their slopes, (3, P, K); of the latter nothing where no parameter needs them."""
+    values = references[0].values
+    needs_slopes = any(name in _TURNS or name in _MAGNIFICATION for name in active)
+    view = values.new_empty((len(which), len(band)))
+    slopes = values.new_empty((3, len(which) if needs_slopes else 0, len(band)))
+    for number, reference in enumerate(references):
+        rows = torch.nonzero(which == number).flatten()
+        if not len(rows):
+            continue
+        there = rows.to(values.device)
+        if needs_slopes:
+            found, slope = slices.extract_with_gradients(reference, rotation[rows], band, magnification=magnification)
+            slopes[:, there] = slope
+        else:
+            turned = rotation[rows] if magnification is None else magnified(rotation[rows], magnification)
+            found = slices.extract(reference, turned, band)
+        view[there] = found
+    return view, slopes
 
 
 def _moved(slopes: Tensor, name: str, frequencies: Tensor, magnification: Tensor | None) -> BandValues:

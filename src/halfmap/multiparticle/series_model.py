@@ -16,7 +16,7 @@ from halfmap.imaging.series_transfer import (
     CTF_PARAMETERS,
     N_ODD,
     ImageCtf,
-    ctf_gamma_derivative,
+    ctf_and_derivative,
     ctf_values,
     image_ctf,
     image_weights,
@@ -150,25 +150,27 @@ class SpeciesModel:
         )
         return other
 
-    def batches(self, t: int, n_active: int) -> Iterable[tuple[int, Tensor]]:
-        """Yield half-sets, 0 or 1, and rows of some of their particles that count in an image."""
+    def batches(self, t: int, n_active: int) -> Iterable[Tensor]:
+        """Yield rows of some of the particles that count in an image, batch after batch."""
         size = batch_size(24.0 * (n_active + 3) * len(self.band), BATCH_BYTES, at_most=1 << 20)
-        for half in (0, 1):
-            rows = torch.nonzero(self.counted[:, t] & (self._state.subset == half + 1)).flatten()
-            yield from ((half, part) for part in rows.split(size) if len(part))
+        rows = torch.nonzero(self.counted[:, t]).flatten()
+        return [part for part in rows.split(size) if len(part)]
 
-    def modelled(self, t: int, half: int, rows: Tensor, active: Sequence[str]) -> Tensor:
+    def modelled(self, t: int, rows: Tensor, active: Sequence[str]) -> Tensor:
         """Return the models of particles in an image, (P, 1 + d, K): see `local_model.modelled`."""
         table = image_of(self._table, t)
         table = replace(table, **{field.name: getattr(table, field.name)[rows] for field in fields(table)})
         weight = self._weights[t] if self._weights.dim() == 2 else self._weights[rows, t]
-        reference = self._state.references.halves[half]
-        device = reference.values.device
+        references = self._state.references.halves
+        device = references[0].values.device
         phase_bases = {name for name in active if name in CTF_PARAMETERS}
-        by_phase = ctf_gamma_derivative(self._series, table, self._frequencies) if phase_bases else torch.zeros(1)
+        if phase_bases:
+            values, by_phase = ctf_and_derivative(self._series, table, self._frequencies)
+        else:
+            values = by_phase = ctf_values(self._series, table, self._frequencies)
         transfer = ImageTransfer(
-            values=(ctf_values(self._series, table, self._frequencies) * weight).to(device),
-            by_phase=(by_phase * weight if phase_bases else by_phase).to(device),
+            values=(values * weight).to(device),
+            by_phase=(by_phase * weight).to(device) if phase_bases else None,
             odd_phase=None if self._odd_phase is None else self._odd_phase.to(device),
             phase_bases={n: phase_basis(self._series, n, self._frequencies).to(device) for n in phase_bases},
             odd_bases={
@@ -178,7 +180,8 @@ class SpeciesModel:
             },
             magnification=self._magnification,
         )
-        return modelled(reference, self.band, self.seen.rotation[rows, t], self._shift[rows, t], transfer, active)
+        place = self.seen.rotation[rows, t], self._shift[rows, t]
+        return modelled(references, self._state.subset[rows] - 1, self.band, *place, transfer, active)
 
 
 def look(
@@ -209,9 +212,9 @@ def look(
         for model, sums, windows, variance in zip(models, found, observed, noise, strict=True):
             band = model.band
             sigma2 = variance[t][band.shell_of.cpu()].to(windows.device)
-            for half, rows in model.batches(t, len(active)):
+            for rows in model.batches(t, len(active)):
                 part = windows[rows.to(windows.device), : len(band)]
-                shown = model.modelled(t, half, rows, active)
+                shown = model.modelled(t, rows, active)
                 sums.add(t, rows, products(part, shown, sigma2), shell_products(part, shown[:, 0], band))
     return tuple(sums.finished(prior) for sums, prior in zip(found, scale_prior, strict=True))
 

@@ -69,8 +69,8 @@ def _image_products(t: int, model: SpeciesModel, windows: Tensor, variance: Tens
     sigma2 = variance[t][model.band.shell_of.cpu()].to(windows.device)
     cross = torch.zeros(len(model.band), dtype=torch.complex128, device=windows.device)
     power = 0.0
-    for half, rows in model.batches(t, 0):
-        shown = model.modelled(t, half, rows, ())[:, 0]
+    for rows in model.batches(t, 0):
+        shown = model.modelled(t, rows, ())[:, 0]
         part = windows[rows.to(windows.device), : len(model.band)]
         cross += (part * shown.conj()).sum(0) / sigma2
         power += float(((shown.real.square() + shown.imag.square()) / sigma2).sum())
