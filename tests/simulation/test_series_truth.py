@@ -169,6 +169,8 @@ def test_bad_images_are_excluded_unless_told_otherwise():
     assert np.flatnonzero(~draw_tilt_series(0, params, [100.0]).starting.is_used).tolist() == [2, 5]
     kept = draw_tilt_series(0, replace(params, exclude_bad_images=False), [100.0])
     assert kept.starting.is_used.all()
+    frames = draw_frame_series(0, replace(FRAMES, bad_images=(3,)), [100.0]).starting
+    assert frames.weights.scale.values.flatten().tolist() == [1.0, 1.0, 1.0, 0.0] + [1.0] * 16
     with pytest.raises(InputError, match="bad-images"):
         replace(TILTS, bad_images=(41,))
 
@@ -198,6 +200,6 @@ def test_frames_of_a_tilt_share_its_dose_and_place():
     params = replace(TILTS, frames_per_tilt=4, motion_error_angstrom=1.0)
     series = draw_tilt_series(0, params, [100.0]).starting
     movie = movie_of_tilt(series, 20, 0, params)
-    assert movie.true.name == series.movie_names[20]
+    assert series.movie_names[20] == f"../warp_frameseries/{movie.true.movie_name}"
     np.testing.assert_allclose(movie.true.dose_e_per_angstrom2, series.dose_e_per_angstrom2[20] + [0, 0.75, 1.5, 2.25])
     assert differing(movie.true, movie.starting) == {"pyramid_x_angstrom", "pyramid_y_angstrom"}

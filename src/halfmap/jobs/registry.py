@@ -48,6 +48,15 @@ COMMANDS: tuple[Entry, ...] = (
     Entry(
         "simulate micrographs", "halfmap.jobs.simulate_micrographs:JOB", "Make micrographs whose truth is known", _BEGIN
     ),
+    Entry(
+        "simulate tilt-series", "halfmap.jobs.simulate_tilt_series:JOB", "Make tilt series whose truth is known", _BEGIN
+    ),
+    Entry(
+        "simulate frame-series",
+        "halfmap.jobs.simulate_frame_series:JOB",
+        "Make frame series whose truth is known",
+        _BEGIN,
+    ),
     Entry("extract", "halfmap.jobs.extract:JOB", "Cut particles out of micrographs", _PARTICLES),
     Entry("class2d", "halfmap.jobs.class2d:JOB", "Classify particles in two dimensions", _PARTICLES),
     Entry("pick log", "halfmap.jobs.pick_log:JOB", "Find particles as blobs of a given size", _PARTICLES),
@@ -140,7 +149,7 @@ GROUPS: dict[str, str] = {
     "pick": "Find particles in micrographs",
     "report": "Show a stack or a selection as a page",
     "select": "Split, select from, join and expand particle or micrograph tables, remove duplicates",
-    "simulate": "Make particles and micrographs whose truth is known",
+    "simulate": "Make particles, micrographs, tilt series and frame series whose truth is known",
     "train": "Make the networks that halfmap ships, or others on your own structures",
     "volume": "Resample, crop, filter, compare, symmetrise and describe maps",
 }

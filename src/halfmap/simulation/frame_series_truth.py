@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from halfmap import keyed_random
-from halfmap.data.image_series import FrameSeries, TiltSeries
+from halfmap.data.image_series import FrameSeries, SeriesWeights, TiltSeries
 from halfmap.simulation.series_params import FrameSeriesSimulationParams, TiltSeriesSimulationParams
 from halfmap.simulation.series_truth import (
     SeriesTruth,
@@ -60,7 +61,7 @@ def movie_of_tilt(
     series : the tilt series as its files say.
     tilt : number of the tilt in it.
     number : of the series, from 0.
-    params : the settings; ``frames_per_tilt`` at least 1.
+    params : the settings; how many frames among them.
 
     Returns
     -------
@@ -70,8 +71,9 @@ def movie_of_tilt(
     n = params.frames_per_tilt
     uid = number * (1 << 16) + tilt
     dose = series.dose_e_per_angstrom2[tilt] + np.linspace(0.0, params.dose_per_tilt_e_per_angstrom2, n, endpoint=False)
+    movie = PurePosixPath(series.movie_names[tilt])
     stated = FrameSeries(
-        name=series.movie_names[tilt],
+        name=movie.stem,
         image_size_angstrom=series.image_size_angstrom,
         dose_e_per_angstrom2=dose,
         is_used=np.ones(n, dtype=np.bool_),
@@ -81,7 +83,7 @@ def movie_of_tilt(
         astigmatism_angle_degrees=SplineGrid.constant(float(series.astigmatism_angle_degrees.values[tilt, 0, 0])),
         phase_shift_degrees=SplineGrid.constant(float(series.phase_shift_degrees.values[tilt, 0, 0])),
         n_frames_of_movie=n,
-        movie_name=series.movie_names[tilt],
+        movie_name=movie.name,
         **_global_motion(uid, n, params.global_motion_angstrom, params.seed),
     )
     true = stated
@@ -95,8 +97,12 @@ def movie_of_tilt(
 def _as_stated(number: int, params: FrameSeriesSimulationParams) -> FrameSeries:
     n = params.frames
     is_used = np.ones(n, dtype=np.bool_)
-    if params.exclude_bad_images:
+    weights = SeriesWeights()
+    if params.exclude_bad_images and params.bad_images:
+        # metadata of frame series have no flags: a frame is left out by its weight
         is_used[list(params.bad_images)] = False
+        scale = torch.from_numpy(is_used.astype(np.float64))
+        weights = SeriesWeights(scale=SplineGrid(values=scale.reshape(n, 1, 1)))
     mean, difference, direction = defocus_of_series(number, params)
     motion = _global_motion(number, n, params.global_motion_angstrom, params.seed)
     if params.local_motion_angstrom:
@@ -110,6 +116,7 @@ def _as_stated(number: int, params: FrameSeriesSimulationParams) -> FrameSeries:
         image_size_angstrom=params.field_angstrom,
         dose_e_per_angstrom2=np.linspace(0.0, params.dose_e_per_angstrom2, n, endpoint=False),
         is_used=is_used,
+        weights=weights,
         optics=optics(params),
         defocus_angstrom=SplineGrid.constant(mean),
         astigmatism_angstrom=SplineGrid.constant(difference),

@@ -162,17 +162,30 @@ def relative_noise(series: ImageSeries, references: Sequence[Reference], params:
     return math.sqrt(variance / params.snr * params.images_of_snr)
 
 
-def aligned(frames: Sequence[NDArray[np.float32]], movie: FrameSeries, grid: ImageGrid) -> NDArray[np.float32]:
-    """Return the sum of frames after moving each back by the movement that its metadata know of for the whole field."""
-    frequencies = grid.frequencies()
-    total = torch.zeros(grid.rfft_shape, dtype=torch.complex64)
-    x = movie.movement_x_angstrom.values[:, 0, 0]
-    y = movie.movement_y_angstrom.values[:, 0, 0]
-    for number, frame in enumerate(frames):
-        back = torch.stack([x[number], y[number]])
-        total += grid.rfft(torch.from_numpy(frame)) * shift_phases(frequencies, back)
-    summed: NDArray[np.float32] = grid.irfft(total).numpy()
-    return summed
+class AlignedSum:
+    """The sum of frames, each moved back by the movement that its metadata know of for the whole field.
+
+    Parameters
+    ----------
+    movie : as its metadata say.
+    grid : of the frames.
+    """
+
+    def __init__(self, movie: FrameSeries, grid: ImageGrid) -> None:
+        self._grid = grid
+        self._frequencies = grid.frequencies()
+        self._movement = (movie.movement_x_angstrom.values[:, 0, 0], movie.movement_y_angstrom.values[:, 0, 0])
+        self._total = torch.zeros(grid.rfft_shape, dtype=torch.complex64)
+
+    def add(self, number: int, frame: NDArray[np.float32]) -> None:
+        """Add a frame, shape (y, x)."""
+        back = torch.stack([along[number] for along in self._movement])
+        self._total += self._grid.rfft(torch.from_numpy(frame)) * shift_phases(self._frequencies, back)
+
+    def image(self) -> NDArray[np.float32]:
+        """Return the sum of what was added, shape (y, x)."""
+        summed: NDArray[np.float32] = self._grid.irfft(self._total).numpy()
+        return summed
 
 
 def _stamps(

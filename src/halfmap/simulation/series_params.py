@@ -213,8 +213,8 @@ class TiltSeriesSimulationParams(SeriesSimulationParams, MovieParams):
     stage_angle_error_degrees: Annotated[float, Ge(0)] = 0.0
     """Error of the stage angles of each tilt, root mean square about each axis."""
 
-    frames_per_tilt: Annotated[int, Ge(0)] = 0
-    """Number of raw frames of each tilt; 0 writes averages only."""
+    frames_per_tilt: Annotated[int, Ge(1)] = 1
+    """Number of raw frames of each tilt."""
 
     def __post_init__(self) -> None:
         if self.min_tilt_degrees > self.max_tilt_degrees:

@@ -22,6 +22,9 @@ from halfmap.simulation.series_truth import (
 )
 from halfmap.splines.grids import LinearGrid, SplineGrid
 
+MOVIE_FOLDER = "warp_frameseries"
+"""Where the metadata of movies and their averages are, beside the folder of the lists of tilts."""
+
 
 def draw_tilt_series(
     number: int, params: TiltSeriesSimulationParams, diameters_angstrom: Sequence[float]
@@ -92,7 +95,10 @@ def _as_stated(number: int, params: TiltSeriesSimulationParams) -> TiltSeries:
         level_angle_x_degrees=params.level_angle_x_degrees,
         level_angle_y_degrees=params.level_angle_y_degrees,
         are_angles_inverted=params.inverted_angles,
-        movie_names=tuple(f"{name}_{when:03d}_{tilt:.1f}" for when, tilt in zip(rank, angle, strict=True)),
+        movie_names=tuple(
+            f"../{MOVIE_FOLDER}/{name}_{when:03d}_{tilt:.1f}.{params.frame_format}"
+            for when, tilt in zip(rank, angle, strict=True)
+        ),
     )
 
 
