@@ -46,7 +46,7 @@ def test_true_poses_positions_and_defoci_are_read():
     assert table.micrographs["defocus_u_angstrom"].tolist() == [9200.0]
     assert table.particles.optics["micrograph_pixel_size_angstrom"].tolist() == [2.0]
     assert table.particles.optics["amplitude_contrast"].tolist() == [0.07]
-    assert table.unconverted == ()
+    assert "even_zernike" not in table.particles.optics
 
 
 def test_refined_values_are_preferred_and_nearer_to_the_truth_than_those_before():
@@ -63,10 +63,10 @@ def test_refined_values_are_preferred_and_nearer_to_the_truth_than_those_before(
 
 def test_columns_with_holes_fall_back_to_the_values_before_refinement(tmp_path):
     path = tmp_path / "t.csv"
-    path.write_text(f"{HEADER},refined_relative_defocus,even_zernikes\n{ROW},,\"{{'Z22c': 0.1}}\"\n{ROW},50,\n")
+    path.write_text(f"{HEADER},refined_relative_defocus,even_zernikes\n{ROW},,\"{{'Z44c': 0.1}}\"\n{ROW},50,\n")
     table = leopard.read(path)
     assert table.particles["defocus_u_angstrom"].tolist() == [9100, 9100]
-    assert table.unconverted == ("even_zernikes",)
+    assert table.particles.optics_values("even_zernike")[:, 8].tolist() == [0.1, 0]
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from halfmap.data.particles import ParticleSet
 from halfmap.errors import FormatError
 from halfmap.geometry.euler import array_from_euler
 from halfmap.io.atomic import write_text
+from halfmap.io.leopard_aberrations import StoredAberrations, aberration_columns, aberrations_of
 
 INDEX = ""
 """Heading of the first column of the files that Leopard-EM writes: the number of the row."""
@@ -60,7 +61,6 @@ _OPTICS = {
     "amplitude_contrast": "amplitude_contrast_ratio",
     "micrograph_pixel_size_angstrom": "pixel_size",
 }
-_ABERRATIONS = ("even_zernikes", "odd_zernikes", "mag_matrix")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -71,12 +71,10 @@ class LeopardTable:
     ----------
     particles : one a row, without images.
     micrographs : with the defocus of the search.
-    unconverted : columns with aberrations that were passed over.
     """
 
     particles: ParticleSet
     micrographs: MicrographSet
-    unconverted: tuple[str, ...]
 
 
 def is_header(line: str) -> bool:
@@ -145,17 +143,19 @@ def read(path: str | Path) -> LeopardTable:
         },
         optics=optics,
     )
-    unconverted = tuple(
-        name for name in _ABERRATIONS if name in table.columns and any(text.strip() for text in table.columns[name])
-    )
-    return LeopardTable(particles=particles, micrographs=micrographs, unconverted=unconverted)
+    return LeopardTable(particles=particles, micrographs=micrographs)
 
 
 def _optics(table: "LeopardColumns") -> tuple[OpticsGroups, NDArray[np.int64]]:
     values = {column: table.numbers(name) for column, name in _OPTICS.items()}
-    keys, inverse = np.unique(np.stack(list(values.values()), axis=-1), axis=0, return_inverse=True)
+    aberrations = table.aberrations()
+    kinds = {one: place for place, one in enumerate(dict.fromkeys(aberrations))}
+    kind = np.array([float(kinds[one]) for one in aberrations])
+    keys, inverse = np.unique(np.stack([*values.values(), kind], axis=-1), axis=0, return_inverse=True)
     columns: dict[str, NDArray] = {"optics_group": np.arange(1, len(keys) + 1)}
     columns |= {column: keys[:, place] for place, column in enumerate(values)}
+    known = list(kinds)
+    columns |= aberration_columns([known[int(place)] for place in keys[:, -1]])
     return OpticsGroups(columns=columns), inverse.reshape(-1) + 1
 
 
@@ -209,6 +209,16 @@ class LeopardColumns:
 
     def __contains__(self, name: str) -> bool:
         return name in self.columns
+
+    def aberrations(self) -> list[StoredAberrations]:
+        """Return the aberrations of each particle.
+
+        Raises
+        ------
+        FormatError
+            A cell is none; names the line and the column.
+        """
+        return aberrations_of(self.columns, len(self), self.path)
 
     def text(self, name: str) -> NDArray[np.object_]:
         """Return a column as text."""

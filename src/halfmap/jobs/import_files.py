@@ -134,14 +134,10 @@ def _one_table(context: JobContext, params: ImportParams, kind: "FileKind") -> I
         return Imported(picks=_of_micrographs(context, params, relion.read_autopick(path, context.project)))
     if kind is FileKind.LEOPARD:
         table = leopard.read(path)
-        skipped = f"Aberrations were passed over: {', '.join(table.unconverted)}."
         return Imported(
             particles=in_project(context, path, table.particles),
             micrographs=in_project(context, path, table.micrographs),
-            notes=(
-                "The particles have no images yet: `halfmap extract` cuts them out.",
-                *((skipped,) if table.unconverted else ()),
-            ),
+            notes=("The particles have no images yet: `halfmap extract` cuts them out.",),
         )
     if kind is FileKind.WARP_PARTICLES:
         return Imported(

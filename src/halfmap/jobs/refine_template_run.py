@@ -9,6 +9,7 @@ import numpy as np
 
 from halfmap.compute.broadcast import Broadcast
 from halfmap.io.leopard import LeopardColumns
+from halfmap.io.leopard_aberrations import StoredAberrations
 from halfmap.jobs import refine_template_report
 from halfmap.jobs.leopard_inputs import check_pixel_offset, open_template
 from halfmap.jobs.micrograph_inputs import read_finite
@@ -65,7 +66,7 @@ def refine(context: JobContext, params: RefineTemplateJobParams) -> Path:
     sizes = pixel_sizes(table)
     warnings: list[str] = []
     side, box, template = _template(context, params, float(np.median(sizes)), warnings)
-    warnings += _warnings(table, side, box)
+    warnings += _warnings(table, side, box, as_leopard=params.compat == "leopard")
     for sentence in warnings:
         context.progress.message(sentence)
     handle = context.executor.broadcast(template)
@@ -132,7 +133,7 @@ def _template(
     return side, box, prepare_template(volume.values, volume.grid, padding=params.padding)
 
 
-def _warnings(table: LeopardColumns, side: int, box: int) -> list[str]:
+def _warnings(table: LeopardColumns, side: int, box: int, *, as_leopard: bool) -> list[str]:
     """Return what the user should know before anything is computed."""
     said = []
     if box > side + WIDE_BOX:
@@ -140,13 +141,8 @@ def _warnings(table: LeopardColumns, side: int, box: int) -> list[str]:
             f"The box of {box} px is more than {WIDE_BOX} px wider than the template of {side} px: neighbours come "
             "into it, and the search takes longer."
         )
-    skipped = [
-        name
-        for name in ("even_zernikes", "odd_zernikes", "mag_matrix")
-        if name in table and any(text.strip() not in ("", "{}", "[1.0, 0.0, 0.0, 1.0]") for text in table.columns[name])
-    ]
-    if skipped:
-        said.append(f"Aberrations are passed over: {', '.join(skipped)}.")
+    if as_leopard and any(aberrations != StoredAberrations() for aberrations in table.aberrations()):
+        said.append("--compat leopard passes over aberrations and magnification matrices.")
     return said
 
 

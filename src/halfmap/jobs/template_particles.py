@@ -19,6 +19,7 @@ from halfmap.jobs.micrograph_inputs import read_finite
 from halfmap.jobs.per_micrograph import Rejected, check_rejections
 from halfmap.jobs.read_files import check_files_unchanged
 from halfmap.project.job import JobContext
+from halfmap.template_matching.aberrations import NO_ABERRATIONS, Aberrations
 from halfmap.template_matching.model import ParticleOptics, cut_boxes
 from halfmap.template_matching.refine import Candidates
 from halfmap.template_matching.search import Statistics
@@ -45,6 +46,7 @@ class FoundParticles:
     pixel_size_angstrom : of the micrograph.
     position_pixel : centre of each particle.
     rotations, optics : of the particles.
+    aberrations : of the optics group that they share.
     """
 
     micrograph: Path
@@ -56,6 +58,7 @@ class FoundParticles:
     position_pixel: Tensor
     rotations: Tensor
     optics: ParticleOptics
+    aberrations: Aberrations = NO_ABERRATIONS
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -90,6 +93,7 @@ class FoundParticles:
             rotations=self.rotations,
             optics=self.optics,
             statistics=self._statistics(side, window, as_leopard),
+            aberrations=self.aberrations,
         )
 
     def _statistics(self, side: int, window: int, as_leopard: bool) -> Statistics:
@@ -186,6 +190,7 @@ def found_particles(
     angles = (table.best(name, f"refined_{name}") for name in ("phi", "theta", "psi"))
     rotations = matrix_from_euler(*(torch.from_numpy(angle) for angle in angles))
     optics = _optics(table)
+    aberrations = [Aberrations(**vars(stored)) for stored in table.aberrations()]
     maps = [_map_paths(context, table, kind, use_maps) for kind in ("average", "variance")]
     parts: list[FoundParticles] = []
     rejected: dict[int, Rejected] = {}
@@ -208,10 +213,10 @@ def found_particles(
             )
         rows = rows[inside]
         # a micrograph may have been searched more than once
-        searches: dict[tuple[Path | None, Path | None], list[int]] = {}
+        searches: dict[tuple[Path | None, Path | None, Aberrations], list[int]] = {}
         for row in rows.tolist():
-            searches.setdefault((maps[0][row], maps[1][row]), []).append(row)
-        for (mean, deviation), found in searches.items():
+            searches.setdefault((maps[0][row], maps[1][row], aberrations[row]), []).append(row)
+        for (mean, deviation, shared), found in searches.items():
             for path in (mean, deviation):
                 if path is not None:
                     _check_map(path, (height, width), side)
@@ -228,6 +233,7 @@ def found_particles(
                         position_pixel=torch.from_numpy(position[part]),
                         rotations=rotations[part],
                         optics=optics.take(torch.from_numpy(part)),
+                        aberrations=shared,
                     )
                 )
     for _, one in sorted(rejected.items()):

@@ -5,7 +5,7 @@ spatial frequency in 1/Å, so the polynomials' unit circle lies at 1 Å.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 import torch
@@ -136,6 +136,30 @@ def odd_phase(
     wavelength = electron_wavelength_angstrom(voltage_kv)
     coma = 2.0 * math.pi * spherical_aberration_mm * _ANGSTROM_PER_MM * wavelength**2
     return rest - coma * values.square().sum(-1) * (values @ tilt_rad)
+
+
+def odd_zernike_with_tilt(
+    odd_zernike: Sequence[float], *, beam_tilt_mrad: Sequence[float], voltage_kv: float, spherical_aberration_mm: float
+) -> tuple[float, ...]:
+    """Return odd coefficients that hold a beam tilt in place of the axial coma: those of the same `odd_phase`.
+
+    Parameters
+    ----------
+    odd_zernike : radians, as of `odd_phase`.
+    beam_tilt_mrad : (x, y).
+    voltage_kv, spherical_aberration_mm : the microscope.
+
+    Notes
+    -----
+    s² s_x is (Z(3, 1) + 2 Z(1, 1)) / 3.
+    """
+    weights = [*odd_zernike, *[0.0] * (6 - len(odd_zernike))]
+    coma = 2.0 * math.pi * spherical_aberration_mm * _ANGSTROM_PER_MM * electron_wavelength_angstrom(voltage_kv) ** 2
+    for axis, (first, third) in enumerate(((1, 4), (0, 3))):
+        strength = -coma * beam_tilt_mrad[axis] * 1e-3 / 3.0
+        weights[third] = strength
+        weights[first] += 2.0 * strength
+    return tuple(weights)
 
 
 def magnify(frequencies: Tensor, magnification: Tensor | ArrayLike) -> Tensor:

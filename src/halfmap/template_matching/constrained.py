@@ -153,7 +153,7 @@ def _best_of_one(
     model = boxes.model
     defocus = boxes.known.defocus_angstrom[particle] + offsets
     one = torch.full((len(offsets),), particle)
-    ctf, _ = boxes.optics.take(one).with_defocus_added(defocus).ctf(model.band.frequencies)
+    ctf, _ = model.ctf(boxes.optics.take(one).with_defocus_added(defocus))
     parts, scores = [], []
     for some in rotations.split(max(1, SLICES_AT_ONCE // len(model.band))):
         best = search(

@@ -2,12 +2,14 @@
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from halfmap import keyed_random
 from halfmap.errors import InputError, ShapeError
+from halfmap.template_matching.aberrations import Aberrations
 from halfmap.template_matching.params import FilterParams
 
 CORNER = math.sqrt(0.5)
@@ -154,8 +156,27 @@ def whitening_curve(
     return torch.where(inside, curve, highest if as_leopard else curve[inside][-1]) / highest
 
 
+class OddPhases(NamedTuple):
+    """Odd aberrations of which a micrograph is freed.
+
+    Attributes
+    ----------
+    aberrations : of its optics group.
+    pixel_size_angstrom : of the micrograph.
+    """
+
+    aberrations: Aberrations
+    pixel_size_angstrom: float
+
+
 def filter_micrograph(
-    micrograph: Tensor, params: FilterParams, *, seed: int = 1, key: int = 0, as_leopard: bool = False
+    micrograph: Tensor,
+    params: FilterParams,
+    *,
+    seed: int = 1,
+    key: int = 0,
+    as_leopard: bool = False,
+    odd: OddPhases | None = None,
 ) -> FilteredMicrograph:
     """Whiten and filter a micrograph, and bring it onto the scale of its noise.
 
@@ -165,6 +186,7 @@ def filter_micrograph(
     params : the settings.
     seed, key : of random phases, where they are asked for; the key tells micrographs apart.
     as_leopard : as of `whitening_curve`.
+    odd : odd aberrations that are taken off the phases, so that projections need none.
 
     Raises
     ------
@@ -191,6 +213,8 @@ def filter_micrograph(
     power = transform.abs().square().to(torch.float64)
     transform = transform * (float((power * inside).sum() / inside.sum()) ** -0.5)
     transform = transform * curves.other_at(frequency).to(torch.float32)
+    if odd is not None and odd.aberrations.is_odd:
+        transform = transform * _undone(odd, shape).to(transform.device)
     if params.randomise_phases_from is not None:
         transform = _with_random_phases(transform, frequency, shape, params.randomise_phases_from, seed, key)
     if not bool(transform.any()):
@@ -209,6 +233,15 @@ def frequencies(shape: tuple[int, int], *, device: torch.device | str = "cpu") -
     y = torch.fft.fftfreq(shape[0], dtype=torch.float64, device=device)
     x = torch.fft.rfftfreq(shape[1], dtype=torch.float64, device=device)
     return (y[:, None].square() + x.square()).sqrt()
+
+
+def _undone(odd: OddPhases, shape: tuple[int, int]) -> Tensor:
+    """Return the factors that undo odd aberrations, complex64, shape (y, x // 2 + 1)."""
+    y = torch.fft.fftfreq(shape[0], d=odd.pixel_size_angstrom, dtype=torch.float64)
+    x = torch.fft.rfftfreq(shape[1], d=odd.pixel_size_angstrom, dtype=torch.float64)
+    rows, columns = torch.meshgrid(y, x, indexing="ij")
+    phase = odd.aberrations.odd_phase(torch.stack([columns, rows], dim=-1))
+    return torch.polar(torch.ones((), dtype=torch.float64), -phase).to(torch.complex64)
 
 
 def _with_random_phases(

@@ -11,6 +11,7 @@ from halfmap.errors import InputError
 from halfmap.fourier.band import FourierBand
 from halfmap.grid import ImageGrid
 from halfmap.optics.ctf import phase_aberration
+from halfmap.template_matching.aberrations import NO_ABERRATIONS, Aberrations
 from halfmap.template_matching.filters import FilterCurves
 from halfmap.template_matching.per_particle import PerParticle
 from halfmap.template_matching.template import Template
@@ -42,21 +43,25 @@ class ParticleOptics(PerParticle):
             defocus_v_angstrom=self.defocus_v_angstrom + offset_angstrom,
         )
 
-    def ctf(self, frequencies: Tensor) -> tuple[Tensor, Tensor]:
+    def ctf(self, image_frequencies: Tensor, aberrations: Aberrations = NO_ABERRATIONS) -> tuple[Tensor, Tensor]:
         """Return the CTF and its derivative by the defocus, per Å.
 
         Parameters
         ----------
-        frequencies : (x, y) in 1/Å, shape (K, 2).
+        image_frequencies : (x, y) in 1/Å, shape (K, 2).
+        aberrations : of the optics group. Odd ones are no part of it: the micrograph is freed of them.
 
         Returns
         -------
         Both float32, shape (N, K).
         """
+        frequencies = aberrations.frequencies(image_frequencies)
         phase = phase_aberration(
             frequencies,
             **{field.name: getattr(self, field.name) for field in fields(self) if field.name != "b_factor_angstrom2"},
         )
+        even = aberrations.even_phase(frequencies)
+        phase = phase if even is None else phase + even
         folded = (phase - 2 * math.pi * torch.round(phase / (2 * math.pi))).to(torch.float32)
         squared = frequencies.to(torch.float64).square().sum(-1)
         wavelengths = [electron_wavelength_angstrom(voltage) for voltage in self.voltage_kv.tolist()]
@@ -82,6 +87,7 @@ class BoxModel:
         white noise in a box a variance of 1.
     noise : float32, shape (K,): the standard deviation of that noise after all filters but the whitening.
     is_white : whether that is 1 everywhere.
+    aberrations : of the micrograph's optics group.
     """
 
     template: Template
@@ -89,14 +95,18 @@ class BoxModel:
     gain: Tensor
     noise: Tensor
     is_white: bool
+    aberrations: Aberrations = NO_ABERRATIONS
 
     @classmethod
-    def of(cls, template: Template, curves: FilterCurves, grid: ImageGrid) -> "BoxModel":
+    def of(
+        cls, template: Template, curves: FilterCurves, grid: ImageGrid, aberrations: Aberrations = NO_ABERRATIONS
+    ) -> "BoxModel":
         """Return the model of boxes cut from a micrograph with these filters.
 
         Parameters
         ----------
         grid : of the boxes; square, even.
+        aberrations : of the micrograph's optics group.
 
         Raises
         ------
@@ -117,6 +127,7 @@ class BoxModel:
             gain=(curves.at(frequency) * (grid.side * math.sqrt(2.0))).to(torch.float32),
             noise=noise,
             is_white=bool((noise == 1).all()),
+            aberrations=aberrations,
         )
 
     def with_template(self, template: Template) -> "BoxModel":
@@ -162,7 +173,11 @@ class BoxModel:
 
     def slices(self, rotations: Rotations) -> BandValues:
         """Return bare slices of the template, complex64, shape (R, K)."""
-        return self.template.slices(rotations, self.band)
+        return self.template.slices(self.aberrations.rotations(rotations), self.band)
+
+    def ctf(self, optics: ParticleOptics) -> tuple[Tensor, Tensor]:
+        """Return the CTF of N particles and its derivative by the defocus, as of `ParticleOptics.ctf`."""
+        return optics.ctf(self.band.frequencies, self.aberrations)
 
     def projections(self, optics: ParticleOptics, rotations: Rotations, shifts_angstrom: Tensor) -> BandValues:
         """Return filtered projections under the CTF, complex64, shape (N, K).
@@ -172,7 +187,7 @@ class BoxModel:
         optics, rotations : of N particles.
         shifts_angstrom : float64, shape (N, 2): (x, y) from the centre of the box to each.
         """
-        ctf, _ = optics.ctf(self.band.frequencies)
+        ctf, _ = self.ctf(optics)
         turns = (shifts_angstrom @ self.band.frequencies.T) * (-2 * math.pi)
         ramps = torch.polar(torch.ones((), device=turns.device), turns.to(torch.float32))
         return ctf * self.gain * self.slices(rotations) * ramps

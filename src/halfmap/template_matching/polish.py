@@ -148,8 +148,10 @@ def fit(
     if by_differences:
         bare, turned = _turned_slices(model, states.rotations)
     else:
-        bare, turned = slices.extract_turning(model.template.transform, states.rotations, model.band)
-    ctf, by_defocus = optics.with_defocus_added(states.defocus_angstrom).ctf(frequencies)
+        # of the magnified image's turns, which differ from those of the specimen by as little as it from 1
+        rotations = model.aberrations.rotations(states.rotations)
+        bare, turned = slices.extract_turning(model.template.transform, rotations, model.band)
+    ctf, by_defocus = model.ctf(optics.with_defocus_added(states.defocus_angstrom))
     turns = (states.shifts_angstrom @ frequencies.T) * (2 * math.pi)
     centred = observed * torch.polar(torch.ones((), device=turns.device), turns.to(torch.float32))
     filtered = ctf * model.gain

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from halfmap.errors import InputError, ShapeError
 from halfmap.grid import ImageGrid
-from halfmap.template_matching.filters import FilteredMicrograph, filter_micrograph
+from halfmap.template_matching.aberrations import NO_ABERRATIONS, Aberrations
+from halfmap.template_matching.filters import FilteredMicrograph, OddPhases, filter_micrograph
 from halfmap.template_matching.local_grid import local_rotations
 from halfmap.template_matching.model import BoxModel, ParticleOptics, cut_boxes
 from halfmap.template_matching.params import ParticleBoxParams, RefineTemplateParams
@@ -46,12 +47,14 @@ class Candidates:
     rotations : float64, shape (N, 3, 3).
     optics : with the defocus known so far.
     statistics : of the search, about each position, wide enough for how far it may move.
+    aberrations : of the micrograph's optics group.
     """
 
     position_pixel: Tensor
     rotations: Rotations
     optics: ParticleOptics
     statistics: Statistics
+    aberrations: Aberrations = NO_ABERRATIONS
 
     def __len__(self) -> int:
         return len(self.rotations)
@@ -183,15 +186,17 @@ def cut_particles(
             f"Statistics must be of {len(candidates)} particles; got {len(candidates.statistics.mean)}; cut them anew."
         )
     grid = ImageGrid.square(box, pixel_size_angstrom)
+    odd = OddPhases(candidates.aberrations, pixel_size_angstrom)
     if params.global_filtering:
-        whole = filter_micrograph(micrograph, params, seed=params.seed, key=key)
+        whole = filter_micrograph(micrograph, params, seed=params.seed, key=key, odd=odd)
         for rows in torch.arange(len(candidates)).split(params.batch):
             yield _cut(whole, grid, candidates, template, rows, torch.zeros(2, dtype=torch.int64))
         return
     level = micrograph - micrograph.mean()
     for row in range(len(candidates)):
         corner = candidates.position_pixel[row].round().to(torch.int64) - box // 2
-        filtered = filter_micrograph(cut_boxes(level, corner[None], box)[0], params, seed=params.seed, key=key)
+        part = cut_boxes(level, corner[None], box)[0]
+        filtered = filter_micrograph(part, params, seed=params.seed, key=key, odd=odd)
         yield _cut(filtered, grid, candidates, template, torch.tensor([row]), corner)
 
 
@@ -204,7 +209,7 @@ def _cut(
     origin: Tensor,
 ) -> ParticleBoxes:
     """Cut some particles out; ``origin`` is the pixel of the micrograph that what was filtered begins with."""
-    model = BoxModel.of(template, filtered.curves, grid)
+    model = BoxModel.of(template, filtered.curves, grid, candidates.aberrations)
     position = candidates.position_pixel[rows]
     centre = position.round().to(torch.int64)
     statistics = candidates.statistics
@@ -296,7 +301,7 @@ def refine_boxes(
     start = fit(model, observed, optics, known)
     if params.polish:
         few = torch.arange(min(len(known), 4))
-        ctf, _ = optics.take(few).ctf(model.band.frequencies)
+        ctf, _ = model.ctf(optics.take(few))
         coarse = model.head(model.shell_of_share(model.slices(known.rotations[few]), ctf, COARSE_SHARE))
         # scores of some shells alone are not those that the statistics are of
         around = Statistics.neutral(len(statistics.mean), 2 * statistics.half + 1)
@@ -387,7 +392,7 @@ def _search_all(
             rotations = local @ known.rotations[i]
             shared = (known.rotations[i], rotations, coarse.slices(rotations))
         offsets = known.defocus_angstrom[i] + defocus
-        ctf, _ = optics.take(torch.full((len(offsets),), i)).with_defocus_added(offsets).ctf(model.band.frequencies)
+        ctf, _ = model.ctf(optics.take(torch.full((len(offsets),), i)).with_defocus_added(offsets))
         best = search(
             coarse,
             seen[i],

@@ -71,7 +71,7 @@ class Correlator:
         optics = ParticleOptics(
             **{name: value.to(device).expand(len(offsets)) for name, value in vars(problem.optics).items()}
         )
-        ctf, _ = optics.with_defocus_added(offsets).ctf(band.frequencies)
+        ctf, _ = optics.with_defocus_added(offsets).ctf(band.frequencies, problem.aberrations)
         shape = problem.padded_shape
         padded = torch.zeros(shape, dtype=torch.float32, device=device)
         padded[: problem.values.shape[0], : problem.values.shape[1]] = problem.values.to(device)
@@ -178,7 +178,7 @@ class Correlator:
         has mean 0, so its own mean over the micrograph counts for nothing.
         """
         problem, grid = self.problem, self.band.grid
-        rotations = problem.orientations.rotations(orientations)
+        rotations = problem.aberrations.rotations(problem.orientations.rotations(orientations))
         bare = torch.stack([template.slices(rotations, self.band) for template in self.templates], dim=1)
         values = bare[:, :, None] * self.filtered
         strength = torch.view_as_real(values).square().sum(-1)

@@ -8,6 +8,7 @@ from scipy.fft import next_fast_len
 from torch import Tensor
 
 from halfmap.errors import InputError, ShapeError
+from halfmap.template_matching.aberrations import NO_ABERRATIONS, Aberrations
 from halfmap.template_matching.filters import FilterCurves, FilteredMicrograph
 from halfmap.template_matching.global_search.orientations import SearchGrid
 from halfmap.template_matching.global_search.params import MatchTemplateParams
@@ -38,6 +39,7 @@ class MatchProblem:
     optics : of the micrograph, one row.
     orientations : that are tried.
     defocus_offsets_angstrom, pixel_size_offsets_angstrom : that are tried.
+    aberrations : of the micrograph's optics group; the values are free of odd ones.
 
     Raises
     ------
@@ -54,6 +56,7 @@ class MatchProblem:
     orientations: SearchGrid
     defocus_offsets_angstrom: tuple[float, ...]
     pixel_size_offsets_angstrom: tuple[float, ...]
+    aberrations: Aberrations = NO_ABERRATIONS
 
     def __post_init__(self) -> None:
         if self.template.side > min(self.values.shape):
@@ -75,6 +78,7 @@ class MatchProblem:
         optics: ParticleOptics,
         orientations: SearchGrid,
         params: MatchTemplateParams,
+        aberrations: Aberrations = NO_ABERRATIONS,
     ) -> "MatchProblem":
         """Return the problem that the settings ask for."""
         return cls(
@@ -85,6 +89,7 @@ class MatchProblem:
             orientations=orientations,
             defocus_offsets_angstrom=params.defocus_offsets_angstrom,
             pixel_size_offsets_angstrom=params.pixel_size_offsets_angstrom,
+            aberrations=aberrations,
         )
 
     @property
