@@ -10,13 +10,19 @@ from halfmap import keyed_random
 from halfmap.data.image_series import SeriesOptics, TiltSeries
 from halfmap.fourier import slices
 from halfmap.fourier.band import FourierBand
-from halfmap.geometry.rotations import matrix_from_rotation_vector, random_rotations
+from halfmap.geometry.rotations import matrix_from_rotation_vector, random_rotations, rotation_vector_from_matrix
 from halfmap.grid import ImageGrid
 from halfmap.imaging.deformation import views
+from halfmap.imaging.series_transfer import image_ctf
+from halfmap.multiparticle.fit import Parameters
+from halfmap.multiparticle.params import ParameterChoice, PriorWidths
 from halfmap.multiparticle.references import ReferencePair
+from halfmap.multiparticle.refine import fit_windows
+from halfmap.multiparticle.schedule import Schedule
 from halfmap.multiparticle.series_model import SpeciesModel, SpeciesState
 from halfmap.splines.grids import SplineGrid
 
+EVERYTHING = ParameterChoice(image_warp="2x2", positions=True, angles=True, defocus=True)
 VOLUME = (2400.0, 2400.0, 600.0)
 IMAGE = (3600.0, 3600.0)
 DIAMETER = 100.0
@@ -89,6 +95,51 @@ class Scene:
     images: DrawnImages
     sigma2: float
     noise: torch.Tensor
+
+    def fit(self, choice=None, schedule=None, **changes):
+        """Fit from the start, without a limit on where the CTF counts."""
+        series, state = self.start
+        schedule = schedule or Schedule(sub_iterations=4, steps=1, ctf_resolution_angstrom=30.0)
+        start = {"series": series, "states": (state,), **changes}
+        return fit_windows(
+            self.images, self.images.centre_angstrom, self.images.bands, choice=choice or EVERYTHING,
+            widths=PriorWidths(), schedule=schedule, **start,
+        )  # fmt: skip
+
+    def start_of(self, fitted):
+        """Return where a fit began, as its comparison takes it."""
+        series, state = self.start
+        layout = fitted.comparison.layouts[0]
+        shared = torch.zeros(layout.n_shared, dtype=torch.float64)
+        own = torch.zeros(layout.n_particles, layout.n_particle, dtype=torch.float64)
+        return Parameters(series=series, species=(state,), shared=shared, own=(own,))
+
+    def half_chi2_of_truth(self, fitted):
+        """Return half of χ² of the truth in the comparison that a fit ended with."""
+        series, state = self.true
+        layout = fitted.comparison.layouts[0]
+        zero = torch.zeros(layout.n_shared, dtype=torch.float64)
+        own = (torch.zeros(layout.n_particles, layout.n_particle, dtype=torch.float64),)
+        looks = fitted.comparison.looked_at(Parameters(series=series, species=(state,), shared=zero, own=own))
+        return float(looks[0].chi2.sum()) / 2
+
+    def local_errors(self, parameters):
+        """Return shift (Å), turn (rad) and defocus (Å) by which views differ from the truth, (P, T, 6)."""
+        found, true = (
+            (series, state.position_angstrom, views(series, state.position_angstrom, state.rotation))
+            for series, state in ((parameters.series, parameters.species[0]), self.true)
+        )
+        shift = found[2].position_angstrom - true[2].position_angstrom
+        turn = rotation_vector_from_matrix(found[2].rotation @ true[2].rotation.mT)
+        defocus = [image_ctf(*one) for one in (found, true)]
+        defocus = (defocus[0].defocus_u_angstrom - defocus[1].defocus_u_angstrom)[..., None]
+        return torch.cat([shift, turn, defocus], dim=-1)
+
+    def errors(self, parameters):
+        """Return rms angle (degrees), rms length of the shift in the image (Å), rms defocus (Å)."""
+        error = self.local_errors(parameters)
+        parts = (torch.rad2deg(error[..., 2:5]), error[..., :2], error[..., 5:])
+        return tuple(float(part.square().sum(-1).mean().sqrt()) for part in parts)
 
 
 def scene(*, n=40, n_tilts=21, box=32, pixel=4.0, snr=0.1, seed=1, turn=3.0, move=3.0, defocus=1600.0, warp=3.0):

@@ -35,7 +35,8 @@ def particle_precision(layout: Layout) -> Tensor:
     ]
     if layout.has_own_defocus:
         parts.append(torch.full((1, 1), widths.defocus_angstrom**-2, dtype=torch.float64))
-    return torch.block_diag(*(part for part in parts if part.numel()))
+    kept = [part for part in parts if part.numel()]
+    return torch.block_diag(*kept) if kept else torch.zeros((0, 0), dtype=torch.float64)
 
 
 def _path_precision(n: int, width: float, step: float) -> Tensor:

@@ -63,8 +63,8 @@ def _explaining(comparison: Comparison, parameters: Parameters, found: dict[str,
             if name in active:
                 deviation = DEFOCUS_DEVIATION_ANGSTROM if name == "defocus" else SHIFT_DEVIATION_ANGSTROM
                 i = active.index(name)
-                hessian[..., i, i] = taking_part / deviation**2
-                gradient[..., i] = -taking_part * change / deviation**2
+                hessian[..., i, i] = taking_part.double() / deviation**2
+                gradient[..., i] = -hessian[..., i, i] * change
         parts.append(assemble(gradient, hessian, plan.particle, plan.columns, plan.shared, layout.n_shared))
     equations = solve.with_prior(sum(parts[1:], start=parts[0]), comparison.prior, parameters.shared, parameters.own)
     return moved(parameters, comparison.layouts, *solve.step(equations))
