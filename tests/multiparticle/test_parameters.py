@@ -6,9 +6,10 @@ import torch
 
 from halfmap.data.image_series import FrameSeries, SeriesOptics
 from halfmap.geometry.rotations import matrix_from_rotation_vector, random_rotations, rotation_vector_from_matrix
-from halfmap.imaging.deformation import views
+from halfmap.imaging.deformation import tilt_matrices, views
 from halfmap.imaging.series_transfer import image_ctf
 from halfmap.multiparticle.parameter_layout import LOCAL, Layout
+from halfmap.multiparticle.parameter_priors import shared_precision
 from halfmap.multiparticle.parameters import apply, design
 from halfmap.multiparticle.params import ParameterChoice
 from halfmap.multiparticle.prepared_series import prepared
@@ -249,3 +250,31 @@ def test_updates_are_differentiable():
 
     inputs = torch.zeros(layout.n_shared).double(), torch.zeros(3, layout.n_particle).double()
     assert torch.autograd.gradcheck(place, [values.requires_grad_() for values in inputs], atol=1e-4)
+
+
+def test_a_movement_of_all_images_that_positions_undo_is_a_gauge():
+    still = {**plain_tilt_series(), "movement": np.zeros((2, 1, 1, 1)), "volume_warp": np.zeros((3, 1, 1, 1, 1))}
+    series = tilt_series(still)
+    layout = Layout(series, 3, 1, ParameterChoice(image_warp="2x2", positions=True))
+    step = torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)
+    shared = (tilt_matrices(series) @ step)[:, :2].T[:, :, None].expand(2, 5, 4)
+    change = predicted(design(series, *poses(1), layout), shared.flatten(), step.expand(3, 3))
+    assert change[..., :2].abs().max() < 1e-12
+
+
+@pytest.mark.parametrize("n_particles", [0, 2])
+@pytest.mark.parametrize(
+    "series",
+    [tilt_series(plain_tilt_series(tilts=(12.0,), dose=(0.0,))), frame_series(plain_frame_series(n_frames=1))],
+    ids=["tilt", "frame"],
+)
+def test_one_image_and_no_particles_are_no_trouble(series, n_particles):
+    layout = Layout(series, n_particles, 2, ALL)
+    positions, rotations = (values[:n_particles] for values in poses(2))
+    found = design(series, positions, rotations, layout)
+    assert found.particle.shape == (n_particles, 1, len(found.active), layout.n_particle)
+    assert found.shared[0].shape == (n_particles, len(found.active), len(found.columns[0]))
+    theta = torch.ones(layout.n_shared).double(), torch.ones(n_particles, layout.n_particle).double()
+    moved, moved_to, _ = apply(series, positions, rotations, *theta, layout)
+    assert torch.isfinite(views(moved, moved_to, rotations).position_angstrom).all()
+    torch.linalg.cholesky(shared_precision(layout))
