@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from halfmap.errors import InputError, ProjectError
+from halfmap.jobs.text_table import aligned
 from halfmap.project import record
 from halfmap.project.folder import JobFolder, find_job, find_project, job_folders, move_to_trash, set_alias
 from halfmap.project.job import ImmediateCommand, JobType
@@ -34,9 +35,7 @@ def list_jobs(params: ListParams) -> Iterator[str]:
         yield f"No jobs in {project}."
         return
     rows.insert(0, ("job", "state", "folder", "alias", "command", "main output"))
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    for row in rows:
-        yield "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
+    yield from aligned(rows)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -35,6 +35,7 @@ class Entry:
 
 
 _BEGIN, _PARTICLES, _MAPS, _PROJECT = "Begin here", "Micrographs to particles", "Maps", "Project"
+_SERIES = "Frame series and tilt series"
 
 COMMANDS: tuple[Entry, ...] = (
     Entry("demo", "halfmap.jobs.demo:JOB", "Show the main job on micrographs that the package makes itself", _BEGIN),
@@ -67,7 +68,7 @@ COMMANDS: tuple[Entry, ...] = (
     Entry(
         "match-template",
         "halfmap.jobs.match_template:JOB",
-        "Look for a template in every orientation, at every place of a micrograph",
+        "Look for a template in every orientation, at every place of micrographs",
         _PARTICLES,
     ),
     Entry(
@@ -131,6 +132,55 @@ COMMANDS: tuple[Entry, ...] = (
     ),
     Entry("volume fsc", "halfmap.jobs.volume:FSC", "Correlate two maps, shell by shell", _MAPS),
     Entry("volume info", "halfmap.jobs.volume:INFO", "Print header facts and statistics of MRC files", _MAPS),
+    Entry("population create", "halfmap.jobs.population_manage:CREATE", "Make an empty population", _SERIES),
+    Entry(
+        "population add-source",
+        "halfmap.jobs.population_add_source:COMMAND",
+        "Make the processed items of a Warp project a source of a population",
+        _SERIES,
+    ),
+    Entry(
+        "population add-species",
+        "halfmap.jobs.population_add_species:JOB",
+        "Make half-maps, a mask and particles a species of a population",
+        _SERIES,
+    ),
+    Entry(
+        "population add-particles",
+        "halfmap.jobs.population_add_particles:COMMAND",
+        "Add particles to a species, each once",
+        _SERIES,
+    ),
+    Entry(
+        "population update-mask",
+        "halfmap.jobs.population_update_mask:JOB",
+        "Give a species another mask, and measure its maps again",
+        _SERIES,
+    ),
+    Entry(
+        "population status",
+        "halfmap.jobs.population_manage:STATUS",
+        "Show species and sources of a population, and what was changed by hand",
+        _SERIES,
+    ),
+    Entry(
+        "population items",
+        "halfmap.jobs.population_manage:ITEMS",
+        "List the items of sources; exclude or include some",
+        _SERIES,
+    ),
+    Entry(
+        "population refine",
+        "halfmap.jobs.population_refine:JOB",
+        "Refine species, sample and microscope of a population together",
+        _SERIES,
+    ),
+    Entry(
+        "population versions",
+        "halfmap.jobs.population_manage:VERSIONS",
+        "List versions of species and sources; bring one into use again, bit for bit",
+        _SERIES,
+    ),
     Entry("jobs list", "halfmap.jobs.manage:LIST", "List the jobs of the project", _PROJECT),
     Entry("jobs show", "halfmap.jobs.manage:SHOW", "Show one job: state, parameters, inputs, notes", _PROJECT),
     Entry("jobs alias", "halfmap.jobs.manage:ALIAS", "Give a job a second name", _PROJECT),
@@ -147,6 +197,7 @@ GROUPS: dict[str, str] = {
     "jobs": "List, show, name, note, repeat and clean jobs",
     "mask": "Make masks",
     "pick": "Find particles in micrographs",
+    "population": "Refine species, sample and microscope together, on frame series and tilt series",
     "report": "Show a stack or a selection as a page",
     "select": "Split, select from, join and expand particle or micrograph tables, remove duplicates",
     "simulate": "Make particles, micrographs, tilt series and frame series whose truth is known",

@@ -16,8 +16,10 @@ from halfmap.multiparticle.directional_maps import anisotropic_map, frequency_ta
 from halfmap.postprocessing import masks
 from halfmap.postprocessing.half_map_fsc import check_halves, half_map_fsc
 from halfmap.postprocessing.local_resolution import LocalResolution, local_resolution, locally_filtered
+from halfmap.postprocessing.local_resolution import memory_bytes as local_resolution_memory_bytes
 from halfmap.postprocessing.params import LocalResolutionParams, MaskParams, PostprocessParams, SharpeningParams
 from halfmap.postprocessing.postprocess import PostprocessResult, postprocess
+from halfmap.postprocessing.postprocess import memory_bytes as postprocess_memory_bytes
 from halfmap.postprocessing.sharpening import sharpen
 from halfmap.units import Length
 
@@ -34,7 +36,7 @@ class SpeciesMaps:
 
     Parameters
     ----------
-    half1, half2 : unfiltered, inside the box's sphere.
+    half1, half2 : unfiltered.
     mask : binary.
     result : FSC corrected for the soft mask, Guinier plot, FSC in cones, and the sharpened map without low-pass.
     filtered, sharpened : mean of the halves times FSC weight, low-passed; the second with the B-factor.
@@ -168,7 +170,7 @@ def species_maps(
 
     Parameters
     ----------
-    half1, half2 : unfiltered, on the species' grid; particle bright.
+    half1, half2 : unfiltered, on the species' grid, particle bright, inside `box_sphere`.
     mask : binary, on that grid.
     molecular_weight_kda : of the particle, to compare the mask with; None compares nothing.
     advance : called with the number of points of the local resolution after each batch.
@@ -186,8 +188,6 @@ def species_maps(
     place.
     """
     grid = half1.grid
-    inside = box_sphere(grid)
-    half1, half2 = (Volume(values=half.values * inside, grid=grid) for half in (half1, half2))
     first = first_resolution_angstrom(half1, half2, diameter_angstrom=diameter_angstrom, seed=seed)
     params = PostprocessParams(molecular_mass_kilodalton=molecular_weight_kda)
     result = postprocess(half1, half2, soft_mask(mask, first), params, seed=seed)
@@ -228,6 +228,14 @@ def local_params(grid: ImageGrid) -> LocalResolutionParams | None:
     if usual.randomise_from_angstrom <= 2 * pixel:
         return None
     return replace(usual, step_angstrom=max(usual.step_angstrom, 3 * pixel))
+
+
+def memory_bytes(grid: ImageGrid) -> int:
+    """Return the memory that `species_maps` needs beside the maps it is given: with it all maps that it makes."""
+    made = 8 * 4 * grid.n_pixels
+    settings = local_params(grid)
+    local = 0 if settings is None else local_resolution_memory_bytes(grid, settings)
+    return made + max(postprocess_memory_bytes(grid), local)
 
 
 def _edge_angstrom(grid: ImageGrid) -> float:

@@ -1,0 +1,122 @@
+"""``halfmap population add-source``: the processed items of a Warp project become a source of a population."""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from annotated_types import Ge
+
+from halfmap.errors import InputError
+from halfmap.project.job import ImmediateCommand
+
+if TYPE_CHECKING:
+    from halfmap.jobs.population_sources import FoundItems
+
+_NAMED = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class AddSourceParams:
+    """What `population add-source` takes."""
+
+    population: Path
+    """The .population file, or the folder that holds it."""
+
+    settings: Path
+    """The .settings file of the Warp project, of frame series or of tilt series; or a .source file that exists."""
+
+    name: str | None = None
+    """Name of the source, and of its file in the project's processing folder. Default: that of the settings."""
+
+    max_images: Annotated[int, Ge(1)] | None = None
+    """Use no more than so many frames or tilts of an item, those of the lowest dose. Default: all."""
+
+    include_unselected: bool = False
+    """Take in items that were filtered out for their quality or deselected by hand too."""
+
+    files: Path | None = None
+    """Text file with the names of the items to take, one a line."""
+
+
+def add_source(params: AddSourceParams) -> Iterator[str]:
+    """Add a source and yield what it holds; of raw data only the beginning is read."""
+    from halfmap.io import warp_population
+    from halfmap.jobs.population_files import changing, check_name, new_guid
+    from halfmap.jobs.population_members import OpenSource
+    from halfmap.jobs.population_sources import commit_source, source_of_settings
+    from halfmap.multiparticle.linking import check_apart
+
+    if not params.settings.is_file():
+        raise InputError(f"The settings of a source must be a file; got {params.settings}; name a .settings file.")
+    only = None if params.files is None else _lines(params.files)
+    said: list[str] = []
+    with changing(params.population, said.append) as opened:
+        others = [one.source for one in opened.sources]
+        found = None
+        if params.settings.suffix == ".source":
+            path = params.settings.resolve()
+            source = OpenSource(path=path, source=warp_population.read_source(path))
+            check_apart(others, source.source)
+        else:
+            source, found = source_of_settings(
+                params.settings,
+                guid=new_guid(),
+                name=check_name(params.name or params.settings.stem),
+                max_images=params.max_images,
+                include_unselected=params.include_unselected,
+                only=only,
+            )
+            if source.path.exists():
+                raise InputError(
+                    f"The file of a new source must not exist yet; got {source.path}; give that file instead of the "
+                    "settings to add it as it is, or choose another --name."
+                )
+            check_apart(others, source.source)
+            with source.versions.staging() as staged:
+                commit_source(source, staged, source.source)
+        warp_population.write_population(opened.path, opened.listing(source=source.path))
+    yield from said
+    kind = "tilt series" if source.source.is_of_tilt_series else "frame series"
+    yield f"{source.source.name}: {len(source.source.items)} {kind} pass."
+    if found is not None:
+        yield from _told(found)
+    yield str(source.path)
+
+
+def _told(found: "FoundItems") -> Iterator[str]:
+    """Yield what was not used and why."""
+    if found.n_taken_in:
+        yield f"{found.n_taken_in} of them were filtered out or deselected, and taken in all the same."
+    for why, n in Counter(found.not_used.values()).most_common():
+        yield f"{n} not used, as {why}."
+    for root, why in list(found.set_aside.items())[:_NAMED]:
+        yield f"{root} is set aside: {why}"
+    if len(found.set_aside) > _NAMED:
+        yield f"… and {len(found.set_aside) - _NAMED} more are set aside."
+    if found.n_of_averages:
+        yield (
+            f"The movies of {found.n_of_averages} items are not there: their data are known by the motion-corrected "
+            "image instead, so that particles of M are linked to them by name only, and tilt movies cannot be refined."
+        )
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    except OSError as error:
+        raise InputError(f"The list of items must be a text file; got {path}, {error.strerror}; name one.") from error
+    found = [name for name in names if name]
+    if not found:
+        raise InputError(f"The list of items must name some; got none in {path}; give one name a line.")
+    return found
+
+
+COMMAND = ImmediateCommand(
+    command="population add-source",
+    parameters=AddSourceParams,
+    run=add_source,
+    summary="Make the processed items of a Warp project a source of a population",
+    positional=("population", "settings"),
+)

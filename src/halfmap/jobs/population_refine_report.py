@@ -1,0 +1,189 @@
+"""The page of `halfmap population refine`: what became of species, series and particles, with error bars."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from halfmap.data.image_series import TiltSeries
+from halfmap.jobs.population_report import species_sections, views_section
+from halfmap.report.blocks import Axis, Block, Curve, Fact, Facts, Histogram, Line, Note, Report, Section, Table
+
+if TYPE_CHECKING:
+    from halfmap.jobs.population_refine_items import ItemOutcome, ItemTask
+    from halfmap.jobs.population_refine_run import Fitted, NewMaps, Work
+
+_SHOWN_SERIES = 4
+_MOST_LINES = 12
+_UNITS = {"rad": ("°", 180 / math.pi)}
+
+
+def series_sections(work: "Work", fitted: "Fitted") -> list[Section]:
+    """Return what became of the series and of the poses of their particles."""
+    if not fitted.outcomes:
+        return []
+    sections = [Section(title="Series", blocks=[_series_table(work, fitted), *_set_aside(fitted)])]
+    gained = sorted(fitted.outcomes, key=lambda number: -work.tasks[number].n_particles)
+    for number in [one for one in gained if fitted.outcomes[one].is_changed][:_SHOWN_SERIES]:
+        blocks = _curves(work.tasks[number], fitted.outcomes[number])
+        if blocks:
+            sections.append(Section(title=work.tasks[number].item.name, blocks=blocks))
+    poses = _pose_histograms(work, fitted)
+    if poses:
+        intro = "Changes of this run, and standard deviations that the images leave now."
+        sections.append(Section(title="Particles", blocks=poses, intro=intro))
+    return sections
+
+
+def page(work: "Work", of_series: Sequence[Section], maps: Sequence["NewMaps"], versions: Mapping[str, str]) -> Report:
+    """Return the page.
+
+    Parameters
+    ----------
+    of_series : of `series_sections`.
+    versions : of sources and species, by name.
+    """
+    facts, rows = [], []
+    for new, before in zip(maps, work.resolution_angstrom, strict=True):
+        after = new.maps.resolution_angstrom
+        note = "first maps" if before is None else f"{before:.2f} Å before"
+        worse = before is not None and after > before * 1.02
+        facts.append(
+            Fact(
+                label=new.species.name, value=f"{after:.2f}", unit="Å", note=note, level="warning" if worse else "good"
+            )
+        )
+        b_factor = new.maps.b_factor_angstrom2
+        rows.append((new.species.name, len(new.particles), new.n_seen, before, after, b_factor))
+    facts.append(Fact(label="Series", value=len(work.tasks), note="with particles"))
+    columns = ("species", "particles", "seen", "resolution before (Å)", "after (Å)", "B-factor (Å²)")
+    rounded = [tuple(round(v, 2) if isinstance(v, float) else v for v in row) for row in rows]
+    kept = Table(columns=("species or source", "version"), rows=list(versions.items()), title="Versions")
+    sections = [Section(title="Species", blocks=[Table(columns=columns, rows=rounded), kept])]
+    sections += of_series
+    for new in maps:
+        for section in (*species_sections(new.maps), views_section(new.particles, new.species.symmetry)):
+            sections.append(
+                Section(title=f"{new.species.name}: {section.title}", blocks=section.blocks, intro=section.intro)
+            )
+    concerns = [concern for new in maps for concern in new.maps.result.concerns]
+    levels = {concern.level for concern in concerns}
+    return Report(
+        title=f"Population {work.opened.population.name}",
+        summary="; ".join(f"{new.species.name} {new.maps.resolution_angstrom:.2f} Å" for new in maps) + ".",
+        facts=Facts(facts=facts),
+        sections=sections,
+        level="bad" if "bad" in levels else "warning" if "warning" in levels else "good",
+    )
+
+
+def _series_table(work: "Work", fitted: "Fitted") -> Table:
+    rows: list[tuple[str | int | float | None, ...]] = []
+    for number, task in enumerate(work.tasks):
+        outcome = fitted.outcomes.get(number)
+        if outcome is None:
+            rows.append((task.item.name, task.source.source.name, task.n_particles, None, None, "not refined"))
+            continue
+        gain = outcome.objective_before - outcome.objective_after
+        said = "" if outcome.is_changed else outcome.reason
+        if outcome.gauges:
+            said = "; ".join([said, *outcome.gauges] if said else outcome.gauges)
+        name, source = task.item.name, task.source.source.name
+        rows.append((name, source, task.n_particles, round(gain, 1), round(outcome.n_effective, 1), said))
+    return Table(
+        columns=("series", "source", "particles", "log-likelihood gained", "parameters determined", "remarks"),
+        rows=rows,
+        caption="A gain of half the number of parameters is what noise alone would give.",
+    )
+
+
+def _set_aside(fitted: "Fitted") -> list[Block]:
+    if not fitted.rejected:
+        return []
+    rows = [(one.name, one.reason) for one in fitted.rejected.values()]
+    note = Note(text=f"{len(rows)} series could not be refined and are as they were.", level="warning")
+    return [note, Table(columns=("series", "reason"), rows=rows, title="Set aside")]
+
+
+def _curves(task: "ItemTask", outcome: "ItemOutcome") -> list[Block]:
+    """Return what was fitted over the images of a series, before and after, with error bars."""
+    series = task.series
+    x, axis = np.arange(1, len(series) + 1, dtype=np.float64), Axis(label="frame")
+    if isinstance(series, TiltSeries):
+        x, axis = series.tilt_angle_degrees, Axis(label="tilt", unit="°")
+    blocks: list[Block] = []
+    for kind, unit, rows in _kinds(outcome):
+        change, deviation = (values[rows] for values in (outcome.change, outcome.deviation))
+        if len(rows) % len(series):
+            continue
+        per_image = (change.reshape(len(series), -1), deviation.reshape(len(series), -1))
+        blocks.append(_curve(kind, unit, x, axis, *per_image))
+    return blocks
+
+
+def _kinds(outcome: "ItemOutcome") -> list[tuple[str, str, NDArray[np.int64]]]:
+    """Return kinds of parameters in order, their units, and the numbers of their parameters."""
+    kinds: dict[str, list[int]] = {}
+    for number, name in enumerate(outcome.names):
+        kinds.setdefault(name.partition("[")[0], []).append(number)
+    return [(kind, outcome.units[rows[0]], np.array(rows)) for kind, rows in kinds.items()]
+
+
+def _curve(
+    kind: str,
+    unit: str,
+    x: NDArray[np.float64],
+    axis: Axis,
+    change: NDArray[np.float64],
+    deviation: NDArray[np.float64],
+) -> Curve:
+    """Return the change of a kind of parameter over the images: its nodes thin, their mean with error bars."""
+    mean = change.mean(1)
+    spread = np.sqrt(np.square(deviation).mean(1))
+    lines = [Line(label="change", x=x, y=mean)]
+    lines += [
+        Line(label=f"{sign} standard deviation of a node", x=x, y=mean + factor * spread, style="dotted")
+        for sign, factor in (("plus", 1), ("minus", -1))
+    ]
+    if 1 < change.shape[1] <= _MOST_LINES:
+        lines += [
+            Line(label=f"node {node + 1}", x=x, y=change[:, node], style="thin") for node in range(change.shape[1])
+        ]
+    nodes = f" Mean of {change.shape[1]} nodes." if change.shape[1] > 1 else ""
+    return Curve(
+        title=f"{kind[0].upper()}{kind[1:]}",
+        lines=lines,
+        x=axis,
+        y=Axis(label="change", unit=unit),
+        caption=f"What this run has added.{nodes}",
+    )
+
+
+def _pose_histograms(work: "Work", fitted: "Fitted") -> list[Block]:
+    """Return by how much particles have moved and turned, and how well that is known."""
+    blocks: list[Block] = []
+    for number, species in enumerate(work.opened.species):
+        found = [one for outcome in fitted.outcomes.values() if (one := outcome.species[number]) is not None]
+        if not found or not found[0].names:
+            continue
+        for beginning, label in (("position", "shift"), ("turn", "turn"), ("defocus", "defocus")):
+            rows = [row for row, name in enumerate(found[0].names) if name.startswith(beginning)]
+            if not rows:
+                continue
+            unit, factor = _UNITS.get(found[0].units[rows[0]], (found[0].units[rows[0]], 1.0))
+            change, deviation = (
+                factor * np.concatenate([getattr(one, what)[:, rows] for one in found]).ravel()
+                for what in ("change", "deviation")
+            )
+            limit = float(np.nanquantile(np.abs(change), 0.99)) or 1.0
+            blocks.append(
+                Histogram.of(
+                    {"change": change, "standard deviation": deviation},
+                    title=f"{species.species.name}: {label} along each axis",
+                    x=Axis(label=label, unit=unit, limits=(-limit, limit)),
+                    bins=40,
+                )
+            )
+    return blocks
