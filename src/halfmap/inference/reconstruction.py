@@ -72,7 +72,7 @@ class SliceAccumulator:
             shell[inside], minlength=n
         ).clamp(min=1)
 
-    def volume(self, fsc: Tensor | None = None, strength: float = 1.0) -> Volumes:
+    def volume(self, fsc: Tensor | None = None, strength: float = 1.0, *, keeps_height: bool = False) -> Volumes:
         """Reconstruct.
 
         Parameters
@@ -80,6 +80,8 @@ class SliceAccumulator:
         fsc : such that the volume's ratio of signal to noise is F / (1 − F), shape (n_shells,): for half maps the FSC
             between them. None: without prior.
         strength : T, by which that ratio is multiplied.
+        keeps_height : whether each shell is divided by the share of its signal that the prior leaves, ⟨w² / (w + p)⟩ /
+            ⟨w⟩ of weights w and the prior's precision p: only directions that are seen less than others are damped.
 
         Returns
         -------
@@ -105,6 +107,11 @@ class SliceAccumulator:
         total = torch.maximum(self.weight, least[place]) + prior[place]
         seen = (place < n) & (total > 0)
         values = torch.where(seen, self.data / total.clamp(min=1e-30), torch.zeros_like(self.data))
+        if keeps_height:
+            left = torch.bincount(place.flatten(), (self.weight.square() / total.clamp(min=1e-30)).flatten().double())
+            whole = torch.bincount(place.flatten(), self.weight.flatten().double())
+            height = torch.where(left > 0, whole / left.clamp(min=1e-300), torch.ones_like(left))
+            values = values * height.float()[place]
         return slices.to_reference(PaddedTransform(values=values, grid=self.grid))
 
 
