@@ -135,8 +135,7 @@ def eliminated(equations: NormalEquations) -> Schur:
                 "give their parameters a prior."
             )
         solved = torch.cholesky_solve(own.cross, factor)
-        m = len(gradient)
-        hessian -= own.cross.reshape(-1, m).T @ solved.reshape(-1, m)
+        hessian -= own.cross.flatten(0, 1).T @ solved.flatten(0, 1)
         gradient -= torch.einsum("pqm,pq->m", solved, own.gradient)
         factors.append(factor)
         coupling.append(solved)
