@@ -41,7 +41,7 @@ def half_maps(reference: Reference, resolution_angstrom: float, seed: int, numbe
     Parameters
     ----------
     reference : the specimen.
-    resolution_angstrom : 0 returns the true map twice.
+    resolution_angstrom : may be finer than the map can hold; the finer, the less noise.
     seed, number : key of the noise; the number is the species'.
 
     Notes
@@ -50,8 +50,6 @@ def half_maps(reference: Reference, resolution_angstrom: float, seed: int, numbe
     resolution and s the shell's frequency: so FSC = 1 / (1 + 6 (s d)⁶). Noise fills the box.
     """
     true = true_map(reference)
-    if not resolution_angstrom:
-        return true, true
     grid = true.grid
     transform = grid.rfft(true.values)
     ratio = _NOISE_TO_SIGNAL * (shells.shell_frequencies(grid) * resolution_angstrom) ** _STEEPNESS

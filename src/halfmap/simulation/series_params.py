@@ -46,9 +46,8 @@ class SeriesSimulationParams(MicroscopeParams):
     ice_noise_fraction: Annotated[float, Ge(0), Le(1)] = 0.3
     """Fraction of the noise's variance that is grain of the ice, coloured by its scattering and the CTF."""
 
-    reference_resolution_angstrom: Annotated[float, Ge(0)] | None = None
-    """Resolution of the half-maps that are written as references, where their FSC is 0.143; 0 writes the true map
-    twice. Default: 3 pixels."""
+    reference_resolution_angstrom: Annotated[float, Gt(0)] | None = None
+    """Resolution of the half-maps that are written as references, where their FSC is 0.143. Default: 3 pixels."""
 
     temporal_samples: Annotated[int, Ge(1), Le(8)] = 1
     """Number of temporal samples of poses."""
@@ -133,7 +132,7 @@ class SeriesSimulationParams(MicroscopeParams):
 
     @property
     def half_map_resolution_angstrom(self) -> float:
-        """Resolution of the reference half-maps; 0 for true ones."""
+        """Resolution of the reference half-maps."""
         given = self.reference_resolution_angstrom
         return 3 * self.pixel_size_angstrom if given is None else given
 
