@@ -43,6 +43,7 @@ def resumable_map(
     label: str,
     is_whole: Callable[[Item], bool] | None = None,
     part: str = "",
+    what: str = "micrographs",
 ) -> Iterator[T | Rejected]:
     """Yield the result of a task for each item, in order.
 
@@ -57,6 +58,7 @@ def resumable_map(
     is_whole : picklable; says whether what a finished task wrote is whole. It may not be where a machine lost its
         power; then the task runs again.
     part : tells the passes of a job apart that makes several.
+    what : the items are, for people.
 
     Yields
     ------
@@ -77,7 +79,7 @@ def resumable_map(
         if isinstance(result, Rejected):
             context.log(f"set aside {result.name}: {result.reason}")
             rejected.append(result)
-            check_rejections(rejected, len(items), "micrographs")
+            check_rejections(rejected, len(items), what)
         yield result
 
 
