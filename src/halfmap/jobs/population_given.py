@@ -124,7 +124,7 @@ def linked_particles(
     """
     given = read_particles(
         path,
-        sources=[one.source for one in sources],
+        sources=sources,
         coordinate_pixel_size_angstrom=coordinate_pixel_size_angstrom,
         shift_pixel_size_angstrom=shift_pixel_size_angstrom,
     )

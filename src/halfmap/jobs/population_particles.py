@@ -1,19 +1,23 @@
 """Particles of a species as jobs are given them: of M, of RELION, of tomograms; with the pixel sizes they count in."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from halfmap.data.image_series import TiltSeries
 from halfmap.data.population import DataSource, SpeciesParticles
 from halfmap.data.uids import uids_of_positions
 from halfmap.errors import FormatError, InputError
 from halfmap.geometry.euler import array_from_euler
 from halfmap.io import star
+from halfmap.io.relion_columns import UID_LABEL
+from halfmap.io.relion_tomo_particles import is_tomo_particles, read_tomo_particles
 from halfmap.io.warp import is_species_table
 from halfmap.io.warp_population import read_species_particles_of_m
+from halfmap.jobs.population_members import OpenSource
 from halfmap.multiparticle.linking import root_name
 
 _ANGLES = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
@@ -21,6 +25,10 @@ _NAMES = ("rlnMicrographName", "rlnTomoName")
 _AXES = "XYZ"
 _OF_COORDINATES = ("rlnTomoTiltSeriesPixelSize", "rlnMicrographPixelSize", "rlnMicrographOriginalPixelSize")
 _OF_IMAGES = ("rlnImagePixelSize", "rlnPixelSize")
+_NO_HALVES = (
+    "The table has no half-sets (_rlnRandomSubset): particles go to both in turn, so that the given half-maps are not "
+    "of these halves."
+)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -40,7 +48,7 @@ class GivenParticles:
 def read_particles(
     path: Path,
     *,
-    sources: Sequence[DataSource],
+    sources: Sequence[OpenSource],
     coordinate_pixel_size_angstrom: float | None = None,
     shift_pixel_size_angstrom: float | None = None,
 ) -> GivenParticles:
@@ -48,7 +56,7 @@ def read_particles(
 
     Parameters
     ----------
-    sources : in which the particles may be: sizes of their tomograms for coordinates from the centre.
+    sources : in which the particles may be: for sizes of tomograms.
     coordinate_pixel_size_angstrom, shift_pixel_size_angstrom : in which positions and shifts are counted; None works
         them out.
 
@@ -60,21 +68,61 @@ def read_particles(
         There is no particle, or a pixel size cannot be worked out.
     """
     file = star.read(path)
+    of_tilts = [one for one in sources if one.source.is_of_tilt_series]
+    tomo = next((table for table in file if is_tomo_particles(table)), None)
     if any(is_species_table(table) for table in file):
         given = read_species_particles_of_m(path)
         found = GivenParticles(particles=given, notes=(f"{path.name}: particles of M, positions in Å.",))
+    elif tomo is not None and of_tilts:
+        found = _of_tomograms(file, tomo, path, of_tilts, coordinate_pixel_size_angstrom)
     else:
-        found = _of_relion(file, path, sources, coordinate_pixel_size_angstrom, shift_pixel_size_angstrom)
+        known = [one.source for one in sources]
+        found = _of_relion(file, path, known, coordinate_pixel_size_angstrom, shift_pixel_size_angstrom)
     if not len(found.particles):
         raise InputError(f"The table of particles must hold some; got none in {path}; name another.")
     return found
+
+
+def _of_tomograms(
+    file: star.StarFile, table: star.StarTable, path: Path, sources: Sequence[OpenSource], coordinate: float | None
+) -> GivenParticles:
+    """Return particles of a tomography project of RELION 4 or 5, or of an export of WarpTools."""
+    names = {str(name).removesuffix(".tomostar") for name in table.text("rlnTomoName")}
+    items = {root_name(item.name): (one, item) for one in sources for item in one.source.items}
+    known = {name: items[root_name(name)] for name in names if root_name(name) in items}
+    source, item = next(iter(known.values()), next(iter(items.values())))
+    any_series = source.read_item(item)
+    series = {name: known[name][0].read_item(known[name][1]) if name in known else any_series for name in names}
+    tilts = {name: one for name, one in series.items() if isinstance(one, TiltSeries)}
+    given = read_tomo_particles(path, tilts, coordinate_pixel_size_angstrom=coordinate)
+    further = {label: values for label, values in given.further.items() if not label.startswith("rln")}
+    if "rlnCenteredCoordinateXAngst" in table:
+        how = "coordinates in Å from the centre of the tomogram"
+    elif coordinate is not None:
+        how = f"coordinates in pixels of {coordinate:g} Å, as given"
+    elif str(table.text("rlnTomoName")[0]).endswith(".tomostar") and (of_images := _of_images(file, table)):
+        how = f"coordinates in pixels of {_spelled(of_images[0])}, {of_images[1]}, as WarpTools counts"
+    else:
+        how = f"coordinates in pixels of the tilt series, {any_series.optics.pixel_size_angstrom:g} Å"
+    notes = [f"{path.name}: {how}.", f"{path.name}: shifts in Å."]
+    if "rlnRandomSubset" not in table:
+        notes.append(_NO_HALVES)
+    return GivenParticles(particles=replace(given, further=further), notes=tuple(notes))
+
+
+def _of_images(file: star.StarFile, table: star.StarTable) -> tuple[NDArray[np.float64], str] | None:
+    return _sizes(table, _optics(file, table), _OF_IMAGES)
+
+
+def _optics(file: star.StarFile, table: star.StarTable) -> star.StarTable | None:
+    return next((one for one in file if "rlnOpticsGroup" in one and one is not table), None)
 
 
 def _of_relion(
     file: star.StarFile, path: Path, sources: Sequence[DataSource], coordinate: float | None, shift: float | None
 ) -> GivenParticles:
     table = _particle_table(file, path)
-    optics = next((one for one in file if "rlnOpticsGroup" in one and one is not table), None)
+    optics = _optics(file, table)
     name = table.text(next(label for label in _NAMES if label in table))
     positions, how_positions = _positions(table, optics, name, sources, coordinate)
     shifts, how_shifts = _shifts(table, optics, shift)
@@ -99,13 +147,16 @@ def _of_relion(
 
 def _particle_table(file: star.StarFile, path: Path) -> star.StarTable:
     for table in file:
-        has_place = "rlnCoordinateX" in table or "rlnCenteredCoordinateXAngst" in table
-        if has_place and any(label in table for label in _NAMES) and all(label in table for label in _ANGLES):
+        if (
+            "rlnCoordinateX" in table
+            and any(label in table for label in _NAMES)
+            and all(label in table for label in _ANGLES)
+        ):
             return table
     raise FormatError(
         path,
-        expected="particles with coordinates (_rlnCoordinateX or _rlnCenteredCoordinateXAngst), angles (_rlnAngleRot, "
-        "_rlnAngleTilt, _rlnAnglePsi) and _rlnMicrographName or _rlnTomoName, or M's _wrp columns",
+        expected="particles with coordinates (_rlnCoordinateX; of tilt series also _rlnCenteredCoordinateXAngst), "
+        "angles (_rlnAngleRot, _rlnAngleTilt, _rlnAnglePsi) and _rlnMicrographName or _rlnTomoName, or M's _wrp columns",
         found=", ".join(f"data_{table.name} with {len(table.labels)} columns" for table in file) or "no table",
         remedy="give the run_data.star of a refinement, or the particles of a species",
     )
@@ -119,9 +170,6 @@ def _positions(
     given: float | None,
 ) -> tuple[NDArray[np.float64], str]:
     """Return positions in Å from the corner, (N, 3), and how they were counted."""
-    if "rlnCenteredCoordinateXAngst" in table:
-        centred = np.stack([table.numbers(f"rlnCenteredCoordinate{axis}Angst") for axis in _AXES], axis=1)
-        return centred + _centres(name, sources), "coordinates in Å from the centre of the tomogram"
     pixel = np.stack(
         [
             table.numbers(f"rlnCoordinate{axis}") if f"rlnCoordinate{axis}" in table else np.zeros(len(table))
@@ -206,17 +254,6 @@ def _of_detector(table: star.StarTable, optics: star.StarTable | None) -> tuple[
     return 1e4 * detector[0] / magnification[0], "by _rlnDetectorPixelSize and _rlnMagnification"
 
 
-def _centres(name: NDArray[np.object_], sources: Sequence[DataSource]) -> NDArray[np.float64]:
-    """Return the centre of each particle's tomogram, Å from its corner; of names in no source that of the first."""
-    half = {
-        root_name(item.name): np.array(source.dimensions_pixel) * source.pixel_size_angstrom / 2
-        for source in sources
-        for item in source.items
-    }
-    other = np.array(sources[0].dimensions_pixel) * sources[0].pixel_size_angstrom / 2 if sources else np.zeros(3)
-    return np.stack([half.get(root_name(one), other) for one in name])
-
-
 def _subsets(table: star.StarTable) -> tuple[NDArray[np.int64], str]:
     if "rlnRandomSubset" in table:
         subset = table.integers("rlnRandomSubset")
@@ -229,15 +266,12 @@ def _subsets(table: star.StarTable) -> tuple[NDArray[np.int64], str]:
             remedy="give particles of a refinement in two halves, or remove the column",
         )
     alternate = np.arange(len(table), dtype=np.int64) % 2 + 1
-    return alternate, (
-        "The table has no half-sets (_rlnRandomSubset): particles go to both in turn, so that the given half-maps are "
-        "not of these halves."
-    )
+    return alternate, _NO_HALVES
 
 
 def _uids(table: star.StarTable, name: NDArray[np.object_], positions: NDArray[np.float64]) -> NDArray[np.int64]:
-    if "halfmapUid" in table:
-        return table.integers("halfmapUid")
+    if UID_LABEL in table:
+        return table.integers(UID_LABEL)
     return uids_of_positions(np.array([root_name(one) for one in name], dtype=object), positions)
 
 
