@@ -1,7 +1,7 @@
 """Frame series from RELION's motion correction: ``corrected_micrographs.star`` and a file of motion for each movie."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -127,10 +127,11 @@ def _series(micrographs: MicrographSet, row: int, path: Path) -> FrameSeries:
 def _optics(micrographs: MicrographSet, row: int, pixel_size: float) -> SeriesOptics:
     group = micrographs["optics_group"][row : row + 1]
     columns = micrographs.optics.columns
-    optics = SeriesOptics(pixel_size_angstrom=pixel_size)
     names = ("voltage_kv", "spherical_aberration_mm", "amplitude_contrast")
-    known: dict[str, Any] = {name: micrographs.optics.values(name, group)[0] for name in names if name in columns}
-    return replace(optics, **{name: float(value) for name, value in known.items()})
+    known: dict[str, Any] = {
+        name: float(micrographs.optics.values(name, group)[0]) for name in names if name in columns
+    }
+    return SeriesOptics(pixel_size_angstrom=pixel_size, **known)
 
 
 def _shifts(file: star.StarFile, n: int) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
