@@ -156,7 +156,7 @@ def _particle_table(file: star.StarFile, path: Path) -> star.StarTable:
     raise FormatError(
         path,
         expected="particles with coordinates (_rlnCoordinateX; of tilt series also _rlnCenteredCoordinateXAngst), "
-        "angles (_rlnAngleRot, _rlnAngleTilt, _rlnAnglePsi) and _rlnMicrographName or _rlnTomoName, or M's _wrp columns",
+        "angles (_rlnAngleRot, _rlnAngleTilt, _rlnAnglePsi) and _rlnMicrographName or _rlnTomoName, or columns of M",
         found=", ".join(f"data_{table.name} with {len(table.labels)} columns" for table in file) or "no table",
         remedy="give the run_data.star of a refinement, or the particles of a species",
     )
