@@ -1,22 +1,26 @@
 """``halfmap match-template``: Leopard-EM's configuration in, its maps and table out, and what is told of bad input."""
 
 import csv
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import yaml
 
 import halfmap
+from halfmap.data.micrographs import MicrographSet
+from halfmap.data.optics_groups import OpticsGroups
 from halfmap.data.volumes import Volume
 from halfmap.errors import FormatError, InputError, ShapeError
 from halfmap.grid import ImageGrid
 from halfmap.io import leopard, leopard_config, mrc, relion, star
+from halfmap.io.leopard import LeopardColumns
 from halfmap.jobs import match_template_run
 from halfmap.jobs.match_template import JOB
 from halfmap.project.options import RunOptions
 from halfmap.project.runner import continue_job
 from halfmap.template_matching.global_search.problem import MatchProblem
-from support.template_scenes import DEFOCUS, PIXEL_SIZE, SIDE, lopsided, scene
+from support.template_scenes import DEFOCUS, PIXEL_SIZE, SIDE, lopsided, noise, scene
 
 SHAPE = (91, 110)
 CORNER, ANGLES = (40, 30), (36.0, 58.0, 62.0)
@@ -114,6 +118,110 @@ def test_bad_input_is_told_before_any_work(project, changes, error, words):
     given = {name: value for name, value in {**SETTINGS, **changes}.items() if value is not None}
     with pytest.raises(error, match=words):
         halfmap.match_template(**given)
+
+
+@pytest.fixture
+def many(project):
+    """Three micrographs, the second empty, the third with the particle elsewhere, and one without contrast."""
+    grid = ImageGrid(shape=SHAPE, pixel_size_angstrom=PIXEL_SIZE)
+    mrc.write_image(project / "empty.mrc", noise(SHAPE, 7), grid)
+    mrc.write_image(project / "other.mrc", scene(SHAPE, [ANGLES], [(12, 50)], strength=14.0, number=3), grid)
+    mrc.write_image(project / "flat.mrc", np.ones(SHAPE, np.float32), grid)
+    optics = OpticsGroups(
+        columns={
+            "optics_group": np.array([1]), "voltage_kv": np.array([300.0]), "spherical_aberration_mm": np.array([2.7]),
+            "amplitude_contrast": np.array([0.07]), "micrograph_pixel_size_angstrom": np.array([PIXEL_SIZE]),
+        }
+    )  # fmt: skip
+    names = ["mic.mrc", "empty.mrc", "other.mrc", "flat.mrc"]
+    columns = {name: np.full(4, DEFOCUS) for name in ("defocus_u_angstrom", "defocus_v_angstrom")}
+    columns |= {"micrograph_name": np.array(names, dtype=object), "optics_group": np.ones(4, dtype=np.int64)}
+    table = MicrographSet(columns=columns, optics=optics)
+    relion.write_micrographs(project / "mics.star", table)
+    return table
+
+
+MANY = {name: value for name, value in SETTINGS.items() if name not in ("micrograph", "defocus_u_angstrom")}
+
+
+def test_many_micrographs_make_one_table_and_one_page_and_bad_ones_are_set_aside(project, many):
+    alone = halfmap.match_template(**SETTINGS)
+    job = halfmap.match_template(**MANY, micrographs="mics.star")
+    with open(job.main_output) as stream:
+        rows = list(csv.DictReader(stream))
+    assert tuple(rows[0])[1:] == leopard.MATCH_COLUMNS
+    assert [row["particle_index"] for row in rows] == [str(i) for i in range(len(rows))]
+    by_name = {name: [row for row in rows if row["micrograph_path"] == name] for name in ("mic.mrc", "other.mrc")}
+    assert (int(by_name["mic.mrc"][0]["pos_x"]), int(by_name["mic.mrc"][0]["pos_y"])) == pytest.approx(CORNER, abs=1)
+    assert int(by_name["other.mrc"][0]["pos_x"]) == pytest.approx(12, abs=1)
+    assert {row["micrograph_path"] for row in rows} <= {"mic.mrc", "other.mrc", "empty.mrc"}
+    maps = [mrc.read_image(path) for path in (alone.folder / "mip.mrc", job.folder / "maps/mic/mip.mrc")]
+    assert np.array_equal(*maps)
+    assert mrc.read_image(project / by_name["other.mrc"][0]["scaled_mip_path"]).max() > 6
+    rejected = star.read(job.folder / "rejected.star").tables[0]
+    assert list(rejected.columns["rlnMicrographName"]) == [b"flat.mrc"]
+    assert b"some contrast" in rejected.columns["halfmapReason"][0]
+    page = (job.folder / "report.html").read_text()
+    for word in ("Peaks in a micrograph", "other.mrc: scaled MIP", "set aside"):
+        assert word in page
+    assert not (job.folder / "state").exists()
+    refined = halfmap.refine_template(
+        particles=job.main_output, template="template.mrc", box_pixel=SIDE + 8, polish=False, workers=1
+    )
+    assert refined.main_output.exists()
+
+
+def test_many_micrographs_that_were_stopped_go_on_where_they_were(project, many, monkeypatch):
+    whole = halfmap.match_template(**MANY, micrographs="mics.star")
+    advance, begun = match_template_run.search.advance, []
+
+    def stopping(problem, state, executor, progress):
+        begun.append(state.n_done)
+        if len(begun) == 2:
+            raise OSError("the machine gave out")
+        yield from advance(problem, state, executor, progress)
+
+    monkeypatch.setattr(match_template_run.search, "advance", stopping)
+    with pytest.raises(OSError, match="gave out"):
+        halfmap.match_template(**MANY, micrographs="mics.star", out="halted")
+    again = continue_job("halted", JOB, options=RunOptions(workers=1))
+    assert len(begun) == 4  # the first micrograph once, the second twice, the third once
+    texts = [path.read_text().replace(str(path.parent.relative_to(project)), "job")
+             for path in (whole.main_output, again.main_output)]  # fmt: skip
+    assert texts[0] == texts[1]
+
+
+def test_aberrations_of_a_table_and_of_flags_are_the_same(project, many):
+    optics = many.optics.with_columns(
+        beam_tilt_mrad=np.array([[30.0, -20.0]]), even_zernike=np.array([[0.0, 0.0, 0.0, 0.0, 9000.0]]),
+        magnification_matrix=np.array([[[1.02, 0.0], [0.01, 0.99]]]),
+    )  # fmt: skip
+    relion.write_micrographs(project / "one.star", replace(many.take(np.array([0])), optics=optics))
+    first = halfmap.match_template(**MANY, micrographs="one.star")
+    second = halfmap.match_template(
+        **SETTINGS, beam_tilt_mrad=(30.0, -20.0), even_zernike=(0.0, 0.0, 0.0, 0.0, 9000.0),
+        magnification=(1.02, 0.0, 0.01, 0.99),
+    )  # fmt: skip
+    mips = [mrc.read_image(path) for path in (first.folder / "maps/mic/mip.mrc", second.folder / "mip.mrc")]
+    assert np.array_equal(*mips)
+    plain = mrc.read_image(halfmap.match_template(**SETTINGS).folder / "mip.mrc")
+    assert np.abs(mips[0] - plain).max() > 0.5
+    cells = LeopardColumns.read(second.main_output).aberrations()
+    if cells:
+        assert cells[0].magnification == pytest.approx((1.02, 0.0, 0.01, 0.99))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"micrograph": "mic.mrc"}, "Either --micrograph or --micrographs"),
+        ({"magnification": (0.0, 0.0, 0.0, 0.0)}, "--magnification must be near 1,0,0,1"),
+        ({"pixel_size_angstrom": 3.0}, "must have the pixel size of the micrographs, 3 Å; got 4 Å"),
+    ],
+)
+def test_what_does_not_fit_many_micrographs_is_told_before_any_work(project, many, changes, words):
+    with pytest.raises(InputError, match=words):
+        halfmap.match_template(**{**MANY, "micrographs": "mics.star", **changes})
 
 
 def test_a_job_that_was_stopped_goes_on_and_ends_alike(project, monkeypatch):

@@ -10,6 +10,7 @@ from halfmap.io.relion_paths import resolve_paths
 
 if TYPE_CHECKING:
     from halfmap.data.volumes import Volume
+    from halfmap.io.leopard_aberrations import StoredAberrations
 
 SAME_PIXEL_SIZE = 0.01
 """Relative difference of pixel sizes up to which template and micrographs count as sampled alike."""
@@ -53,6 +54,32 @@ def filter_values(filters: Mapping[str, Any]) -> dict[str, Any]:
             "filter_amplitudes": curve["amplitudes"] or (),
         }
     return values
+
+
+def aberrations_of_config(config: Path, optics: Mapping[str, Any]) -> "StoredAberrations":
+    """Return the aberrations of a block ``optics_group``, in RELION's terms.
+
+    Raises
+    ------
+    InputError
+        A coefficient is unknown or no number, or the matrix is none.
+    """
+    from halfmap.io.leopard_aberrations import StoredAberrations, coefficients, magnification_of
+
+    values: dict[str, Any] = {}
+    for name in ("even_zernikes", "odd_zernikes", "mag_matrix"):
+        if not optics[name]:
+            continue
+        try:
+            if name == "mag_matrix":
+                values["magnification"] = magnification_of(optics[name])
+            else:
+                values[name.removesuffix("s")] = coefficients(dict(optics[name]), name)
+        except (ValueError, TypeError) as error:
+            raise InputError(
+                f"`optics_group.{name}` of {config} must hold aberrations; got {error}; mend or leave it out."
+            ) from error
+    return StoredAberrations(**values)
 
 
 def square_side(config: Path, key: str, sides: tuple[int, int]) -> int:

@@ -1,4 +1,4 @@
-"""``halfmap match-template``: a template looked for in every orientation, at every place of a micrograph."""
+"""``halfmap match-template``: a template looked for in every orientation, at every place of micrographs."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,11 +22,15 @@ class MatchTemplateJobParams(MatchTemplateParams):
     micrograph: Path | None = None
     """The micrograph, as recorded: particles dark."""
 
+    micrographs: Path | None = None
+    """STAR file of many micrographs with their CTF, instead of one and its --defocus-u and optics: each is searched by
+    itself."""
+
     template: Path | None = None
     """Map of the template: density positive, centred, a cube of even side, of the micrograph's pixel size."""
 
     pixel_size_angstrom: Annotated[float, Gt(0)] | None = None
-    """Pixel size of the micrograph. Default: that of its header."""
+    """Pixel size of the micrographs. Default: that of their header or table."""
 
     template_pixel_size_angstrom: Annotated[float, Gt(0)] | None = None
     """Pixel size of the template, instead of the one in its header."""
@@ -55,12 +59,32 @@ class MatchTemplateJobParams(MatchTemplateParams):
     ctf_b_factor_angstrom2: Annotated[float, Ge(0)] = 0.0
     """B-factor by which the CTF falls off."""
 
+    even_zernike: tuple[float, ...] = ()
+    """Even aberrations, radians, in the order of RELION's rlnEvenZernike."""
+
+    odd_zernike: tuple[float, ...] = ()
+    """Odd aberrations, radians, in the order of RELION's rlnOddZernike."""
+
+    beam_tilt_mrad: tuple[float, float] | None = None
+    """Beam tilt x,y, as RELION has it; in place of the axial coma among the odd aberrations."""
+
+    magnification: tuple[float, float, float, float] = (1.0, 0.0, 0.0, 1.0)
+    """Anisotropic magnification: RELION's rlnMagMat00, 01, 10, 11."""
+
     def __post_init__(self) -> None:
         super().__post_init__()
-        for flag, value in (("--micrograph", self.micrograph), ("--template", self.template)):
-            if value is None:
-                raise InputError(f"{flag} must be given, or --config with it; got neither; name the file.")
-        if self.defocus_u_angstrom is None:
+        if self.micrograph is None and self.micrographs is None:
+            raise InputError("--micrograph must be given, or --micrographs or --config; got neither; name the file.")
+        if self.micrograph is not None and self.micrographs is not None:
+            raise InputError("Either --micrograph or --micrographs must be given; got both; leave one out.")
+        if self.template is None:
+            raise InputError("--template must be given, or --config with it; got neither; name the file.")
+        a, b, c, d = self.magnification
+        if abs(a * d - b * c) < 0.1:
+            raise InputError(
+                f"--magnification must be near 1,0,0,1; got {a:g},{b:g},{c:g},{d:g}; give the rows of RELION's matrix."
+            )
+        if self.defocus_u_angstrom is None and self.micrographs is None:
             raise InputError(
                 "--defocus-u must be given, or --config with it; got neither; take it from the micrograph's CTF fit."
             )
@@ -69,11 +93,12 @@ class MatchTemplateJobParams(MatchTemplateParams):
 def _read_config(project: Path, path: Path) -> Mapping[str, Any]:
     """Return the parameters that a configuration of Leopard-EM sets."""
     from halfmap.io import leopard_config
-    from halfmap.jobs.leopard_inputs import filter_values, named_file
+    from halfmap.jobs.leopard_inputs import aberrations_of_config, filter_values, named_file
 
     config = leopard_config.read(path, "match_template")
     optics, search = config["optics_group"], config["orientation_search_config"]
     _check_known(path, optics, search)
+    aberrations = aberrations_of_config(path, optics)
     defocus = leopard_config.ends(config["defocus_search_config"], "defocus")
     size = leopard_config.ends(config["pixel_size_search_config"], "pixel_size")
     values: dict[str, Any] = {
@@ -88,6 +113,9 @@ def _read_config(project: Path, path: Path) -> Mapping[str, Any]:
         "amplitude_contrast": optics["amplitude_contrast_ratio"],
         "phase_shift_degrees": optics["phase_shift"],
         "ctf_b_factor_angstrom2": optics["ctf_B_factor"],
+        "even_zernike": aberrations.even_zernike,
+        "odd_zernike": aberrations.odd_zernike,
+        "magnification": aberrations.magnification,
         "theta_step_degrees": search["theta_step"],
         "psi_step_degrees": search["psi_step"],
         "symmetry": search["symmetry"] or "C1",
@@ -109,16 +137,10 @@ def _read_config(project: Path, path: Path) -> Mapping[str, Any]:
 
 def _check_known(path: Path, optics: Mapping[str, Any], search: Mapping[str, Any]) -> None:
     """Raise where a configuration asks for what is not done."""
-    for name in ("even_zernikes", "odd_zernikes"):
-        if optics[name]:
-            raise InputError(
-                f"`optics_group.{name}` of {path} must be null: aberrations are not searched with; got "
-                f"{optics[name]!r}; leave it out."
-            )
-    if optics["mag_matrix"] not in (None, (1.0, 0.0, 0.0, 1.0)):
+    if optics["beam_tilt_x"] or optics["beam_tilt_y"]:
         raise InputError(
-            f"`optics_group.mag_matrix` of {path} must be null: the micrograph must be free of distortion; got "
-            f"{optics['mag_matrix']!r}; correct the micrograph and leave it out."
+            f"`optics_group.beam_tilt_x` and `beam_tilt_y` of {path} must be null, as Leopard-EM makes no use of them; "
+            f"got {optics['beam_tilt_x']} and {optics['beam_tilt_y']}; give --beam-tilt x,y in RELION's sense."
         )
     if search["orientation_configs"]:
         raise InputError(
@@ -149,8 +171,8 @@ JOB = JobType(
     folder="MatchTemplate",
     parameters=MatchTemplateJobParams,
     run=_run,
-    summary="Look for a template in every orientation, at every place of a micrograph",
-    inputs=("config", "micrograph", "template"),
+    summary="Look for a template in every orientation, at every place of micrographs",
+    inputs=("config", "micrograph", "micrographs", "template"),
     outputs={"particles": "particles.csv"},
     config=ConfigFile(read=_read_config, default_text=_default_config),
 )

@@ -54,9 +54,14 @@ class StepStates(Generic[State]):
         """Remove all but the last state, when the job is complete."""
         self._remove_all_but(1)
 
+    def forget(self) -> None:
+        """Remove all, when what came of them is kept elsewhere."""
+        self._remove_all_but(0)
+
     def _paths(self) -> list[Path]:
         return sorted(self._folder.glob(f"{self._name}_[0-9]*.safetensors"))
 
     def _remove_all_but(self, n: int) -> None:
-        for path in self._paths()[:-n]:
+        paths = self._paths()
+        for path in paths[: len(paths) - n]:
             path.unlink()

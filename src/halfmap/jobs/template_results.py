@@ -120,9 +120,17 @@ def text_of(value: float) -> str:
     return "" if np.isnan(value) else repr(round(float(value), 6))
 
 
-def write_star(context: JobContext, table: Path) -> None:
-    """Write the particles of a table for RELION and cisTEM, into the job's folder."""
+def write_star(context: JobContext, table: Path, position_pixel: NDArray[np.float64] | None = None) -> None:
+    """Write the particles of a table for RELION and cisTEM, into the job's folder.
+
+    Parameters
+    ----------
+    table : the CSV file.
+    position_pixel : shape (n, 2): finer than those of the table, which may be whole.
+    """
     particles: ParticleSet = in_project(context, table, leopard.read(table).particles)
+    if position_pixel is not None:
+        particles = particles.with_columns(position_pixel=position_pixel)
     relion.write_particles(context.folder / "particles.star", particles)
     optics = particles.optics.with_columns(pixel_size_angstrom=particles.optics["micrograph_pixel_size_angstrom"])
     cistem.write_particles(

@@ -12,6 +12,9 @@ from halfmap.errors import InputError, ShapeError
 from halfmap.template_matching.aberrations import Aberrations
 from halfmap.template_matching.params import FilterParams
 
+ROUNDING = 1e-6
+"""Contrast, relative to the largest value, that float32 leaves of nothing."""
+
 CORNER = math.sqrt(0.5)
 """Frequency of the corner of a transform, in cycles per pixel."""
 
@@ -204,6 +207,8 @@ def filter_micrograph(
     if micrograph.dim() != 2 or min(micrograph.shape) < 4:
         raise ShapeError(f"A micrograph must have two sides of at least 4 px; got shape {tuple(micrograph.shape)}.")
     shape = (micrograph.shape[0], micrograph.shape[1])
+    if float(micrograph.max() - micrograph.min()) <= ROUNDING * float(micrograph.abs().max()):
+        raise InputError("A micrograph must have some contrast to be whitened; got a constant one; leave it out.")
     transform = torch.fft.rfft2(-micrograph.to(torch.float32), norm="ortho")
     transform[0, 0] = 0
     frequency = frequencies(shape, device=micrograph.device)
