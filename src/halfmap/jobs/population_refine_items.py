@@ -74,6 +74,7 @@ class ItemOutcome:
     change: np.ndarray
     deviation: np.ndarray
     gauges: tuple[str, ...]
+    concerns: tuple[str, ...]
     n_effective: float
     objective_before: float
     objective_after: float
@@ -132,6 +133,7 @@ def refine_item(task: ItemTask) -> ItemOutcome:
         change=result.change,
         deviation=result.deviation,
         gauges=result.gauges,
+        concerns=result.concerns,
         n_effective=result.n_effective,
         objective_before=result.objective_before,
         objective_after=result.objective_after,

@@ -87,11 +87,9 @@ def _series_table(work: "Work", fitted: "Fitted") -> Table:
             rows.append((task.item.name, task.source.source.name, task.n_particles, None, None, "not refined"))
             continue
         gain = outcome.objective_before - outcome.objective_after
-        said = "" if outcome.is_changed else outcome.reason
-        if outcome.gauges:
-            said = "; ".join([said, *outcome.gauges] if said else outcome.gauges)
+        remarks = [*([] if outcome.is_changed else [outcome.reason]), *outcome.gauges, *outcome.concerns]
         name, source = task.item.name, task.source.source.name
-        rows.append((name, source, task.n_particles, round(gain, 1), round(outcome.n_effective, 1), said))
+        rows.append((name, source, task.n_particles, round(gain, 1), round(outcome.n_effective, 1), "; ".join(remarks)))
     return Table(
         columns=("series", "source", "particles", "log-likelihood gained", "parameters determined", "remarks"),
         rows=rows,

@@ -104,6 +104,8 @@ class PriorWidths:
     Notes
     -----
     A step is between images that follow one another in dose, a bend a second difference between neighbours in space.
+    Defaults lie above what M found in a tilt series of good quality: movements of 1.5 and 3.3 Å, volume warps of 2 to
+    3 Å, stage angles of 1.6, 0.6 and 0.6°, defoci that differ by 400 Å.
     """
 
     image_warp_angstrom: Positive = 10.0
@@ -133,10 +135,10 @@ class PriorWidths:
     volume_warp_bend_angstrom: Positive = 5.0
     """Bend over neighbouring nodes."""
 
-    stage_angle_degrees: Positive = 1.0
+    stage_angle_degrees: Positive = 2.0
     """Angle of the stage, and of frames that bow."""
 
-    stage_angle_step_degrees: Positive = 1.0
+    stage_angle_step_degrees: Positive = 2.0
     """Between images that follow one another in dose."""
 
     doming_angstrom: Positive = 200.0

@@ -20,6 +20,7 @@ from halfmap.imaging.series_transfer import image_ctf
 from halfmap.multiparticle import solve
 from halfmap.multiparticle.cutting import CutImages, Windows, alias_free_length_angstrom, binned_grid, windows
 from halfmap.multiparticle.fit import Comparison, ImagePasses, Parameters, Visited, descend, prior_of, visit
+from halfmap.multiparticle.grid_choice import concern_about_image_warp, shift_information
 from halfmap.multiparticle.noise import first_variance, residual_variance
 from halfmap.multiparticle.parameter_layout import Layout
 from halfmap.multiparticle.params import ParameterChoice, PriorWidths
@@ -114,6 +115,7 @@ class SeriesResult:
     species : in the problem's order; None for those without particles here.
     names, units, change, deviation : of what all particles share, shape (m,).
     gauges : what images cannot tell apart, in words; priors have decided there.
+    concerns : sentences about what was asked for.
     n_effective : how many parameters the images have determined.
     objective_before, objective_after : half of χ² and priors, at full resolution and with the same noise.
     steps : that were kept.
@@ -128,6 +130,7 @@ class SeriesResult:
     change: NDArray[np.float64]
     deviation: NDArray[np.float64]
     gauges: tuple[str, ...] = ()
+    concerns: tuple[str, ...] = ()
     n_effective: float = 0.0
     objective_before: float = float("nan")
     objective_after: float = float("nan")
@@ -357,11 +360,24 @@ def _result(problem: SeriesProblem, fitted: Fitted) -> SeriesResult:
         change=here.parameters.shared.numpy() if is_changed else none,
         deviation=fitted.posterior.shared_deviation.numpy(),
         gauges=tuple(solve.named_gauges(fitted.posterior.null_space, layouts[0].names)),
+        concerns=_concerns(fitted),
         n_effective=fitted.posterior.n_effective,
         objective_before=fitted.objective_before,
         objective_after=here.objective,
         steps=fitted.steps,
     )
+
+
+def _concerns(fitted: Fitted) -> tuple[str, ...]:
+    nodes, here = fitted.comparison.layouts[0].choice.image_warp_nodes, fitted.visited
+    if nodes is None:
+        return ()
+    information = sum(
+        (shift_information(one.hessian, plan.active) for one, plan in zip(here.looks, here.designs, strict=True)),
+        start=torch.zeros(len(here.parameters.series), dtype=torch.float64),
+    )
+    concern = concern_about_image_warp(here.parameters.series, nodes, information)
+    return () if concern is None else (concern,)
 
 
 def _fitted_species(fitted: Fitted, number: int, unchanged: SpeciesProblem | None) -> FittedSpecies:
