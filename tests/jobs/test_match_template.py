@@ -141,11 +141,13 @@ def many(project):
     return table
 
 
-MANY = {name: value for name, value in SETTINGS.items() if name not in ("micrograph", "defocus_u_angstrom")}
+FEW = {"phi_max_degrees": 80.0, "theta_min_degrees": 40.0, "theta_max_degrees": 80.0, "psi_max_degrees": 100.0}
+ONE = {**SETTINGS, **FEW}
+MANY = {name: value for name, value in ONE.items() if name not in ("micrograph", "defocus_u_angstrom")}
 
 
 def test_many_micrographs_make_one_table_and_one_page_and_bad_ones_are_set_aside(project, many):
-    alone = halfmap.match_template(**SETTINGS)
+    alone = halfmap.match_template(**ONE)
     job = halfmap.match_template(**MANY, micrographs="mics.star")
     with open(job.main_output) as stream:
         rows = list(csv.DictReader(stream))
@@ -199,12 +201,12 @@ def test_aberrations_of_a_table_and_of_flags_are_the_same(project, many):
     relion.write_micrographs(project / "one.star", replace(many.take(np.array([0])), optics=optics))
     first = halfmap.match_template(**MANY, micrographs="one.star")
     second = halfmap.match_template(
-        **SETTINGS, beam_tilt_mrad=(30.0, -20.0), even_zernike=(0.0, 0.0, 0.0, 0.0, 9000.0),
+        **ONE, beam_tilt_mrad=(30.0, -20.0), even_zernike=(0.0, 0.0, 0.0, 0.0, 9000.0),
         magnification=(1.02, 0.0, 0.01, 0.99),
     )  # fmt: skip
     mips = [mrc.read_image(path) for path in (first.folder / "maps/mic/mip.mrc", second.folder / "mip.mrc")]
     assert np.array_equal(*mips)
-    plain = mrc.read_image(halfmap.match_template(**SETTINGS).folder / "mip.mrc")
+    plain = mrc.read_image(halfmap.match_template(**ONE).folder / "mip.mrc")
     assert np.abs(mips[0] - plain).max() > 0.5
     cells = LeopardColumns.read(second.main_output).aberrations()
     if cells:

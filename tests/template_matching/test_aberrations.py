@@ -55,8 +55,9 @@ def micrograph(aberrations):
 def test_a_known_aberration_costs_nothing_and_an_unknown_one_does(part):
     aberrations = Aberrations(**{part: getattr(ABERRATIONS, part)})
     params = RefineTemplateParams(
-        whitening=False, tilt_range_degrees=2, psi_range_degrees=2, defocus_min_angstrom=0, defocus_max_angstrom=0
-    )
+        whitening=False, orientations=aberrations.is_magnified, tilt_range_degrees=2, psi_range_degrees=2,
+        defocus_min_angstrom=0, defocus_max_angstrom=0,
+    )  # fmt: skip
     image, known, position = micrograph(aberrations)
     found = refine_particles(image, PIXEL, known, template(), BOX, params)
     assert float(found.z.mean()) == pytest.approx(22.0, abs=1.2)  # of 22 that went in, σ/√9 thrice
