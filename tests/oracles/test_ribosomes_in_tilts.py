@@ -1,7 +1,7 @@
-"""Forty ribosomes of EMPIAR-10499 at the poses that M found and WarpTools wrote: do our views of the tilts fit together?
+"""Ribosomes of EMPIAR-10499 at the poses that M found and WarpTools wrote: do our views of the tilts fit together?
 
-Their images are multiplied by the CTF already. Halves of the particles, reconstructed apart, agree where the geometry is
-right; how a map would look is not needed.
+Images of 40 particles, multiplied by the CTF already. Halves of them, reconstructed apart, agree where the geometry is
+right; how a map would look need not be known.
 """
 
 import numpy as np
