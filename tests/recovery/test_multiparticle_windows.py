@@ -12,7 +12,7 @@ from support.tilt_windows import scene
 BOUNDS = {0.1: (1.17, 0.72, 312.0), 0.02: (2.86, 1.63, 650.0)}
 
 
-@pytest.fixture(scope="module", params=BOUNDS)
+@pytest.fixture(scope="module", params=[0.1, pytest.param(0.02, marks=pytest.mark.slow)])
 def fitted(request):
     drawn = scene(snr=request.param)
     return request.param, drawn, drawn.fit()
@@ -38,14 +38,31 @@ def test_the_fit_lies_below_the_truth_by_half_the_number_of_parameters(fitted):
     assert drop == pytest.approx(n_free / 2, abs=4 * math.sqrt(n_free / 2))
 
 
+def _squared_ratios(drawn, fit):
+    """Return the mean square of error over error bar, of shifts, turns and defoci; no gauge affects these."""
+    plan = fit.visited.designs[0]
+    assert plan.active == ("shift_x", "shift_y", "turn_x", "turn_y", "turn_z", "defocus")
+    deviation = fit.posterior.local_deviation(0, plan.particle, plan.columns, plan.shared)
+    ratio = drawn.local_errors(fit.visited.parameters) / deviation
+    return [float(kind.square().mean()) for kind in (ratio[..., :2], ratio[..., 2:5], ratio[..., 5:])]
+
+
 def test_errors_are_as_large_as_their_error_bars(fitted):
     _, drawn, fit = fitted
-    plan = fit.visited.designs[0]
-    deviation = fit.posterior.local_deviation(0, plan.particle, plan.columns, plan.shared)
-    assert plan.active == ("shift_x", "shift_y", "turn_x", "turn_y", "turn_z", "defocus")
-    ratio = drawn.local_errors(fit.visited.parameters) / deviation
-    for kind in (ratio[..., :2], ratio[..., 2:5], ratio[..., 5:]):
-        assert 0.8 <= float(kind.square().mean().sqrt()) <= 1.25
+    # of one run: 21 defoci leave their rms uncertain by 15 %, so three times that
+    for square in _squared_ratios(drawn, fit):
+        assert 0.6 <= math.sqrt(square) <= 1.5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("snr", BOUNDS)
+def test_over_ten_series_errors_are_as_large_as_their_error_bars(snr):
+    squares = []
+    for seed in range(1, 11):
+        drawn = scene(snr=snr, seed=seed)
+        squares.append(_squared_ratios(drawn, drawn.fit()))
+    for square in torch.tensor(squares).mean(0).tolist():
+        assert 0.8 <= math.sqrt(square) <= 1.25
 
 
 def test_gauges_are_those_between_warp_and_particles(fitted):

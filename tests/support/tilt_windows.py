@@ -8,6 +8,8 @@ import torch
 
 from halfmap import keyed_random
 from halfmap.data.image_series import SeriesOptics, TiltSeries
+from halfmap.data.image_source import ArraySource
+from halfmap.data.population import SpeciesParticles
 from halfmap.fourier import slices
 from halfmap.fourier.band import FourierBand
 from halfmap.geometry.rotations import matrix_from_rotation_vector, random_rotations, rotation_vector_from_matrix
@@ -17,14 +19,14 @@ from halfmap.imaging.series_transfer import image_ctf
 from halfmap.multiparticle.fit import Parameters
 from halfmap.multiparticle.params import ParameterChoice, PriorWidths
 from halfmap.multiparticle.references import ReferencePair
-from halfmap.multiparticle.refine import fit_windows
+from halfmap.multiparticle.refine import SeriesProblem, SpeciesProblem, fit_windows
 from halfmap.multiparticle.schedule import Schedule
 from halfmap.multiparticle.series_model import SpeciesModel, SpeciesState
 from halfmap.splines.grids import SplineGrid
 
 EVERYTHING = ParameterChoice(image_warp="2x2", positions=True, angles=True, defocus=True)
-VOLUME = (2400.0, 2400.0, 600.0)
-IMAGE = (3600.0, 3600.0)
+VOLUME = (1600.0, 1600.0, 500.0)
+IMAGE = (2400.0, 2400.0)
 DIAMETER = 100.0
 
 
@@ -48,7 +50,7 @@ def reference(*, box=32, pixel=4.0, seed=1):
     """Return a perfect reference pair."""
     grid = ImageGrid.cubic(box, pixel)
     padded = slices.prepare(blobs(grid, seed=seed), grid)
-    return ReferencePair(halves=(padded, padded), resolution_angstrom=2 * pixel, signal=torch.ones(box // 2 + 1))
+    return ReferencePair(halves=(padded, padded), resolution_angstrom=2.2 * pixel, signal=torch.ones(box // 2 + 1))
 
 
 def tilt_series(n_tilts=21, *, warp=(2, 2), optics=None):
@@ -88,11 +90,12 @@ class DrawnImages:
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """``true`` and ``start``: (series, state); ``images`` of the truth with noise of variance σ²."""
+    """``true`` and ``start``: (series, state); ``images`` of the truth, ``clean``, with noise of variance σ²."""
 
     true: tuple
     start: tuple
     images: DrawnImages
+    clean: torch.Tensor
     sigma2: float
     noise: torch.Tensor
 
@@ -142,8 +145,19 @@ class Scene:
         return tuple(float(part.square().sum(-1).mean().sqrt()) for part in parts)
 
 
-def scene(*, n=40, n_tilts=21, box=32, pixel=4.0, snr=0.1, seed=1, turn=3.0, move=3.0, defocus=1600.0, warp=3.0):
-    """Draw a series; ``turn`` in degrees and ``move`` in Å for each axis, ``defocus`` and ``warp`` in Å, all rms."""
+def warped_and_defocused(series, *, defocus=1600.0, warp=3.0, seed=1):
+    """Return a series with image warp and errors of defocus, in Å rms."""
+    shape = series.movement_x_angstrom.shape
+    grids = {
+        f"movement_{axis}_angstrom": SplineGrid(values=warp * normal(f"warp {axis}", *shape, seed=seed))
+        for axis in "xy"
+    }
+    errors = defocus * normal("defocus", len(series), seed=seed)[:, :, None]
+    return series.with_values(**grids, defocus_angstrom=SplineGrid(values=series.defocus_angstrom.values + errors))
+
+
+def scene(*, n=40, n_tilts=21, box=32, pixel=4.0, snr=0.1, seed=1, turn=3.0, move=3.0, true_series=None):
+    """Draw a series; ``turn`` in degrees and ``move`` in Å for each axis, rms; ``true_series`` if not the usual one."""
     series = tilt_series(n_tilts)
     pair = reference(box=box, pixel=pixel, seed=seed)
     place = torch.from_numpy(keyed_random.uniform(seed, "places", np.arange(n), size=(3,)))
@@ -153,15 +167,7 @@ def scene(*, n=40, n_tilts=21, box=32, pixel=4.0, snr=0.1, seed=1, turn=3.0, mov
     state = SpeciesState(
         position_angstrom=position, rotation=rotation, subset=subset, references=pair, diameter_angstrom=DIAMETER
     )
-    shape = series.movement_x_angstrom.shape
-    grids = {
-        f"movement_{axis}_angstrom": SplineGrid(values=warp * normal(f"warp {axis}", *shape, seed=seed))
-        for axis in "xy"
-    }
-    errors = defocus * normal("defocus", n_tilts, seed=seed)[:, :, None]
-    true_series = series.with_values(
-        **grids, defocus_angstrom=SplineGrid(values=series.defocus_angstrom.values + errors)
-    )
+    true_series = warped_and_defocused(series, seed=seed) if true_series is None else true_series
     turns = torch.deg2rad(turn * normal("turns", n, 3, seed=seed))
     wrong = dataclasses.replace(
         state,
@@ -179,4 +185,39 @@ def scene(*, n=40, n_tilts=21, box=32, pixel=4.0, snr=0.1, seed=1, turn=3.0, mov
     observed = clean + torch.view_as_complex(torch.from_numpy(white).contiguous()).to(torch.complex64) * sigma2**0.5
     images = DrawnImages([observed], [window], [centre], np.ones(n_tilts, dtype=bool))
     noise = torch.full((n_tilts, window.max_shell + 1), sigma2, dtype=torch.float64)
-    return Scene(true=(true_series, state), start=(series, wrong), images=images, sigma2=sigma2, noise=noise)
+    true, start = (true_series, state), (series, wrong)
+    return Scene(true=true, start=start, images=images, clean=clean, sigma2=sigma2, noise=noise)
+
+
+def as_recorded(drawn, *, seed=1):
+    """Return whole images of a scene as a detector records them: particles dark, on a slope, in white noise."""
+    window, pixel = drawn.images.bands[0], drawn.images.bands[0].grid.pixel_size_angstrom
+    side, n_tilts = window.grid.side, drawn.clean.shape[1]
+    shape = (round(IMAGE[1] / pixel), round(IMAGE[0] / pixel))
+    deviation = (drawn.sigma2 * 2 * window.grid.n_pixels) ** 0.5
+    noise = keyed_random.normal(seed, "noise of images", np.arange(n_tilts), size=shape)
+    images = deviation * (20 + noise + np.linspace(0, 3, shape[1]))
+    boxes = window.grid.irfft(window.scatter(drawn.clean)).numpy()
+    corners = torch.round(drawn.images.centre_angstrom[0] / pixel).long() - side // 2
+    for p, t in np.ndindex(*boxes.shape[:2]):
+        x, y = corners[p, t].tolist()
+        images[t, y : y + side, x : x + side] -= boxes[p, t]
+    return ArraySource(images=images.astype(np.float32), grid=ImageGrid(shape=shape, pixel_size_angstrom=pixel))
+
+
+def as_problem(drawn, images, *, name="ribosome"):
+    """Return the problem that a scene's start and images pose."""
+    series, state = drawn.start
+    n = len(state.subset)
+    particles = SpeciesParticles(
+        position_angstrom=state.position_angstrom.numpy(),
+        rotation=state.rotation.numpy(),
+        random_subset=state.subset.numpy(),
+        source_name=np.full(n, "TS_1.tomostar", dtype=object),
+        source_hash=np.full(n, "hash", dtype=object),
+        uid=np.arange(1, n + 1),
+    )
+    species = SpeciesProblem(
+        name=name, particles=particles, references=state.references, diameter_angstrom=state.diameter_angstrom
+    )
+    return SeriesProblem(series=series, images=images, species=(species,))

@@ -20,8 +20,8 @@ from halfmap.multiparticle.series_model import ScalePrior, SpeciesLook, SpeciesM
 ImagePasses = Iterable[tuple[int, list[Tensor]]]
 """Can be gone through again and again: see `halfmap.multiparticle.cutting.CutImages`."""
 
-TOLERANCE = 0.5
-"A step is not worth it that promises to better the objective by less: what one parameter off by its error bar costs."
+TOLERANCE = 0.1
+"A step is not worth it that promises less of the objective: one parameter off by its error bar costs 0.5."
 FIRST_DAMPING = 1e-3
 MOST_DAMPING = 1e4
 _CTF = (*CTF_PARAMETERS, *(name for name in LOCAL if name.startswith("odd_zernike")))

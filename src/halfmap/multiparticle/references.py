@@ -107,7 +107,8 @@ def _prepared(volume: Volume, resolution: float, diameter: float, padding: int) 
     values, coarse = rescale(volume.values, grid, side)
     wanted = min(coarse.side, 2 * math.ceil(FIELD * diameter / coarse.pixel_size_angstrom / 2))
     values, small = crop_or_pad(values, coarse, wanted)
-    return slices.prepare(values, small, padding=padding)
+    # a projection sums over voxels: fewer of them count for more
+    return slices.prepare(values * (small.pixel_size_angstrom / grid.pixel_size_angstrom), small, padding=padding)
 
 
 def _soft_mask(mask: Volume | None, half: Volume, resolution: float, diameter: float) -> Tensor:
