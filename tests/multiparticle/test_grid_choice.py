@@ -9,7 +9,11 @@ from halfmap.multiparticle.grid_choice import (
     shift_information,
     warp_nodes,
 )
+from halfmap.multiparticle.params import ParameterChoice
+from halfmap.multiparticle.refine import refine_series
+from halfmap.multiparticle.schedule import Schedule
 from support.series_models import frame_series, plain_frame_series, plain_tilt_series, tilt_series
+from support.tilt_windows import as_problem, as_recorded, scene
 
 
 def square(series):
@@ -61,3 +65,12 @@ def test_too_fine_warps_are_told_with_one_that_is_not(nodes, each, is_too_fine):
     concern = concern_about_image_warp(TILTS, nodes, torch.full((5,), each))
     assert (concern is not None) == is_too_fine
     assert concern is None or "Take 5x5" in concern
+
+
+@pytest.mark.parametrize(("image_warp", "is_too_fine"), [("1x1", False), ("9x9", True)])
+def test_a_refinement_tells_of_too_fine_a_warp(image_warp, is_too_fine):
+    drawn = scene(n=3, n_tilts=3, box=48, snr=0.05)
+    schedule = Schedule(sub_iterations=1, steps=1, ctf_resolution_angstrom=30.0)
+    choice = ParameterChoice(image_warp=image_warp, positions=True)
+    concerns = refine_series(as_problem(drawn, as_recorded(drawn)), choice, schedule=schedule).concerns
+    assert ["has 243 nodes in TS_1" in concern for concern in concerns] == [True] * is_too_fine
