@@ -80,3 +80,45 @@ def test_of_an_mrc_file_it_is_said_that_it_needs_no_import(tmp_path):
         kind_of_file(tmp_path / "m.mrc")
     with pytest.raises(FormatError, match="No such file"):
         kind_of_file(tmp_path / "none")
+
+
+@pytest.mark.parametrize(
+    ("text", "found", "remedy"),
+    [
+        ("<Settings></Settings>", "settings of a Warp project", "halfmap population add-source"),
+        ("<TiltSeries></TiltSeries>", "metadata of a tilt series of Warp or M", "halfmap population add-source"),
+        ("<Population></Population>", "a population of M", "halfmap population"),
+        ("<Novel></Novel>", "XML with <Novel>", "choose another file"),
+        (
+            "data_\nloop_\n_wrpMovieName\n_wrpAngleTilt\n_wrpDose\na.mrc 3 0\n",
+            "images of Warp",
+            "halfmap population add-source",
+        ),
+        ("data_\n_rlnTomoParticlesFile p.star\n_rlnTomoTomogramsFile t.star\n", "an optimisation set", "give t.star"),
+        (
+            "data_global\nloop_\n_rlnTomoName\n_rlnTomoTiltSeriesPixelSize\nTS_1 1.5\n",
+            "tilt series of RELION",
+            "halfmap population add-source",
+        ),
+        (
+            "data_TS_1\nloop_\n_rlnMicrographName\n_rlnTomoYTilt\na.mrc 3\n",
+            "the tilts of one series",
+            "the tomograms.star",
+        ),
+    ],
+)
+def test_files_of_tomography_are_refused_with_what_they_are_for(tmp_path, text, found, remedy):
+    path = tmp_path / "file"
+    path.write_text(text)
+    with pytest.raises(FormatError) as caught:
+        kind_of_file(path)
+    assert found in caught.value.found
+    assert remedy in caught.value.remedy
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_xml_of_warp_is_known_in_every_encoding(tmp_path, encoding):
+    path = tmp_path / "file"
+    path.write_bytes("<Movie></Movie>".encode(encoding))
+    with pytest.raises(FormatError, match="metadata of a movie of Warp or M"):
+        kind_of_file(path)

@@ -100,9 +100,9 @@ def test_missing_nodes_are_named(tmp_path):
 
 def test_a_file_without_sizes_says_what_to_give(tmp_path):
     path = written(tmp_path, tilt_xml())
-    with pytest.raises(FormatError, match="--tomo-dimensions"):
+    with pytest.raises(FormatError, match="--tomo_dimensions"):
         read_series(path, SeriesSizes(image_size_angstrom=(1.0, 1.0)))
-    with pytest.raises(FormatError, match="--image-dimensions"):
+    with pytest.raises(FormatError, match="DimensionsX and DimensionsY"):
         read_series(path)
     stated = 'ImageDimensionsAngstrom="10, 20" VolumeDimensionsAngstrom="30, 40, 50"'
     series = read_series(written(tmp_path, tilt_xml(attributes=stated)), SIZES)

@@ -4,10 +4,24 @@ from enum import Enum
 from pathlib import Path
 
 from halfmap.errors import FormatError
-from halfmap.io import cistem, cryosparc, eman, leopard, star, topaz, warp
+from halfmap.io import cistem, cryosparc, eman, leopard, relion_tomo, star, tomostar, topaz, warp, warp_xml
+from halfmap.io.relion_tomo_particles import is_optimisation_set, read_optimisation_set
 from halfmap.io.text_rows import read_rows
 
 _LOOKED_AT = 4096
+_UTF8_MARK = b"\xef\xbb\xbf"
+_UTF16_MARKS = (b"\xff\xfe<\0", b"\xfe\xff\0<")
+
+_ADD_SOURCE = "make items a source with `halfmap population add-source POPULATION SETTINGS`"
+_OF_XML = {
+    "TiltSeries": ("metadata of a tilt series of Warp or M", _ADD_SOURCE),
+    "Movie": ("metadata of a movie of Warp or M", _ADD_SOURCE),
+    "Settings": ("settings of a Warp project", _ADD_SOURCE),
+    "Population": ("a population of M", "give it to the commands `halfmap population …`"),
+    "DataSource": ("a data source of M", "add it with `halfmap population add-source POPULATION SOURCE`"),
+    "Species": ("a species of M", "import its …_particles.star, or give its population to `halfmap population …`"),
+}
+"What XML of Warp and M is by its root, and what it is for: nothing of it needs an import."
 
 
 class FileKind(Enum):
@@ -46,6 +60,9 @@ def kind_of_file(path: str | Path) -> FileKind:
         raise FormatError(path, expected="a readable file", found=f"'{error.strerror}'") from error
     if beginning.startswith((cryosparc.NUMPY_MAGIC, cryosparc.STREAM_MAGIC)):
         return FileKind.CRYOSPARC
+    if beginning.removeprefix(_UTF8_MARK).lstrip().startswith(b"<") or beginning.startswith(_UTF16_MARKS):
+        root = warp_xml.read(path).root.name
+        raise _unknown(path, *_OF_XML.get(root, (f"XML with <{root}>", "")))
     # Some writers of STAR files put single NUL bytes on empty lines, so one alone means nothing.
     if beginning.count(b"\0") > len(beginning) // 20:
         is_mrc = beginning[208:212] == b"MAP "
@@ -79,6 +96,7 @@ def _kind_of_star(path: Path) -> FileKind:
         return FileKind.CISTEM_PARTICLES
     if any(warp.is_species_table(table) for table in file):
         return FileKind.WARP_PARTICLES
+    _refuse_tomography(file, path)
     if "coordinate_files" in file:
         return FileKind.RELION_PICKS
     if any("rlnImageName" in table for table in file) or any(name in ("particles", "images") for name in file.names):
@@ -89,6 +107,19 @@ def _kind_of_star(path: Path) -> FileKind:
         return FileKind.RELION_MICROGRAPHS
     labels = [f"_{label}" for table in file for label in table.labels]
     raise _unknown(path, f"a STAR file with {', '.join(labels[:8]) or 'no columns'}")
+
+
+def _refuse_tomography(file: star.StarFile, path: Path) -> None:
+    """Refuse files of tilt series, saying what they are for."""
+    if relion_tomo.is_tomograms(file):
+        raise _unknown(path, "tilt series of RELION", "add them with `halfmap population add-source POPULATION FILE`")
+    if any(relion_tomo.is_tilt_series(table) for table in file):
+        raise _unknown(path, "the tilts of one series of RELION", "choose the tomograms.star that names it")
+    if any(tomostar.is_tomostar(table) for table in file):
+        raise _unknown(path, "the list of a tilt series' images of Warp", _ADD_SOURCE)
+    if any(is_optimisation_set(table) for table in file):
+        particles, tomograms = read_optimisation_set(path)
+        raise _unknown(path, "an optimisation set of RELION", f"give {tomograms} and {particles}, which it names")
 
 
 def _unknown(path: Path, found: str, remedy: str = "") -> FormatError:

@@ -73,6 +73,11 @@ def is_tomograms(file: star.StarFile) -> bool:
     return any(_NAME in table and (_PIXEL_SIZE in table or _FILE in table) and table.name == "global" for table in file)
 
 
+def is_tilt_series(table: star.StarTable) -> bool:
+    """Tell whether a STAR table lists the tilts of one series of RELION."""
+    return _IMAGE in table and (_ANGLES[1] in table or "rlnTomoNominalStageTiltAngle" in table)
+
+
 def read_tomograms(
     path: str | Path,
     *,
@@ -132,8 +137,9 @@ def read_tomograms(
         except HalfmapError as error:
             rejected[name] = str(error)
     if not found:
+        first = next(iter(rejected.values()), "none in the file")
         raise FormatError(
-            path, expected="at least one tilt series that can be read", found="; ".join(rejected.values())
+            path, expected=f"a tilt series that can be read, of {len(names)}", found=f"the first: {first}"
         )
     return Tomograms(series=tuple(found), rejected=rejected)
 

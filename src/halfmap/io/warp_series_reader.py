@@ -199,12 +199,12 @@ def _magnification(document: XmlDocument) -> NDArray[np.float64]:
 
 def _image_size(document: XmlDocument, sizes: SeriesSizes) -> tuple[float, float]:
     stated = _dimensions(document, "ImageDimensionsAngstrom")
-    size = (stated or sizes.image_size_angstrom or _option_dimensions(document) or ())[:2]
+    size = stated or _option_dimensions(document)[:2] or sizes.image_size_angstrom or ()
     if len(size) != 2 or min(size) <= 0:
         raise document.error(
             "the size of the images (ImageDimensionsAngstrom)",
             "none",
-            "keep the images where the data source says they are, or give --image-dimensions XxY in pixels",
+            "state them in the .settings file (DimensionsX and DimensionsY in <Tomo>), or process the item again",
         )
     return float(size[0]), float(size[1])
 
@@ -215,7 +215,7 @@ def _volume_size(document: XmlDocument, sizes: SeriesSizes) -> tuple[float, floa
         raise document.error(
             "the size of the tomogram (VolumeDimensionsAngstrom), which this version of Warp did not write",
             "none",
-            "give --tomo-dimensions XxYxZ in unbinned pixels, or the .settings file that states it",
+            "state it in the .settings file (create_settings --tomo_dimensions of WarpTools, in unbinned pixels)",
         )
     return float(size[0]), float(size[1]), float(size[2])
 
