@@ -34,6 +34,7 @@ _LISTS: dict[str, Callable[[TiltSeries], list[str]]] = {
     "MoviePath": lambda series: list(series.movie_names),
 }
 _NUMBER = warp_xml.text_of_number
+_PROCESSED = "OptionsMovement"
 _ATTRIBUTES: dict[str, Callable[[ImageSeries], str]] = {
     "Bfactor": lambda series: _NUMBER(series.weights.series_b_factor_angstrom2),
     "Weight": lambda series: _NUMBER(series.weights.series_scale),
@@ -73,6 +74,8 @@ def write_series(path: str | Path, series: TiltSeries | FrameSeries, *, base: st
     before: TiltSeries | FrameSeries | None = None
     if base is None:
         document = XmlDocument.new(TILTS if isinstance(series, TiltSeries) else FRAMES, path)
+        if isinstance(series, FrameSeries):
+            _put(document, _PROCESSED, warp_xml.text_of_params(_PROCESSED, _as_processed(series)))
     else:
         document = warp_xml.read(base)
         before = series_of_document(document, _sizes(series))
@@ -94,6 +97,15 @@ def _sizes(series: TiltSeries | FrameSeries) -> SeriesSizes:
         n_frames=len(series),
         dose_per_frame_e_per_angstrom2=float(dose[1] - dose[0]) if len(dose) > 1 else 0.0,
     )
+
+
+def _as_processed(series: FrameSeries) -> dict[str, str]:
+    """Return the options of Warp from which the number of frames and their dose are read again."""
+    sizes = _sizes(series)
+    return {
+        "Dimensions": warp_xml.text_of_numbers([*series.image_size_angstrom, len(series)]),
+        "DosePerAngstromFrame": _NUMBER(sizes.dose_per_frame_e_per_angstrom2 or 0.0),
+    }
 
 
 def _set_attributes(document: XmlDocument, before: ImageSeries | None, series: ImageSeries) -> None:

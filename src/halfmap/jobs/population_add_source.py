@@ -1,10 +1,10 @@
-"""``halfmap population add-source``: the processed items of a Warp project become a source of a population."""
+"""``halfmap population add-source``: the items of a Warp or RELION project become a source of a population."""
 
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from annotated_types import Ge
 
@@ -12,6 +12,8 @@ from halfmap.errors import InputError
 from halfmap.project.job import ImmediateCommand
 
 if TYPE_CHECKING:
+    from halfmap.jobs.population_files import OpenPopulation
+    from halfmap.jobs.population_members import OpenSource
     from halfmap.jobs.population_sources import FoundItems
 
 _NAMED = 10
@@ -25,10 +27,11 @@ class AddSourceParams:
     """The .population file, or the folder that holds it."""
 
     settings: Path
-    """The .settings file of the Warp project, of frame series or of tilt series; or a .source file that exists."""
+    """What to make it of: the .settings file of a Warp project, of frame series or of tilt series; the tomograms.star
+    or corrected_micrographs.star of a RELION project; or a .source file that exists."""
 
     name: str | None = None
-    """Name of the source, and of its file in the project's processing folder. Default: that of the settings."""
+    """Name of the source, and of its file. Default: that of the settings."""
 
     max_images: Annotated[int, Ge(1)] | None = None
     """Use no more than so many frames or tilts of an item, those of the lowest dose. Default: all."""
@@ -38,6 +41,12 @@ class AddSourceParams:
 
     files: Path | None = None
     """Text file with the names of the items to take, one a line."""
+
+    image_dimensions: str | None = None
+    """Size of the tilt images of RELION, XxY in pixels, where they are not there to be looked at."""
+
+    tomo_dimensions: str | None = None
+    """Size of the tomograms of RELION, XxYxZ in pixels of the tilt images, where the file does not say it."""
 
 
 def add_source(params: AddSourceParams) -> Iterator[str]:
@@ -60,14 +69,18 @@ def add_source(params: AddSourceParams) -> Iterator[str]:
             source = OpenSource(path=path, source=warp_population.read_source(path))
             check_apart(others, source.source)
         else:
-            source, found = source_of_settings(
-                params.settings,
-                guid=new_guid(),
-                name=check_name(params.name or params.settings.stem),
-                max_images=params.max_images,
-                include_unselected=params.include_unselected,
-                only=only,
-            )
+            given: dict[str, Any] = {
+                "guid": new_guid(),
+                "name": check_name(params.name or params.settings.stem),
+                "max_images": params.max_images,
+                "only": only,
+            }
+            if params.settings.suffix == ".star":
+                source, found = _of_relion(params, opened, given)
+            else:
+                source, found = source_of_settings(
+                    params.settings, include_unselected=params.include_unselected, **given
+                )
             if source.path.exists():
                 raise InputError(
                     f"The file of a new source must not exist yet; got {source.path}; give that file instead of the "
@@ -83,6 +96,26 @@ def add_source(params: AddSourceParams) -> Iterator[str]:
     if found is not None:
         yield from _told(found)
     yield str(source.path)
+
+
+def _of_relion(
+    params: AddSourceParams, opened: "OpenPopulation", given: dict[str, Any]
+) -> tuple["OpenSource", "FoundItems"]:
+    """Describe the series of a RELION project in a folder of the population."""
+    from halfmap.jobs.population_relion_source import source_of_relion
+
+    folder = opened.path.parent / "sources" / given["name"]
+    if (folder / f"{given['name']}.source").exists():
+        raise InputError(f"The name of a new source must be free; got {folder}; choose another --name.")
+    path = params.settings.resolve()
+    return source_of_relion(
+        path,
+        folder,
+        project=Path(path.anchor),  # so that every folder above the file is tried
+        image_dimensions=params.image_dimensions,
+        tomo_dimensions=params.tomo_dimensions,
+        **given,
+    )
 
 
 def _told(found: "FoundItems") -> Iterator[str]:
@@ -117,6 +150,6 @@ COMMAND = ImmediateCommand(
     command="population add-source",
     parameters=AddSourceParams,
     run=add_source,
-    summary="Make the processed items of a Warp project a source of a population",
+    summary="Make the items of a Warp or RELION project a source of a population",
     positional=("population", "settings"),
 )

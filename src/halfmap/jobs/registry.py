@@ -136,7 +136,7 @@ COMMANDS: tuple[Entry, ...] = (
     Entry(
         "population add-source",
         "halfmap.jobs.population_add_source:COMMAND",
-        "Make the processed items of a Warp project a source of a population",
+        "Make the items of a Warp or RELION project a source of a population",
         _SERIES,
     ),
     Entry(
