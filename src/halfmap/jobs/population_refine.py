@@ -60,4 +60,5 @@ JOB = JobType(
     run=run,
     summary="Refine species, sample and microscope of a population together",
     inputs=("population",),
+    main_files={"population": "*.population"},
 )

@@ -121,4 +121,5 @@ JOB = JobType(
     run=_run,
     summary="Give a species another mask, and measure its maps again",
     inputs=("population", "mask"),
+    main_files={"population": "*.population"},
 )

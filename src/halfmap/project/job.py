@@ -110,6 +110,8 @@ class JobType:
         hashed into ``job.json``. A field may hold None, a path or a tuple of paths.
     outputs : files in its folder that stand for the job where an input of that name is asked for, instead of the main
         output: ``{"particles": "run_data.star"}``.
+    main_files : by the name of an input, which file of a folder that is given for it stands for the folder:
+        ``{"population": "*.population"}``. So what else changes in the folder keeps no job from being continued.
     parameters_of_run : for jobs that can go on from what another program left: takes the project and the path that
         ``--continue`` names, a file or a folder that is no job of halfmap, and returns the values of the parameters
         with which a new job begins where that ended.
@@ -123,6 +125,7 @@ class JobType:
     summary: str
     inputs: tuple[str, ...]
     outputs: Mapping[str, str] = field(default_factory=dict)
+    main_files: Mapping[str, str] = field(default_factory=dict)
     parameters_of_run: Callable[[Path, Path], Mapping[str, Any]] | None = None
     config: ConfigFile | None = None
 

@@ -221,8 +221,16 @@ def _with_located_inputs(job_type: JobType, params: Any, project: Path, bases: t
     found: dict[str, Any] = {}
     for name, paths in record.input_paths(job_type, params).items():
         located = tuple(record.locate_input(project, path, name, flags[name], bases=bases) for path in paths)
+        if name in job_type.main_files:
+            located = tuple(_main_file(path, job_type.main_files[name]) for path in located)
         found[name] = located if isinstance(getattr(params, name), tuple) else located[0]
     return dataclasses.replace(params, **found)
+
+
+def _main_file(path: Path, pattern: str) -> Path:
+    """Return the one file of a folder that stands for it; a folder that has none or several, or a file, as it is."""
+    found = list(path.glob(pattern)) if path.is_dir() else []
+    return found[0] if len(found) == 1 else path
 
 
 def _run_in(

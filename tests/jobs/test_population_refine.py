@@ -1,0 +1,181 @@
+"""A population refined from files: nearer to the truth, the same however it is run, and never half-written."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import halfmap
+from halfmap.errors import InconsistentDataError, InputError, ProjectError
+from halfmap.jobs import population_refine, population_refine_run
+from halfmap.jobs.population_files import changing, open_population
+from halfmap.project.runner import continue_job
+from support.simulated_series import SimulatedFiles
+
+SPECIMEN = "compact-c1-100"
+CHOICE = {
+    "positions": True,
+    "angles": True,
+    "image_warp": "1x1",
+    "sub_iterations": 2,
+    "steps": 2,
+}
+
+
+@pytest.fixture(scope="module")
+def made_once(tmp_path_factory):
+    """Make a population of two tilt series of ten particles each, whose poses and images are off."""
+    folder = tmp_path_factory.mktemp("refined")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        (folder / ".halfmap").mkdir()
+        halfmap.simulate_tilt_series(
+            specimen=(SPECIMEN,),
+            number=2,
+            size_pixel=(128, 128),
+            pixel_size_angstrom=4.0,
+            particles_per_series=(10,),
+            min_tilt_degrees=-40.0,
+            max_tilt_degrees=40.0,
+            tilt_step_degrees=10.0,
+            snr=0.5,
+            image_warp_nodes=(1, 1),
+            reference_resolution_angstrom=14.0,
+            workers=1,
+            out="sim",
+        )
+        halfmap.population_create(folder="m", name="demo")
+        halfmap.population_add_source(population="m", settings="sim/warp_tiltseries.settings", name="tilts")
+        halfmap.population_add_species(
+            population="m",
+            name="one",
+            diameter_angstrom=100,
+            half1=next(Path("sim/species").glob("*_half1.mrc")),
+            mask=next(Path("sim/species").glob("*_mask.mrc")),
+            particles=Path(f"sim/species/{SPECIMEN}_particles.star"),
+            workers=1,
+        )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def refined_once(tmp_path_factory, made_once):
+    """Return the folder of a refined copy of that population, and its job."""
+    folder = tmp_path_factory.mktemp("done") / "copy"
+    shutil.copytree(made_once, folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        return folder, refine().folder
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch, made_once):
+    """Work in a copy of a population that was made once."""
+    shutil.copytree(made_once, tmp_path / "copy")
+    monkeypatch.chdir(tmp_path / "copy")
+    return tmp_path / "copy"
+
+
+def refine(**options):
+    return halfmap.population_refine(population="m", **{**CHOICE, "workers": 1, **options})
+
+
+def state_of(project: Path) -> dict[str, bytes]:
+    """Return what a population is: metadata of items, maps and particles, without identities and dates."""
+    opened = open_population(project / "m")
+    paths = [source.metadata_path(item) for source in opened.sources for item in source.source.items]
+    paths += [one.file(kind) for one in opened.species for kind in ("half1.mrc", "half2.mrc", "particles.star")]
+    return {path.name: path.read_bytes() for path in paths}
+
+
+def interrupted(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt
+
+
+def agreement(project: Path, item: str):
+    files = SimulatedFiles(project / "sim")
+    found = open_population(project / "m").species[0].particles()
+    mine = found.take(np.array([name == f"{item}.tomostar" for name in found.source_name]))
+    return files.agreement(item, SPECIMEN, poses=(mine.position_angstrom, mine.rotation))
+
+
+def test_refined_particles_and_series_are_nearer_to_the_truth(made_once, refined_once):
+    folder, job = refined_once
+    before, after = agreement(made_once, "TS_1"), agreement(folder, "TS_1")
+    # starts at about 3 Å and 5°; the images' information leaves a fraction of that
+    assert after.position_angstrom < 0.5 * before.position_angstrom
+    assert after.angle_degrees < 0.7 * before.angle_degrees
+    page = (job / "report.html").read_text()
+    assert "Image warp x" in page
+    assert "log-likelihood gained" in page
+
+
+def test_the_number_of_workers_changes_nothing(project, refined_once):
+    refine(workers=2)
+    assert state_of(project) == state_of(refined_once[0])
+
+
+def test_an_interrupted_refinement_goes_on_to_the_same_result(project, refined_once, monkeypatch):
+    before = state_of(project)
+    with monkeypatch.context() as patch:
+        patch.setattr(population_refine_run, "commit_species", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            refine(out="job")
+    now = state_of(project)
+    of_species = [name for name in before if not name.endswith(".xml")]
+    assert [now[name] for name in of_species] == [before[name] for name in of_species]  # of one version, whole
+    continue_job("job", population_refine.JOB)
+    assert state_of(project) == state_of(refined_once[0])
+
+
+def test_where_nothing_is_fitted_series_and_poses_stay(project):
+    before = open_population(project / "m")
+    refine(positions=False, angles=False, image_warp=None)
+    after = open_population(project / "m")
+    assert after.sources[0].source.version == before.sources[0].source.version
+    np.testing.assert_array_equal(
+        after.species[0].particles().position_angstrom, before.species[0].particles().position_angstrom
+    )
+    assert after.species[0].species.version != before.species[0].species.version
+
+
+def test_a_series_without_an_image_is_set_aside_and_stays_as_it_was(project):
+    next((project / "sim/warp_frameseries/average").glob("TS_2_*")).unlink()
+    before = state_of(project)
+    job = refine()
+    after = state_of(project)
+    assert after["TS_2.xml"] == before["TS_2.xml"]
+    assert after["TS_1.xml"] != before["TS_1.xml"]
+    assert "TS_2.tomostar" in (job.folder / "report.html").read_text()
+
+
+def test_items_with_few_particles_are_not_refined_but_count_in_the_maps(project):
+    before = state_of(project)
+    job = refine(min_particles=11)
+    assert "2 items hold fewer than 11 particles" in (job.folder / "run.log").read_text()
+    after = state_of(project)
+    assert after["TS_1.xml"] == before["TS_1.xml"]
+    assert after["one_half1.mrc"] != before["one_half1.mrc"]
+
+
+def test_two_refinements_of_one_population_exclude_each_other(project):
+    with changing(Path("m"), print), pytest.raises(ProjectError, match="population"):
+        refine()
+
+
+def test_a_population_without_species_is_told_so(project):
+    halfmap.population_create(folder="empty", name="empty")
+    with pytest.raises(InputError, match="has no species"):
+        halfmap.population_refine(population="empty", **CHOICE)
+
+
+def test_a_continued_refinement_refuses_a_population_that_was_changed_meanwhile(project, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(population_refine_run, "combine", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            refine(out="job")
+    refine()
+    refine(positions=False)
+    with pytest.raises(InconsistentDataError, match="must go on from the version"):
+        continue_job("job", population_refine.JOB)
