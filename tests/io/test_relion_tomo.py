@@ -289,3 +289,12 @@ def test_an_alignment_without_sizes_of_tomograms_needs_them_given(tmp_path):
         relion_tomo.read_tomograms(path, image_size_pixel=IMAGE)
     read = relion_tomo.read_tomograms(path, image_size_pixel=IMAGE, tomo_dimensions_pixel=(400, 300, 100))
     assert read["TS_1"].volume_size_angstrom == (600, 450, 150)
+
+
+def test_fitted_deformations_are_refused(tmp_path):
+    path = written(tmp_path, tilt_rows())
+    tilts = star.read(tmp_path / "tilts" / "TS_1.star")["TS_1"]
+    columns = dict(tilts.columns) | {"rlnTomoDeformationCoefficients": np.array(["[0.1,0.2,0.3]"] * 4)}
+    star.write(tmp_path / "tilts" / "TS_1.star", [dataclasses.replace(tilts, columns=columns)])
+    with pytest.raises(FormatError, match="without fitted deformations"):
+        relion_tomo.read_tomograms(path, image_size_pixel=IMAGE)

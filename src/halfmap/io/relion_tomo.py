@@ -22,6 +22,7 @@ _ANGLES = ("rlnTomoXTilt", "rlnTomoYTilt", "rlnTomoZRot")
 _SHIFTS = ("rlnTomoXShiftAngst", "rlnTomoYShiftAngst")
 _MATRIX = tuple(f"rlnTomoProj{row}" for row in "XYZ")
 _IMAGE, _METADATA = "rlnMicrographName", "rlnMicrographMetadata"
+_DEFORMATION = "rlnTomoDeformationCoefficients"
 _SCALE_TOLERANCE = 2e-3
 "How far scales may be from the cosine of the tilt, which is the default; some files have three decimals."
 
@@ -159,6 +160,13 @@ def _tilts(file: star.StarFile, table: star.StarTable, row: int, name: str, root
 
 def _series(table: star.StarTable, row: int, tilts: star.StarTable, size: NDArray, image: NDArray) -> TiltSeries:
     """Return one tilt series, of a volume of ``size`` and images of ``image`` pixels."""
+    if _DEFORMATION in tilts and any(str(text).strip("[] ") for text in tilts.text(_DEFORMATION)):
+        raise tilts.error(
+            0,
+            expected="tilts without fitted deformations",
+            found=f"_{_DEFORMATION}",
+            remedy="give the tomograms.star from before they were fitted; an image warp refines the same",
+        )
     one = {label: str(table.text(label)[row]) for label in table.labels}
     name = one[_NAME].removesuffix(".tomostar")
     pixel_size = _number(table, row, _PIXEL_SIZE)
