@@ -102,7 +102,7 @@ def particle_windows(
     contained = in_images(series, seen, species)
     if not bool(contained.any()):
         return
-    table = image_ctf(series, torch.from_numpy(particles.position_angstrom), seen)
+    table = image_ctf(series, torch.tensor(particles.position_angstrom), seen)
     binned = binned_grid(source.grid, resolution)
     window = _window(series, table, binned, species, resolution)
     frequencies = window.band.frequencies
@@ -138,7 +138,7 @@ def particle_windows(
 
 def particle_views(series: ImageSeries, particles: SpeciesParticles) -> Views:
     """Return where and how the particles of a species are seen in a series."""
-    return views(series, torch.from_numpy(particles.position_angstrom), torch.from_numpy(particles.rotation))
+    return views(series, torch.tensor(particles.position_angstrom), torch.tensor(particles.rotation))
 
 
 def in_images(series: ImageSeries, seen: Views, species: Species) -> Tensor:

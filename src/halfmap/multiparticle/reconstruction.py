@@ -15,7 +15,6 @@ from halfmap.data.volumes import Volume
 from halfmap.errors import InconsistentDataError
 from halfmap.fourier import shells, slices
 from halfmap.fourier.band import FourierBand
-from halfmap.fourier.resample import crop_or_pad
 from halfmap.fourier.slices import PaddedGrid
 from halfmap.geometry.shapes import soft_sphere
 from halfmap.grid import ImageGrid
@@ -110,9 +109,10 @@ def accumulate(
     Notes
     -----
     The least-squares solution for X = w C P + noise, where w is what is left of the signal: M's weights (its numerator
-    and denominator have w once each, which leaves the fading in the map). Products with the CTF are taken on windows
-    that hold what it has spread, and brought to the box, numerator and denominator alike, as M does with the
-    numerator. A particle counts in the images that hold it wholly.
+    and denominator have w once each, which leaves the fading in the map). Windows hold what the CTF has spread, and
+    their frequencies, finer than the box's, are inserted as they are: linear interpolation then keeps to the box what
+    belongs there, data and weights alike. A particle counts in the images that hold it wholly. The mean of a map is
+    not determined.
 
     On Ewald's sphere an image is ½ (p V(k, z) + p* V(k, −z)) with p = i exp(iγ) and z = λ s²/2; each half is inserted
     at its own points with the weight ½ w² C² / σ², whose mean over neighbouring frequencies is that of |p|²/4 where
@@ -122,7 +122,7 @@ def accumulate(
     padded = PaddedGrid(grid, padding=params.padding)
     contained = in_images(series, particle_views(series, particles), species)
     wavelength = _wavelength(series, params)
-    subset = torch.from_numpy(particles.random_subset)
+    subset = torch.tensor(particles.random_subset)
     sums = [_Sums(padded) for _ in HALVES]
     for cut in particle_windows(
         series, source, particles, species, params.reconstruction_resolution_angstrom, with_quadrature=wavelength != 0
@@ -203,20 +203,17 @@ class _Sums:
         """Add some of the particles of a batch."""
         if not bool(mine.any()):
             return
-        # on the scale of slices over the species' field
-        to_slices = 1 / self._grid.field_scale(cut.window.band)
+        band = cut.window.band
+        to_slices = 1 / self._grid.field_scale(band)
         values, noise = cut.values[mine] * to_slices, cut.noise * to_slices**2
         strength, transfer, rotation = cut.weight[mine] / noise, cut.ctf[mine], cut.rotation[mine]
-        weight, band = _in_box((strength * cut.weight[mine] * transfer.square()).to(values.dtype), cut, self._grid)
-        weights = weight.real.clamp(min=0)
+        weights = strength * cut.weight[mine] * transfer.square()
         if cut.quadrature is None:
-            data, _ = _in_box(strength * transfer * values, cut, self._grid)
-            self._put(data, weights, rotation, band, 0.0)
+            self._put(strength * transfer * values, weights, rotation, band, 0.0)
             return
         phase = torch.complex(transfer, cut.quadrature[mine])
         for factor, height in ((phase.conj(), wavelength_angstrom), (phase, -wavelength_angstrom)):
-            data, _ = _in_box(strength * factor * values / 2, cut, self._grid)
-            self._put(data, weights / 2, rotation, band, height)
+            self._put(strength * factor * values / 2, weights / 2, rotation, band, height)
 
     def finished(self) -> SliceAccumulator:
         """Insert what waits, and return the sums."""
@@ -241,21 +238,6 @@ class _Sums:
             mine = [one for one in self._waiting if one[-1] == wavelength]
             values, weights, rotation, bands, _ = zip(*mine, strict=True)
             yield torch.cat(values), torch.cat(weights), torch.cat(rotation), bands[0], wavelength
-
-
-def _in_box(values: BandValues, cut: ParticleWindows, padded: PaddedGrid) -> tuple[BandValues, FourierBand]:
-    """Bring functions of frequency from windows to the box: averages over neighbours, kept in height.
-
-    The band ends where that of the windows does.
-    """
-    window = cut.window
-    wanted = padded.grid.side * padded.grid.pixel_size_angstrom / window.grid.pixel_size_angstrom
-    side = min(2 * round(wanted / 2), window.grid.side)
-    if side == window.grid.side:
-        return values, window.band
-    images, box = crop_or_pad(window.grid.irfft(window.band.scatter(values)), window.grid, side)
-    band = window.band.for_grid(box)
-    return band.gather(box.rfft(images)) * (side / window.grid.side) ** 2, band
 
 
 def _wavelength(series: ImageSeries, params: ReconstructionParams) -> float:
