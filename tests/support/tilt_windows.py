@@ -126,6 +126,11 @@ class Scene:
         looks = fitted.comparison.looked_at(Parameters(series=series, species=(state,), shared=zero, own=own))
         return float(looks[0].chi2.sum()) / 2
 
+    @staticmethod
+    def seen(series, state):
+        """Return the views of particles."""
+        return views(series, state.position_angstrom, state.rotation)
+
     def local_errors(self, parameters):
         """Return shift (Å), turn (rad) and defocus (Å) by which views differ from the truth, (P, T, 6)."""
         found, true = (

@@ -99,7 +99,7 @@ class Comparison:
         scales = sum(
             prior.energy(one.scale) for prior, one in zip(self.scale_prior, looks, strict=True) if prior is not None
         )
-        return half_chi2 + scales + self.prior.energy(parameters.shared, parameters.own)
+        return half_chi2 + scales + float(self.prior.energy(parameters.shared, parameters.own))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

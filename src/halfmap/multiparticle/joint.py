@@ -1,5 +1,6 @@
 """The same objective by automatic differentiation and L-BFGS: a check of Gauss-Newton steps, and a fallback."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -109,6 +110,14 @@ class JointObjective:
             for part, layout in zip(own, self._comparison.layouts, strict=True)
         ]
 
+    def place(self, vector: Tensor) -> Parameters:
+        """Return series and particles at some parameters."""
+        return moved(self._start, self._comparison.layouts, *self.split(vector))
+
+    def energy(self, shared: Tensor, own: Sequence[Tensor]) -> Tensor:
+        """Return what priors add."""
+        return self._comparison.prior.energy(shared, own)
+
     def __call__(self, vector: Tensor) -> Tensor:
         """Return the objective, float64, and leave its gradient in ``vector.grad`` where the vector asks for one.
 
@@ -118,11 +127,8 @@ class JointObjective:
         at the end these go back to the parameters. So memory does not grow with the number of images.
         """
         shared, own = self.split(vector)
-        there = moved(self._start, self._comparison.layouts, shared, own)
-        prior = self._comparison.prior
-        energy = shared @ prior.shared @ shared / 2
-        for precision, part in zip(prior.particles, own, strict=True):
-            energy = energy + torch.einsum("pi,ij,pj->", part, precision, part) / 2
+        there = self.place(vector)
+        energy = self.energy(shared, own)
         species = [
             _Species(there.series, state, band, centre, counted)
             for state, band, centre, counted in zip(

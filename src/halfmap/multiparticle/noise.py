@@ -43,16 +43,29 @@ def first_variance(
 ) -> list[Tensor]:
     """Return σ² as if images were noise alone, for each species; float64, shape (T, n_shells).
 
-    Parameters
-    ----------
-    images : numbers of images and what was cut out of them, (P, K) for each species.
-    bands : of the species' windows.
-    counted : bool, shape (P, T): particles that count.
+    Parameters are those of `data_sums`.
 
     Raises
     ------
     InputError
         See `noise_variance`.
+    """
+    return [
+        residual_variance(total, torch.zeros(len(total), dtype=torch.float64))
+        for total in data_sums(images, bands, counted)
+    ]
+
+
+def data_sums(
+    images: Iterable[tuple[int, list[BandValues]]], bands: Sequence[FourierBand], counted: Sequence[Tensor]
+) -> list[Tensor]:
+    """Return `shell_products` of each species' windows without a model, float64, shape (T, 4, n_shells).
+
+    Parameters
+    ----------
+    images : numbers of images and what was cut out of them, (P, K) for each species.
+    bands : of what is summed, which may end before the windows'.
+    counted : bool, shape (P, T): particles that count.
     """
     sums = [
         torch.zeros((which.shape[1], 4, band.max_shell + 1), dtype=torch.float64)
@@ -60,9 +73,9 @@ def first_variance(
     ]
     for t, observed in images:
         for total, windows, band, which in zip(sums, observed, bands, counted, strict=True):
-            kept = windows[which[:, t].to(windows.device)]
+            kept = windows[which[:, t].to(windows.device), : len(band)]
             total[t] = shell_products(kept, torch.zeros_like(kept), band)
-    return [residual_variance(total, torch.zeros(len(total), dtype=torch.float64)) for total in sums]
+    return sums
 
 
 def residual_variance(sums: Tensor, scale: Tensor) -> Tensor:

@@ -25,12 +25,12 @@ class Prior:
     shared: Tensor
     particles: tuple[Tensor, ...]
 
-    def energy(self, shared: Tensor, particles: Sequence[Tensor]) -> float:
+    def energy(self, shared: Tensor, particles: Sequence[Tensor]) -> Tensor:
         """Return half the squared distance of parameters from where they began, in standard deviations."""
         total = shared @ self.shared @ shared
         for precision, own in zip(self.particles, particles, strict=True):
             total = total + torch.einsum("pi,ij,pj->", own, precision, own)
-        return float(total / 2)
+        return total / 2
 
 
 def with_prior(
