@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _SHOWN_SERIES = 4
 _MOST_LINES = 12
+_AXES_OF_IMAGE_GRIDS = 3
 _UNITS = {"rad": ("°", 180 / math.pi)}
 
 
@@ -87,7 +88,8 @@ def _series_table(work: "Work", fitted: "Fitted") -> Table:
             rows.append((task.item.name, task.source.source.name, task.n_particles, None, None, "not refined"))
             continue
         gain = outcome.objective_before - outcome.objective_after
-        remarks = [*([] if outcome.is_changed else [outcome.reason]), *outcome.gauges, *outcome.concerns]
+        gauges = [f"only priors part {one}" for one in outcome.gauges]
+        remarks = [*([] if outcome.is_changed else [outcome.reason]), *outcome.concerns, *gauges]
         name, source = task.item.name, task.source.source.name
         rows.append((name, source, task.n_particles, round(gain, 1), round(outcome.n_effective, 1), "; ".join(remarks)))
     return Table(
@@ -114,8 +116,9 @@ def _curves(task: "ItemTask", outcome: "ItemOutcome") -> list[Block]:
     blocks: list[Block] = []
     for kind, unit, rows in _kinds(outcome):
         change, deviation = (values[rows] for values in (outcome.change, outcome.deviation))
-        if len(rows) % len(series):
-            continue
+        nodes = [outcome.names[row].partition("[")[2].split(",") for row in rows]
+        if len(nodes[0]) != _AXES_OF_IMAGE_GRIDS or len({node[0] for node in nodes}) != len(series):
+            continue  # a volume warp, or what is not over images
         per_image = (change.reshape(len(series), -1), deviation.reshape(len(series), -1))
         blocks.append(_curve(kind, unit, x, axis, *per_image))
     return blocks
