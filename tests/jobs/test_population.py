@@ -334,3 +334,31 @@ def test_names_folders_and_members_that_are_not_there_are_named():
     source.rename(source.with_suffix(".gone"))
     with pytest.raises(FormatError, match=r"tilts\.source"):
         halfmap.population_status(population="m")
+
+
+def test_a_species_that_is_moved_and_moved_back_is_as_it_was_and_its_particles_with_it(species_path):
+    first = mrc.read_volume(species_path.with_name("apo_filt.mrc"))
+    halfmap.population_shift(population="m", species="apo", x_angstrom=8.0)
+    moved = mrc.read_volume(species_path.with_name("apo_filt.mrc"))
+    inner = first.grid.radii() < 40
+    shifted = moved.values.roll(2, 2)[inner]
+    # two voxels are exact; the soft sphere and the FSC weights change a little
+    assert float((shifted - first.values[inner]).std()) < 0.05 * float(first.values[inner].std())
+    particles = open_population(Path("m")).species[0].particles()
+    point = np.array([10.0, 0.0, 0.0])
+    now = particles.position_angstrom + particles.rotation @ (point - [8.0, 0.0, 0.0])
+    history = open_population(Path("m")).species[0].versions.history()
+    halfmap.population_versions(population="m", action="checkout", member="apo", version=history[0][0])
+    old = open_population(Path("m")).species[0].particles()
+    assert now == pytest.approx(old.position_angstrom + old.rotation @ point, abs=1e-4)
+
+
+def test_symmetry_is_expanded_and_trajectories_resampled_in_versions(species_path):
+    lines = said(halfmap.population_expand_symmetry(population="m", species="apo", remaining="C4"))
+    assert "apo has 48 particles of 2 poses, 8 of 2 before; symmetry C4" in lines
+    lines = said(halfmap.population_resample_trajectories(population="m", species="apo", samples=3))
+    assert "48 particles of 3 poses" in lines
+    species = warp_population.read_species(species_path)
+    assert (species.symmetry, species.n_temporal_samples) == ("C4", 3)
+    with pytest.raises(InputError, match="contained in C4"):
+        halfmap.population_expand_symmetry(population="m", species="apo", remaining="C5")

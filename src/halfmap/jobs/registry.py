@@ -158,6 +158,30 @@ COMMANDS: tuple[Entry, ...] = (
         _SERIES,
     ),
     Entry(
+        "population rotate",
+        "halfmap.jobs.population_edit:ROTATE",
+        "Turn the maps of a species, and all poses with them",
+        _SERIES,
+    ),
+    Entry(
+        "population shift",
+        "halfmap.jobs.population_edit:SHIFT",
+        "Move the centre of a species, and all positions with it",
+        _SERIES,
+    ),
+    Entry(
+        "population expand-symmetry",
+        "halfmap.jobs.population_edit:EXPAND",
+        "Copy particles of a species to all their equivalent views, and lower its symmetry",
+        _SERIES,
+    ),
+    Entry(
+        "population resample-trajectories",
+        "halfmap.jobs.population_edit:RESAMPLE",
+        "Give the particles of a species another number of poses over the exposure",
+        _SERIES,
+    ),
+    Entry(
         "population status",
         "halfmap.jobs.population_manage:STATUS",
         "Show species and sources of a population, and what was changed by hand",

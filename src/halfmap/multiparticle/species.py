@@ -83,15 +83,15 @@ def fitted(volume: Volume, grid: ImageGrid) -> Volume:
     return Volume(values=values.float(), grid=grid)
 
 
-def binary_mask(mask: Volume, grid: ImageGrid) -> Volume:
-    """Bring a mask to a species' grid and make it binary: 1 where it reaches 0.25, as in M.
+def binary_mask(mask: Volume, grid: ImageGrid, *, level: float = _MASK_LEVEL) -> Volume:
+    """Bring a mask to a species' grid and make it binary: 1 where it reaches a level, M's 0.25.
 
     Raises
     ------
     InputError
         It holds values outside 0 to 1, no voxel, or every voxel.
     """
-    inside = fitted(masks.checked_mask(mask), grid).values >= _MASK_LEVEL
+    inside = fitted(masks.checked_mask(mask), grid).values >= level
     return Volume(values=_checked_inside(inside, "cut").float(), grid=grid)
 
 
