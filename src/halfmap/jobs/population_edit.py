@@ -1,4 +1,4 @@
-"""``halfmap population rotate``, ``shift``, ``expand-symmetry``, ``resample-trajectories``: another frame for a species.
+"""``halfmap population rotate``, ``shift``, ``expand-symmetry``, ``resample-trajectories``: a species anew.
 
 What a particle shows stays where it is; only the frame in which the species describes it changes.
 """
