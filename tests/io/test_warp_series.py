@@ -257,3 +257,10 @@ def test_real_files_of_old_and_new_versions_round_trip(tmp_path, name):
         assert series.movement_x_angstrom.shape == (60, 3, 3)
     write_series(path, series)
     assert path.read_bytes() == source.read_bytes()
+
+
+@pytest.mark.parametrize("value", ["NaN", "", "many"])
+def test_values_that_are_no_numbers_are_named(tmp_path, value):
+    path = written(tmp_path, tilt_xml().replace('Value="2.6"', f'Value="{value}"'))
+    with pytest.raises(FormatError, match="a number for a node of GridCTF"):
+        read_series(path, SIZES)

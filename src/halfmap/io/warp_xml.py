@@ -1,6 +1,7 @@
 """XML as Warp and M write it: read tolerantly, changed in place, everything else kept byte for byte."""
 
 import codecs
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -179,12 +180,15 @@ def number(text: str, what: str, document: XmlDocument) -> float:
     Raises
     ------
     FormatError
-        The text is no number.
+        The text is no finite number.
     """
     try:
-        return float(text.replace(",", ".") if text.count(",") == 1 and "." not in text else text)
+        value = float(text.replace(",", ".") if text.count(",") == 1 and "." not in text else text)
     except ValueError:
-        raise document.error(f"a number for {what}", repr(text[:60]), "mend the value") from None
+        value = math.nan
+    if not math.isfinite(value):
+        raise document.error(f"a number for {what}", repr(text[:60]), "mend the value, or process the item again")
+    return value
 
 
 def numbers(text: str, what: str, document: XmlDocument) -> list[float]:
