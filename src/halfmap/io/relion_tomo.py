@@ -112,8 +112,8 @@ def read_tomograms(
     -----
     The geometry is RELION 5's: with c and i the central voxel and pixel (n // 2), a point p of the tomogram lies at
     Rz(rotation) Ry(y tilt) Rx(x tilt) (p − c) + i + shift. Defocus grows with the third component times
-    ``rlnTomoHand``: a hand of −1 is M's inverted angles. WarpTools writes matrices without translation: such a series
-    has views, but no shifts.
+    ``rlnTomoHand``: a hand of −1 is M's inverted angles. WarpTools writes matrices without translation, so such a
+    series has views but no shifts, and always a hand of −1.
     """
     path = Path(path)
     file = star.read(path)

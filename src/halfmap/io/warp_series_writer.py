@@ -8,6 +8,7 @@ import numpy as np
 from halfmap.data.image_series import FrameSeries, ImageSeries, TiltSeries
 from halfmap.io import warp_xml
 from halfmap.io.warp_grids import change_grid, text_of_grid
+from halfmap.io.warp_params import put
 from halfmap.io.warp_series_fields import (
     FRAME_GRIDS,
     FRAMES,
@@ -75,7 +76,7 @@ def write_series(path: str | Path, series: TiltSeries | FrameSeries, *, base: st
     if base is None:
         document = XmlDocument.new(TILTS if isinstance(series, TiltSeries) else FRAMES, path)
         if isinstance(series, FrameSeries):
-            _put(document, _PROCESSED, warp_xml.text_of_params(_PROCESSED, _as_processed(series)))
+            put(document, _PROCESSED, warp_xml.text_of_params(_PROCESSED, _as_processed(series)))
     else:
         document = warp_xml.read(base)
         before = series_of_document(document, _sizes(series))
@@ -139,7 +140,7 @@ def _set_lists(document: XmlDocument, before: TiltSeries | None, series: TiltSer
         kept = warp_xml.lines(document.root.first(name))
         if len(kept) == len(old) == len(values):
             values = [line if was == now else now for line, was, now in zip(kept, old, values, strict=True)]
-        _put(document, name, warp_xml.text_of_lines(name, values))
+        put(document, name, warp_xml.text_of_lines(name, values))
 
 
 def _set_optics(document: XmlDocument, before: ImageSeries | None, series: ImageSeries) -> None:
@@ -155,7 +156,7 @@ def _set_optics(document: XmlDocument, before: ImageSeries | None, series: Image
     element = document.root.first("CTF")
     if element is None or not element.children:
         if params:
-            _put(document, "CTF", warp_xml.text_of_params("CTF", params))
+            put(document, "CTF", warp_xml.text_of_params("CTF", params))
         return
     for name, value in params.items():
         document.set_param(element, name, value)
@@ -205,14 +206,6 @@ def _set_pyramid(
             change_grid(document, elements[index], before[index], grid, 1.0)
     for element in elements[len(after) :]:
         document.replace(element, "")
-
-
-def _put(document: XmlDocument, name: str, text: str) -> None:
-    element = document.root.first(name)
-    if element is None:
-        document.append(document.root, text)
-    else:
-        document.replace(element, text)
 
 
 def _is_same(first: SplineGrid | LinearGrid, second: SplineGrid | LinearGrid) -> bool:
