@@ -1,7 +1,6 @@
 """From the XML of one tilt series or frame series to the noun, in our units."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from halfmap.io.warp_series_fields import (
     WEIGHT_GRIDS,
     ZERNIKE,
 )
+from halfmap.io.warp_series_sizes import SeriesSizes, dose_of_frame, image_size, n_frames, params_of, volume_size
 from halfmap.io.warp_xml import XmlDocument
 from halfmap.splines.grids import LinearGrid, SplineGrid
 
@@ -46,24 +46,6 @@ _READ_ATTRIBUTES = {
     "VolumeDimensionsAngstrom",
     "Weight",
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class SeriesSizes:
-    """What the metadata of a series may not say, and the settings or the images do.
-
-    Parameters
-    ----------
-    image_size_angstrom : (x, y) of the images.
-    volume_size_angstrom : (x, y, z) of the tomogram.
-    n_frames : of a frame series.
-    dose_per_frame_e_per_angstrom2 : of a frame series.
-    """
-
-    image_size_angstrom: tuple[float, float] | None = None
-    volume_size_angstrom: tuple[float, float, float] | None = None
-    n_frames: int | None = None
-    dose_per_frame_e_per_angstrom2: float | None = None
 
 
 def read_series(path: str | Path, sizes: SeriesSizes | None = None) -> TiltSeries | FrameSeries:
@@ -115,7 +97,7 @@ def _tilt_series(document: XmlDocument, sizes: SeriesSizes) -> TiltSeries:
         **common,
         dose_e_per_angstrom2=_list(document, "Dose", n, None),
         is_used=_flags(document, "UseTilt", n),
-        volume_size_angstrom=_volume_size(document, sizes),
+        volume_size_angstrom=volume_size(document, sizes),
         tilt_angle_degrees=angles,
         axis_angle_degrees=_list(document, "AxisAngle", n, 0.0),
         axis_offset_angstrom=offset,
@@ -127,14 +109,14 @@ def _tilt_series(document: XmlDocument, sizes: SeriesSizes) -> TiltSeries:
 
 
 def _frame_series(document: XmlDocument, sizes: SeriesSizes) -> FrameSeries:
-    n = _n_frames(document, sizes)
+    n = n_frames(document, sizes)
     fields = _common(document, sizes, n)
     fields |= {field: _grid(document, name, factor) or _zero() for field, (name, factor) in FRAME_GRIDS.items()}
     for field, name in PYRAMIDS.items():
         fields[field] = tuple(read_spline_grid(element, document, 1.0) for element in document.root.all(name))
     return FrameSeries(
         **fields,
-        dose_e_per_angstrom2=np.arange(n, dtype=np.float64) * _dose_per_frame(document, sizes, n),
+        dose_e_per_angstrom2=np.arange(n, dtype=np.float64) * dose_of_frame(document, sizes, n),
         is_used=np.ones(n, dtype=bool),
         n_frames_of_movie=n,
     )
@@ -143,10 +125,10 @@ def _frame_series(document: XmlDocument, sizes: SeriesSizes) -> FrameSeries:
 def _common(document: XmlDocument, sizes: SeriesSizes, n: int) -> dict[str, Any]:
     """Return the fields that both kinds of series have."""
     root = document.root.attributes
-    ctf = _params(document, "CTF")
+    ctf = params_of(document, "CTF")
     fields: dict[str, Any] = {
         "name": document.path.stem,
-        "image_size_angstrom": _image_size(document, sizes),
+        "image_size_angstrom": image_size(document, sizes),
         "optics": _optics(document, ctf),
         "weights": SeriesWeights(
             series_scale=warp_xml.number(root.get("Weight", "1"), "Weight", document),
@@ -197,84 +179,11 @@ def _magnification(document: XmlDocument) -> NDArray[np.float64]:
     )
 
 
-def _image_size(document: XmlDocument, sizes: SeriesSizes) -> tuple[float, float]:
-    stated = _dimensions(document, "ImageDimensionsAngstrom")
-    size = stated or _option_dimensions(document)[:2] or sizes.image_size_angstrom or ()
-    if len(size) != 2 or min(size) <= 0:
-        raise document.error(
-            "the size of the images (ImageDimensionsAngstrom)",
-            "none",
-            "state them in the .settings file (DimensionsX and DimensionsY in <Tomo>), or process the item again",
-        )
-    return float(size[0]), float(size[1])
-
-
-def _volume_size(document: XmlDocument, sizes: SeriesSizes) -> tuple[float, float, float]:
-    size = _dimensions(document, "VolumeDimensionsAngstrom") or sizes.volume_size_angstrom or ()
-    if len(size) != 3 or min(size) <= 0:
-        raise document.error(
-            "the size of the tomogram (VolumeDimensionsAngstrom), which this version of Warp did not write",
-            "none",
-            "state it in the .settings file (create_settings --tomo_dimensions of WarpTools, in unbinned pixels)",
-        )
-    return float(size[0]), float(size[1]), float(size[2])
-
-
-def _dimensions(document: XmlDocument, name: str) -> tuple[float, ...]:
-    values = tuple(warp_xml.numbers(document.root.attributes.get(name, ""), name, document))
-    return values if values and min(values) > 0 else ()
-
-
-def _option_dimensions(document: XmlDocument) -> tuple[float, ...]:
-    """Return (x, y) in Å and the number of images, from the options that an item was processed with."""
-    for section in ("OptionsMovement", "OptionsCTF"):
-        text = _params(document, section).get("Dimensions", "")
-        values = tuple(warp_xml.numbers(text, f"Dimensions of {section}", document))
-        if len(values) == 3 and min(values[:2]) > 0:
-            return values
-    return ()
-
-
-def _n_frames(document: XmlDocument, sizes: SeriesSizes) -> int:
-    if sizes.n_frames:
-        return sizes.n_frames
-    stated = _option_dimensions(document)
-    if stated and stated[2] >= 1:
-        return round(stated[2])
-    for name in ("GridDoseBfacs", "GridCTFDoming"):
-        grid = _grid(document, name, 1.0)
-        if grid is not None and grid.shape[0] > 1:
-            return grid.shape[0]
-    raise document.error(
-        "the number of frames (Dimensions in <OptionsMovement>)", "none", "keep the movie where the data source says"
-    )
-
-
-def _dose_per_frame(document: XmlDocument, sizes: SeriesSizes, n: int) -> float:
-    if sizes.dose_per_frame_e_per_angstrom2 is not None:
-        return sizes.dose_per_frame_e_per_angstrom2
-    for section in ("OptionsMovement", "OptionsCTF"):
-        text = _params(document, section).get("DosePerAngstromFrame", "")
-        if text:
-            return dose_per_frame(warp_xml.number(text, f"DosePerAngstromFrame of {section}", document), n)
-    return 0.0
-
-
-def dose_per_frame(stored: float, n_frames: int) -> float:
-    """Return e/Å² per frame: Warp's files hold it, or the negated exposure of the whole movie."""
-    return stored if stored >= 0 else -stored / n_frames
-
-
 def _is_selected(root: Mapping[str, str]) -> bool:
     """Tell whether a series is used; what was said by hand counts before the filter."""
     by_hand = root.get("UnselectManual", "").strip().lower()
     unselected = by_hand if by_hand in ("true", "false") else root.get("UnselectFilter", "")
     return not warp_xml.flag(unselected)
-
-
-def _params(document: XmlDocument, section: str) -> dict[str, str]:
-    element = document.root.first(section)
-    return element.params if element is not None else {}
 
 
 def _grid(document: XmlDocument, name: str, factor: float) -> SplineGrid | None:

@@ -21,7 +21,8 @@ from halfmap.io.warp_series_fields import (
     WEIGHT_GRIDS,
     ZERNIKE,
 )
-from halfmap.io.warp_series_reader import SeriesSizes, series_of_document
+from halfmap.io.warp_series_reader import series_of_document
+from halfmap.io.warp_series_sizes import SeriesSizes
 from halfmap.io.warp_xml import XmlDocument
 from halfmap.splines.grids import LinearGrid, SplineGrid
 
