@@ -51,8 +51,9 @@ def _read_config(project: Path, path: Path) -> Mapping[str, Any]:
     config = leopard_config.read(path, "refine_template")
     if config["movie_config"]["enabled"]:
         raise InputError(
-            f"`movie_config.enabled` of {path} must be false: movies are not read; got true; give the micrographs that "
-            "were made from the movies."
+            f"`movie_config.enabled` of {path} must be false: movies are not read, nor shifts and deformation fields "
+            "of them; got true; align the movie and weigh its frames by exposure in the program that made the field, "
+            "search that sum, and set enabled to false."
         )
     stack, turns = config["particle_stack"], config["orientation_refinement_config"]
     defocus = leopard_config.ends(config["defocus_refinement_config"], "defocus")
