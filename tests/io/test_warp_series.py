@@ -7,7 +7,7 @@ import torch
 
 from halfmap.data.image_series import FrameSeries, SeriesOptics, TiltSeries
 from halfmap.errors import FormatError
-from halfmap.io import warp_xml
+from halfmap.io import star, warp_xml
 from halfmap.io.warp_series import SeriesSizes, dose_per_frame, read_series, write_series
 from halfmap.splines.grids import LinearGrid, SplineGrid
 from support.shared_data import shared_data
@@ -264,3 +264,17 @@ def test_values_that_are_no_numbers_are_named(tmp_path, value):
     path = written(tmp_path, tilt_xml().replace('Value="2.6"', f'Value="{value}"'))
     with pytest.raises(FormatError, match="a number for a node of GridCTF"):
         read_series(path, SIZES)
+
+
+def test_units_agree_with_what_imod_and_gctf_say_of_the_same_series():
+    folder = shared_data("tilt/cryocat_TS_017")
+    series = read_series(folder / "017.xml", SIZES)
+    assert isinstance(series, TiltSeries)
+    np.testing.assert_allclose(series.tilt_angle_degrees, np.loadtxt(folder / "017.tlt"), atol=0.05)  # stage's rounding
+    dose = np.diff(np.sort(np.loadtxt(folder / "017_corrected_dose.txt")))
+    assert np.median(np.diff(np.sort(series.dose_e_per_angstrom2))) == pytest.approx(np.median(dose), abs=0.01)
+    gctf = star.read(folder / "017_gctf.star").tables[0]
+    mean = (gctf.numbers("rlnDefocusU") + gctf.numbers("rlnDefocusV")) / 2
+    # Å: two programs on single tilts of a thick sample
+    assert np.median(np.abs(series.defocus_angstrom.values.ravel().numpy() - mean)) < 1000
+    assert series.image_size_angstrom == (4096 * 1.971, 4096 * 1.971)
