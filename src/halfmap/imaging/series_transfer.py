@@ -245,5 +245,7 @@ def _parameters(series: ImageSeries, table: ImageCtf) -> dict[str, Any]:
 
 
 def _with_constant(even_zernike: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return coefficients from the constant one on, which series leave out."""
+    """Return coefficients from the constant one on, which series leave out; none where all are zero."""
+    if not np.any(even_zernike):
+        return np.zeros(0)
     return np.concatenate([[0.0], even_zernike])

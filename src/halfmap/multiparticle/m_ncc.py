@@ -95,7 +95,7 @@ class MObjective(JointObjective):
 
 
 class _Sums:
-    """An image's AB and A², weighted so that their sum has the gradient of minus the score."""
+    """An image's AB, A² and B², weighted so that their sum has the gradient of minus the score."""
 
     def __init__(self, comparison: Comparison, spectra: Sequence[Tensor]) -> None:
         self._counted, self._spectra = comparison.counted, spectra
@@ -117,7 +117,7 @@ class _Sums:
         weight = expected.weight
         relevant = (weight >= WEIGHT_THRESHOLD * weight.max()).to(weight)
         spectrum = self._spectra[number][t][band.shell_of.cpu()].to(weight)
-        data = observed * (expected.ctf.detach() * weight * relevant)
+        data = observed * (expected.ctf * weight * relevant)
         reference = expected.view * (weight / spectrum * relevant)
         cross = (data.real * reference.real + data.imag * reference.imag).double().sum(-1)
         power = (reference.real.square() + reference.imag.square()).double().sum(-1)
@@ -127,12 +127,12 @@ class _Sums:
             table[rows, t] = values.detach().cpu()
         totals = self._totals
         if totals is None:
-            return (cross * 0).sum()
-        all_cross, all_power = totals.cross.sum(), totals.reference.sum()
+            return (cross.detach() * 0).sum()
+        all_cross, all_power, all_own = totals.cross.sum(), totals.reference.sum(), totals.data.sum()
         n_particles, n_images = totals.cross.shape
-        norm = (all_power * totals.data.sum()).sqrt()
+        norm = (all_power * all_own).sqrt()
         # the derivative of AB / √(A² B²) by its parts
-        change = cross.sum().cpu() - all_cross / all_power * power.sum().cpu() / 2
+        change = cross.sum().cpu() - all_cross / 2 * (power.sum().cpu() / all_power + own.sum().cpu() / all_own)
         return -100 * n_particles * n_images * change / norm
 
 
