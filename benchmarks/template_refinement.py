@@ -39,12 +39,13 @@ from halfmap.geometry.rotations import (
 )
 from halfmap.grid import ImageGrid
 from halfmap.io import images, leopard, leopard_config, mrc
+from halfmap.template_matching.boxes import Candidates
 from halfmap.template_matching.filters import filter_micrograph
 from halfmap.template_matching.leopard_compat import CubicTemplate, refine_as_leopard
 from halfmap.template_matching.model import BoxModel, ParticleOptics, cut_boxes
 from halfmap.template_matching.params import RefineTemplateParams
 from halfmap.template_matching.polish import Fit, ParticleStates, fit
-from halfmap.template_matching.refine import Candidates, Refined, refine_boxes, refine_particles
+from halfmap.template_matching.refine import Refined, refine_boxes, refine_particles
 from halfmap.template_matching.search import Statistics
 from halfmap.template_matching.template import Template, prepare_template
 

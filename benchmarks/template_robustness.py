@@ -16,11 +16,12 @@ from halfmap import keyed_random
 from halfmap.compute.allocator import keep_large_blocks
 from halfmap.geometry.rotations import rotation_vector_from_matrix
 from halfmap.grid import ImageGrid
+from halfmap.template_matching.boxes import Candidates
 from halfmap.template_matching.filters import filter_micrograph
 from halfmap.template_matching.model import BoxModel
 from halfmap.template_matching.params import RefineTemplateParams
 from halfmap.template_matching.polish import ParticleStates
-from halfmap.template_matching.refine import Candidates, refine_boxes, refine_particles
+from halfmap.template_matching.refine import refine_boxes, refine_particles
 from halfmap.template_matching.search import Statistics
 from halfmap.template_matching.template import prepare_template
 

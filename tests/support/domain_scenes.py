@@ -10,7 +10,7 @@ from torch import Tensor
 from halfmap import keyed_random
 from halfmap.geometry.rotations import matrix_from_rotation_vector, random_rotations
 from halfmap.grid import ImageGrid
-from halfmap.template_matching.refine import Candidates
+from halfmap.template_matching.boxes import Candidates
 from halfmap.template_matching.search import Statistics
 from halfmap.template_matching.template import Template, prepare_template
 from support.template_particles import BOX, PIXEL, SIDE, density, model, optics

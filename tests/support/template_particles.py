@@ -8,11 +8,11 @@ import torch
 from halfmap import keyed_random
 from halfmap.geometry.rotations import random_rotations
 from halfmap.grid import ImageGrid
+from halfmap.template_matching.boxes import Candidates
 from halfmap.template_matching.filters import filter_micrograph
 from halfmap.template_matching.model import BoxModel, ParticleOptics
 from halfmap.template_matching.params import FilterParams
 from halfmap.template_matching.polish import ParticleStates
-from halfmap.template_matching.refine import Candidates
 from halfmap.template_matching.search import Statistics
 from halfmap.template_matching.template import Template, prepare_template
 

@@ -10,8 +10,9 @@ from halfmap.geometry.rotations import angular_distance_degrees
 from halfmap.grid import ImageGrid
 from halfmap.optics.aberrations import odd_phase, odd_zernike_with_tilt
 from halfmap.template_matching.aberrations import NO_ABERRATIONS, Aberrations
+from halfmap.template_matching.boxes import Candidates
 from halfmap.template_matching.params import RefineTemplateParams
-from halfmap.template_matching.refine import Candidates, refine_particles
+from halfmap.template_matching.refine import refine_particles
 from halfmap.template_matching.search import Statistics
 from support import template_particles
 from support.template_particles import BOX, PIXEL, optics, template, truth

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from halfmap.errors import InputError
+from halfmap.template_matching.boxes import ParticleBoxes
 from halfmap.template_matching.optimize import best_value, counted_particles, score_boxes
 from halfmap.template_matching.params import OptimizeTemplateParams
 from halfmap.template_matching.polish import ParticleStates
-from halfmap.template_matching.refine import ParticleBoxes
 from halfmap.template_matching.search import Statistics
 from support import template_particles
 from support.template_particles import PIXEL

@@ -9,10 +9,11 @@ from halfmap.geometry.rotations import (
     matrix_from_rotation_vector,
     rotation_vector_from_matrix,
 )
+from halfmap.template_matching.boxes import Candidates, cut_particles
 from halfmap.template_matching.model import cut_boxes
 from halfmap.template_matching.params import RefineTemplateParams, stepped
 from halfmap.template_matching.polish import ParticleStates, fit, polish
-from halfmap.template_matching.refine import Candidates, cut_particles, refine_boxes, refine_particles
+from halfmap.template_matching.refine import refine_boxes, refine_particles
 from halfmap.template_matching.search import Statistics, search
 from support import template_particles
 from support.template_particles import BOX, PIXEL, SIDE, model, observed, optics, perturbed, template, truth

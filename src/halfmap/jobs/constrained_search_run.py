@@ -21,9 +21,10 @@ from halfmap.jobs.per_micrograph import forget_states, resumable_map
 from halfmap.jobs.template_particles import FoundParticles, found_particles, most_pixels, pixel_sizes, read_table
 from halfmap.jobs.template_results import gathered, results_table, text_of, write_star
 from halfmap.project.job import JobContext
+from halfmap.template_matching.boxes import check_box
 from halfmap.template_matching.constrained import domain_rotations, number_of_trials, search_domains
 from halfmap.template_matching.global_search.peaks import cutoff_of
-from halfmap.template_matching.refine import Refined, check_box
+from halfmap.template_matching.refine import Refined
 from halfmap.template_matching.template import Template, prepare_template
 
 COMMON = (

@@ -35,8 +35,8 @@ from halfmap.jobs.template_particles import (
 )
 from halfmap.project.job import JobContext
 from halfmap.simulation.potential import faded
+from halfmap.template_matching.boxes import check_box
 from halfmap.template_matching.optimize import TemplateScores, Walk, counted_particles, score_templates
-from halfmap.template_matching.refine import check_box
 from halfmap.template_matching.template import check_template, prepare_template
 
 MAPS = (".mrc", ".map", ".ccp4", ".rec")

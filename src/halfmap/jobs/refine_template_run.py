@@ -24,8 +24,9 @@ from halfmap.jobs.template_particles import (
 )
 from halfmap.jobs.template_results import gathered, results_table, write_star
 from halfmap.project.job import JobContext
+from halfmap.template_matching.boxes import check_box
 from halfmap.template_matching.leopard_compat import CubicTemplate, refine_as_leopard
-from halfmap.template_matching.refine import Refined, check_box, refine_particles
+from halfmap.template_matching.refine import Refined, refine_particles
 from halfmap.template_matching.template import prepare_template
 
 WIDE_BOX = 24

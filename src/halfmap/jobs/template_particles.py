@@ -20,8 +20,8 @@ from halfmap.jobs.per_micrograph import Rejected, check_rejections
 from halfmap.jobs.read_files import check_files_unchanged
 from halfmap.project.job import JobContext
 from halfmap.template_matching.aberrations import NO_ABERRATIONS, Aberrations
+from halfmap.template_matching.boxes import Candidates
 from halfmap.template_matching.model import ParticleOptics, cut_boxes
-from halfmap.template_matching.refine import Candidates
 from halfmap.template_matching.search import Statistics
 
 PARTICLES_PER_TASK = 64

@@ -7,16 +7,10 @@ import torch
 from torch import Tensor
 
 from halfmap.geometry.rotations import matrix_from_rotation_vector
+from halfmap.template_matching.boxes import Candidates, ParticleBoxes, cut_particles
 from halfmap.template_matching.constrained_params import ConstrainedSearchParams
 from halfmap.template_matching.polish import ParticleStates, climb, fit
-from halfmap.template_matching.refine import (
-    STARTS,
-    Candidates,
-    ParticleBoxes,
-    Refined,
-    RefinedBoxes,
-    cut_particles,
-)
+from halfmap.template_matching.refine import STARTS, Refined, RefinedBoxes
 from halfmap.template_matching.search import search
 from halfmap.template_matching.template import Template
 from halfmap.tensors import Rotations

@@ -11,12 +11,13 @@ from torch import Tensor
 
 from halfmap.grid import ImageGrid
 from halfmap.kernels import slice_extraction
+from halfmap.template_matching.boxes import Candidates, check_box
 from halfmap.template_matching.filters import FilteredMicrograph, bandpass, filter_micrograph, frequencies
 from halfmap.template_matching.local_grid import leopard_rotations
 from halfmap.template_matching.model import ParticleOptics, cut_boxes
 from halfmap.template_matching.params import FilterParams, RefineTemplateParams
 from halfmap.template_matching.projection import edge_weights, padded_moments, square_sum
-from halfmap.template_matching.refine import Candidates, Refined, check_box
+from halfmap.template_matching.refine import Refined
 from halfmap.template_matching.search import Statistics
 from halfmap.tensors import Rotations, Volumes
 

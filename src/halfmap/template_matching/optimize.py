@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from halfmap.errors import InputError
+from halfmap.template_matching.boxes import Candidates, ParticleBoxes, cut_particles
 from halfmap.template_matching.params import OptimizeTemplateParams, RefineTemplateParams
 from halfmap.template_matching.per_particle import PerParticle
 from halfmap.template_matching.polish import polish
-from halfmap.template_matching.refine import Candidates, ParticleBoxes, cut_particles, refine_boxes
+from halfmap.template_matching.refine import refine_boxes
 from halfmap.template_matching.template import Template
 
 POSITION = torch.tensor([True, True, False, False, False, False])
