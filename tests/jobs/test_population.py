@@ -14,7 +14,9 @@ import halfmap
 from halfmap.data.volumes import Volume
 from halfmap.errors import FormatError, InconsistentDataError, InputError, ProjectError
 from halfmap.grid import ImageGrid
-from halfmap.io import mrc, star, warp_population
+from halfmap.io import mrc, relion, star, warp_population
+from halfmap.io.relion_tomo import read_tomograms
+from halfmap.io.relion_tomo_particles import read_optimisation_set, read_tomo_particles, visible_tilts
 from halfmap.io.warp_series import read_series
 from halfmap.jobs.population_files import open_population
 from halfmap.jobs.population_given import given_maps, linked_particles
@@ -362,3 +364,54 @@ def test_symmetry_is_expanded_and_trajectories_resampled_in_versions(species_pat
     assert (species.symmetry, species.n_temporal_samples) == ("C4", 3)
     with pytest.raises(InputError, match="contained in C4"):
         halfmap.population_expand_symmetry(population="m", species="apo", remaining="C5")
+
+
+def exported(kind: str, **options: object) -> Path:
+    projects.write_averages(Path("warp"), ("TS_1", "TS_2"))
+    small = {"image_pixel_size_angstrom": 8.0, "image_box_pixel": 20}
+    job = halfmap.population_export(population="m", species="apo", kind=kind, workers=1, **{**small, **options})
+    return job.main_output
+
+
+def test_exported_images_have_a_pose_each_in_a_table_of_relion(species_path):
+    table = relion.read_particles(exported("images"))
+    position = open_population(Path("m")).species[0].particles().position_angstrom
+    assert len(position) == 8
+    assert len(table) == 8 * len(projects.TILTS)  # all lie wholly in all images
+    assert set(np.bincount(table["tilt_index"])) == {8}
+    header = mrc.read_header(table["image_name"][0].split("@")[1])
+    assert header.shape == (4 * len(projects.TILTS), 20, 20)
+    assert header.pixel_size_angstrom == pytest.approx(8.0)
+
+
+def test_exported_stacks_and_tomograms_of_relion_5_say_where_particles_are(species_path):
+    main = exported("relion5", image_pixel_size_angstrom=4.0, image_box_pixel=40)
+    particles_name, tomograms_name = read_optimisation_set(main)
+    tomograms = read_tomograms(tomograms_name, project_root=".")
+    known = {one.name: one for one in tomograms.series}
+    found = read_tomo_particles(particles_name, known)
+    species = open_population(Path("m")).species[0].particles()
+    # nothing is deformed, and poses of two equal samples are one pose
+    assert found.position_angstrom == pytest.approx(species.position_angstrom[:, :1], abs=1e-3)
+    assert found.rotation == pytest.approx(species.rotation[:, :1], abs=1e-5)
+    assert visible_tilts(found).all()
+    for name in found.further["rlnImageName"]:
+        assert mrc.read_header(name).shape == (len(projects.TILTS), 40, 40)
+    assert not list(main.parent.rglob("TS_1.mrcs"))
+
+
+def test_exported_sub_tomograms_lie_beside_weights_that_are_even(species_path):
+    main = exported("sub-tomograms")
+    table = star.read(main)["particles"]
+    assert star.read(main)["general"].value("rlnTomoSubTomosAre2DStacks") == "0"
+    data, weight = (mrc.read_volume(table.text(label)[0]) for label in ("rlnImageName", "rlnCtfImage"))
+    assert data.grid == weight.grid == ImageGrid.cubic(20, 8.0)
+    inner = weight.values[1:, 1:, 1:]
+    assert torch.allclose(inner, inner.flip(0, 1, 2), rtol=1e-4, atol=1e-6 * float(inner.max()))
+    assert float(inner.min()) >= 0
+
+
+def test_copies_by_symmetry_are_no_particles_for_relion_5(species_path):
+    halfmap.population_expand_symmetry(population="m", species="apo", remaining="C1")
+    with pytest.raises(InconsistentDataError, match="objects of their own"):
+        exported("relion5")

@@ -79,6 +79,15 @@ def write_project(folder: Path, names: tuple[str, ...] = ("TS_1", "TS_2", "TS_3"
     return path
 
 
+def write_averages(folder: Path, names: tuple[str, ...]) -> None:
+    """Write an aligned image of each tilt: noise."""
+    grid = ImageGrid.square(250, PIXEL)
+    for place, name in enumerate(names):
+        for tilt, movie in enumerate(series(name).movie_names):
+            noise = keyed_random.normal(2, "tilts", np.array([10 * place + tilt]), size=grid.shape)[0]
+            mrc.write_image(folder / "frames" / "average" / f"{Path(movie).stem}.mrc", 100 + 10 * noise, grid)
+
+
 def half_maps(seed: int = 1) -> tuple[Volume, Volume]:
     """Return halves of one structure of 50 Å that reaches 14 Å, with noise of their own."""
     grid = ImageGrid.cubic(40, PIXEL)

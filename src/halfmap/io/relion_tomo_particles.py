@@ -1,6 +1,7 @@
 """Particles of tilt series in RELION's files, and in those that WarpTools exports for it."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ _ORIGIN = tuple(f"rlnOrigin{axis}Angst" for axis in "XYZ")
 _ANGLES = tuple(f"rlnAngle{angle}" for angle in ("Rot", "Tilt", "Psi"))
 _SUBTOMOGRAM = tuple(f"rlnTomoSubtomogram{angle}" for angle in ("Rot", "Tilt", "Psi"))
 _SUBSET, _GROUP = "rlnRandomSubset", "rlnOpticsGroup"
+_TILT_PIXEL_SIZE = "rlnTomoTiltSeriesPixelSize"
 _VISIBLE = "rlnTomoVisibleFrames"
 _PARTICLES, _TOMOGRAMS = "rlnTomoParticlesFile", "rlnTomoTomogramsFile"
 
@@ -105,6 +107,8 @@ def write_tomo_particles(
     *,
     image_pixel_size_angstrom: float | None = None,
     box_pixel: int | None = None,
+    image_dimensionality: int = 2,
+    is_ctf_premultiplied: bool = True,
 ) -> None:
     """Write particles as RELION 5 reads them; of several temporal samples the first.
 
@@ -114,6 +118,8 @@ def write_tomo_particles(
     particles : in the tomograms; of ``further`` RELION's columns are written.
     tomograms : by name without ``.tomostar``.
     image_pixel_size_angstrom, box_pixel : of images that ``_rlnImageName`` names, if there are any.
+    image_dimensionality : 2 for a stack of tilts, 3 for a sub-tomogram.
+    is_ctf_premultiplied : whether the images are multiplied by their CTF.
 
     Raises
     ------
@@ -129,7 +135,20 @@ def write_tomo_particles(
     half = np.array([tomograms[root].volume_size_angstrom for root in roots]).reshape(-1, 3) / 2
     centred = particles.position_angstrom[:, 0] - half
     angles = euler_from_array(particles.rotation[:, 0])
-    optics, groups = _optics(dict.fromkeys(roots), tomograms, image_pixel_size_angstrom, box_pixel)
+    optics, groups = _optics(dict.fromkeys(roots), tomograms)
+    if image_pixel_size_angstrom is not None and box_pixel is not None:
+        unbinned = optics.numbers(_TILT_PIXEL_SIZE)
+        of_images = {
+            "rlnImageDimensionality": str(image_dimensionality),
+            "rlnImagePixelSize": f"{image_pixel_size_angstrom:.6f}",
+            "rlnImageSize": str(box_pixel),
+            "rlnCtfDataAreCtfPremultiplied": str(int(is_ctf_premultiplied)),
+        }
+        columns_of_images: dict[str, NDArray] = {
+            label: np.full(len(optics), text, dtype=object) for label, text in of_images.items()
+        }
+        columns_of_images["rlnTomoSubtomogramBinning"] = _texts(image_pixel_size_angstrom / unbinned)
+        optics = replace(optics, columns={**optics.columns, **columns_of_images})
     columns: dict[str, NDArray] = {
         _NAME: np.array(roots, dtype=object),
         "rlnTomoParticleName": np.array([f"{root}/{i + 1}" for i, root in enumerate(roots)], dtype=object),
@@ -141,7 +160,10 @@ def write_tomo_particles(
     }
     columns |= {label: values for label, values in particles.further.items() if label.startswith("rln")}
     columns[_GROUP] = np.array([str(groups[root]) for root in roots], dtype=object)
-    general = star.StarTable(name="general", columns={"rlnTomoSubTomosAre2DStacks": np.array(["1"])}, is_loop=False)
+    are_stacks = str(int(image_dimensionality == 2))
+    general = star.StarTable(
+        name="general", columns={"rlnTomoSubTomosAre2DStacks": np.array([are_stacks])}, is_loop=False
+    )
     rows = star.StarTable(name="particles", columns=columns)
     star.write(path, [star.with_version(table, 50001) for table in (general, optics, rows)])
 
@@ -218,12 +240,7 @@ def _triples(table: star.StarTable, labels: tuple[str, ...]) -> NDArray[np.float
     return np.stack(columns, axis=-1)
 
 
-def _optics(
-    names: Mapping[str, None],
-    tomograms: Mapping[str, TiltSeries],
-    image_pixel_size_angstrom: float | None,
-    box_pixel: int | None,
-) -> tuple[star.StarTable, dict[str, int]]:
+def _optics(names: Mapping[str, None], tomograms: Mapping[str, TiltSeries]) -> tuple[star.StarTable, dict[str, int]]:
     """Return the table of optics groups, one for each microscope setting, and the group of each tomogram."""
     groups: dict[tuple[str, ...], int] = {}
     of_name: dict[str, int] = {}
@@ -236,17 +253,10 @@ def _optics(
             optics.pixel_size_angstrom,
         )
         of_name[name] = groups.setdefault(tuple(f"{value:.6f}" for value in values), len(groups) + 1)
-    labels = ("rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast", "rlnTomoTiltSeriesPixelSize")
+    labels = ("rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast", _TILT_PIXEL_SIZE)
     columns = {label: [values[i] for values in groups] for i, label in enumerate(labels)}
     columns[_GROUP] = [str(number) for number in groups.values()]
     columns["rlnOpticsGroupName"] = [f"optics{number}" for number in groups.values()]
-    if image_pixel_size_angstrom is not None and box_pixel is not None:
-        columns["rlnImageDimensionality"] = ["2"] * len(groups)
-        columns["rlnImagePixelSize"] = [f"{image_pixel_size_angstrom:.6f}"] * len(groups)
-        columns["rlnTomoSubtomogramBinning"] = [
-            f"{image_pixel_size_angstrom / float(values[3]):.6f}" for values in groups
-        ]
-        columns["rlnImageSize"] = [str(box_pixel)] * len(groups)
     table = star.StarTable(name="optics", columns={label: np.array(values) for label, values in columns.items()})
     return table, of_name
 

@@ -42,11 +42,16 @@ def images_of_item(opened: OpenSource, item: SourceItem, series: TiltSeries | Fr
     return images
 
 
-def _tilts(opened: OpenSource, item: SourceItem, series: TiltSeries) -> ImageSource:
+def tilt_image_paths(opened: OpenSource, item: SourceItem, series: TiltSeries) -> list[Path]:
+    """Return where the aligned image of each tilt of an item should be."""
     folders = [_data_folder(opened, series), opened.path.parent / _TOMOSTARS]
     table = next((folder / item.name for folder in folders if (folder / item.name).is_file()), folders[0] / item.name)
     names = series.movie_names or tomostar.read_tomostar(table).movie_names
-    paths = [tomostar.average_path(table, name) for name in names]
+    return [tomostar.average_path(table, name) for name in names]
+
+
+def _tilts(opened: OpenSource, item: SourceItem, series: TiltSeries) -> ImageSource:
+    paths = tilt_image_paths(opened, item, series)
     missing = [path for path in paths if not path.is_file()]
     if missing:
         raise FormatError(

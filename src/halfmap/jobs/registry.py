@@ -158,6 +158,12 @@ COMMANDS: tuple[Entry, ...] = (
         _SERIES,
     ),
     Entry(
+        "population export",
+        "halfmap.jobs.population_export:JOB",
+        "Cut the particles of a species out with all refined geometry, for other programs",
+        _SERIES,
+    ),
+    Entry(
         "population rotate",
         "halfmap.jobs.population_edit:ROTATE",
         "Turn the maps of a species, and all poses with them",
