@@ -95,7 +95,7 @@ class VersionedFolder:
         """
         for name in self.list_files(staged / self.main.name, self.folder):
             if not (staged / name).exists():
-                shutil.copyfile(self.folder / name, staged / name)
+                _copy(self.folder / name, staged / name)
         for path in staged.iterdir():
             _synchronise(path)
         write_json(self.folder / VERSIONS / _COMMITTING, {"version": version})
@@ -164,7 +164,6 @@ class VersionedFolder:
         names = set(self.list_files(kept / self.main.name, kept))
         if self.holds_nothing_else:
             names |= set(self.list_files(self.main, self.folder))
-        filecmp.clear_cache()
         return [name for name in sorted(names) if not _same(self.folder / name, kept / name)]
 
     def _bring_into_use(self, version: str) -> None:
@@ -173,7 +172,7 @@ class VersionedFolder:
         for name in sorted(names, key=lambda name: name == self.main.name):  # the main file last
             if (kept / name).is_file():
                 with replacing(self.folder / name) as temporary:
-                    shutil.copyfile(kept / name, temporary)
+                    _copy(kept / name, temporary)
             else:
                 (self.folder / name).unlink()
         (self.folder / VERSIONS / _COMMITTING).unlink()
@@ -205,8 +204,21 @@ def held(folders: Iterable[Path], say: Callable[[str], None]) -> Iterator[None]:
             lock.release(folder)
 
 
+def _copy(source: Path, target: Path) -> None:
+    """Copy a file with its time, by which both are known to be the same without being read."""
+    shutil.copyfile(source, target)
+    status = source.stat()
+    os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
 def _same(first: Path, second: Path) -> bool:
-    return first.is_file() and second.is_file() and filecmp.cmp(first, second, shallow=False)
+    """Whether two files hold the same: maps may be large, so of one size and time they are taken to."""
+    if not (first.is_file() and second.is_file()):
+        return False
+    one, other = first.stat(), second.stat()
+    if one.st_size != other.st_size:
+        return False
+    return one.st_mtime_ns == other.st_mtime_ns or filecmp.cmp(first, second, shallow=False)
 
 
 def _synchronise(path: Path) -> None:
