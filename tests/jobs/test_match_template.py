@@ -164,7 +164,7 @@ def test_many_micrographs_make_one_table_and_one_page_and_bad_ones_are_set_aside
     assert list(rejected.columns["rlnMicrographName"]) == [b"flat.mrc"]
     assert b"some contrast" in rejected.columns["halfmapReason"][0]
     page = (job.folder / "report.html").read_text()
-    for word in ("Peaks in a micrograph", "other.mrc: scaled MIP", "set aside"):
+    for word in ("highest scaled MIP", "other.mrc: scaled MIP", "set aside"):
         assert word in page
     assert not (job.folder / "state").exists()
     refined = halfmap.refine_template(

@@ -27,6 +27,9 @@ from halfmap.template_matching.global_search.peaks import density_of_highest, ex
 SHOWN = 12
 """Micrographs whose pictures are on the page, the first."""
 
+LEAST_FOR_HISTOGRAM = 8
+"""Micrographs from which a distribution says more than their table."""
+
 ROWS_SHOWN = 2000
 """Peaks in the table of the page, the highest first."""
 
@@ -63,10 +66,12 @@ def page_of_many(
     ]
     if rejected:
         facts.append(Fact(label="set aside", value=len(rejected), level="warning"))
+    distribution = [Histogram.of(np.array(numbers), title="Peaks in a micrograph", x=Axis(label="peaks"))]
+    if len(parts) < LEAST_FOR_HISTOGRAM:
+        distribution = []
     sections = [
         Section(title="What to know", blocks=[Note(text=text, level="warning") for text in warnings]),
-        Section(title="Micrographs", blocks=[_micrographs(parts), Histogram.of(
-            np.array(numbers), title="Peaks in a micrograph", x=Axis(label="peaks"))]),
+        Section(title="Micrographs", blocks=[_micrographs(parts), *distribution]),
         Section(title="Against noise", blocks=[_scores(parts)], intro=_NOISE),
         Section(title="Where", blocks=_pictures(parts, circle_pixel), intro=_where(len(parts))),
         Section(title="Peaks", blocks=[_peaks(parts)]),

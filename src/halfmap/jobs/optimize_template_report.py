@@ -8,6 +8,9 @@ from halfmap.jobs.volume_report import central_slices
 from halfmap.report.blocks import Axis, Block, Curve, Fact, Facts, Histogram, Line, Mark, Note, Report, Section
 from halfmap.template_matching.optimize import Walk
 
+LABEL_SHARE = 0.08
+"""Share of an axis that a label takes."""
+
 
 def page(walks: Sequence[Walk], usual: float, template: Volume, n_rejected: int, warnings: Sequence[str]) -> Report:
     """Return the page.
@@ -37,7 +40,7 @@ def page(walks: Sequence[Walk], usual: float, template: Volume, n_rejected: int,
             lines=[_line(walk) for walk in sizes],
             x=Axis(label="pixel size", unit="Å"),
             y=Axis(label="mean z"),
-            marks=[Mark(value=size.value, label="best"), Mark(value=usual, label="given")],
+            marks=_marks(size.value, usual, sizes),
         ),
         Curve(
             title="B-factor",
@@ -65,6 +68,14 @@ def page(walks: Sequence[Walk], usual: float, template: Volume, n_rejected: int,
         summary=f"Best at {size.value:.5g} Å, where {usual:.5g} Å was given, with {factors.best.value:+.0f} Å² added "
         "to the template's B-factor.",
     )
+
+
+def _marks(best: float, given: float, walks: Sequence[Walk]) -> list[Mark]:
+    """Return the marks of the best pixel size and of the one given, with one label where two would overlap."""
+    tried = [value for walk in walks for value in walk.values]
+    if abs(best - given) > LABEL_SHARE * (max(tried) - min(tried)):
+        return [Mark(value=best, label="best"), Mark(value=given, label="given")]
+    return [Mark(value=min(best, given)), Mark(value=max(best, given), label="best and given")]
 
 
 def _line(walk: Walk) -> Line:
