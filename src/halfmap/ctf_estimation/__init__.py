@@ -1,0 +1,1 @@
+"""The contrast transfer function of micrographs and tilts, from the rings in their power spectra."""
