@@ -11,15 +11,19 @@ import pytest
 import torch
 
 import halfmap
+from halfmap.cli.main import main
+from halfmap.data.image_series import FrameSeries, SeriesOptics
 from halfmap.data.volumes import Volume
 from halfmap.errors import FormatError, InconsistentDataError, InputError, ProjectError
 from halfmap.grid import ImageGrid
 from halfmap.io import mrc, relion, star, warp_population
 from halfmap.io.relion_tomo import read_tomograms
 from halfmap.io.relion_tomo_particles import read_optimisation_set, read_tomo_particles, visible_tilts
-from halfmap.io.warp_series import read_series
+from halfmap.io.warp_series import read_series, write_series
+from halfmap.io.warp_settings import WarpSettings, write_settings
 from halfmap.jobs.population_files import open_population
 from halfmap.jobs.population_given import given_maps, linked_particles
+from halfmap.splines.grids import SplineGrid
 from support import warp_projects as projects
 
 
@@ -415,3 +419,76 @@ def test_copies_by_symmetry_are_no_particles_for_relion_5(species_path):
     halfmap.population_expand_symmetry(population="m", species="apo", remaining="C1")
     with pytest.raises(InconsistentDataError, match="objects of their own"):
         exported("relion5")
+
+
+def typed(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    """Return what a command says."""
+    with pytest.raises(SystemExit) as ended:
+        main(["population", *words])
+    out, err = capsys.readouterr()
+    assert ended.value.code == 0, err
+    return out
+
+
+def test_commands_are_typed_with_the_population_first(capsys):
+    settings = str(projects.write_project(Path("warp")))
+    assert typed(capsys, "create", "m", "--name", "demo").strip() == "m/demo.population"
+    assert "tilts: 3 tilt series pass." in typed(capsys, "add-source", "m", settings, "--name", "tilts")
+    assert "tilts uses 1 items now" in typed(capsys, "items", "m", "exclude", "tilts", "TS_1", "TS_2.tomostar")
+    assert "TS_1" in typed(capsys, "items", "m/demo.population")
+    version = open_population(Path("m")).sources[0].source.previous_version
+    assert f"tilts is at version {version}" in typed(capsys, "versions", "m", "checkout", "tilts", version)
+    assert "tilts" in typed(capsys, "status", "m")
+
+
+def test_frame_series_become_a_source_by_their_movies():
+    folder = Path("warp")
+    (folder / "frames").mkdir(parents=True)
+    (folder / "frames" / "mic_1.tif").write_bytes(b"raw frames")
+    one = FrameSeries(
+        name="mic_1",
+        image_size_angstrom=(800.0, 600.0),
+        dose_e_per_angstrom2=1.5 * np.arange(4),
+        is_used=np.ones(4, dtype=bool),
+        optics=SeriesOptics(pixel_size_angstrom=2.0),
+        movement_x_angstrom=SplineGrid(values=torch.zeros(4, 1, 1, dtype=torch.float64)),
+    )
+    write_series(folder / "warp_frameseries" / "mic_1.xml", one)
+    write_series(folder / "warp_frameseries" / "mic_2.xml", one)
+    settings = WarpSettings(
+        pixel_size_angstrom=2.0,
+        data_folder="frames",
+        processing_folder="warp_frameseries",
+        extension="*.tif",
+        gain_path="gain.mrc",
+        dose_per_frame_e_per_angstrom2=1.5,
+    )
+    write_settings(folder / "frames.settings", settings)
+    halfmap.population_create(folder="m", name="demo")
+    lines = said(halfmap.population_add_source(population="m", settings="warp/frames.settings", max_images=2))
+    assert "frames: 1 frame series pass." in lines
+    assert "mic_2 is set aside" in lines
+    source = open_population(Path("m")).sources[0]
+    assert source.source.dimensions_pixel == (400.0, 300.0, 0.0)
+    assert source.source.gain_path == "../gain.mrc"
+    item = source.source.items[0]
+    assert (item.name, len(item.hash)) == ("mic_1.tif", 27)
+    series = source.read_item(item)
+    assert series.is_used.tolist() == [True, True, False, False]
+    assert series.dose_e_per_angstrom2 == pytest.approx(one.dose_e_per_angstrom2)
+
+
+def test_metadata_of_versions_that_did_not_say_sizes_take_them_from_the_settings():
+    settings = projects.write_project(Path("warp"), ("TS_1",))
+    metadata = Path("warp/warp_tiltseries/TS_1.xml")
+    stated = ' VolumeDimensionsAngstrom="1000, 1000, 400"'
+    assert stated in metadata.read_text()
+    metadata.write_text(metadata.read_text().replace(stated, ""))
+    halfmap.population_create(folder="m", name="demo")
+    halfmap.population_add_source(population="m", settings=str(settings), name="tilts")
+    source = open_population(Path("m")).sources[0]
+    assert source.read_item(source.source.items[0]).volume_size_angstrom == (1000.0, 1000.0, 400.0)
+    silent = Path("warp/silent.settings")
+    silent.write_text(settings.read_text().replace('"DimensionsZ" Value="100"', '"DimensionsZ" Value="0"'))
+    with pytest.raises(InputError, match="size of the tomogram"):
+        halfmap.population_add_source(population="m", settings=str(silent), name="again")
