@@ -49,9 +49,7 @@ def ring_profile(rings: Rings, microscope: Microscope, lens: Lens, *, step: floa
     step : width of the bins, 1/Å.
     """
     k1, k2, constant = _radial_phase(microscope, lens)
-    phase = constant - lens.gamma(rings.frequencies, microscope, rings.offset_angstrom)  # grows with s
-    q = 2 * phase / (k1 + (k1 * k1 - 4 * k2 * phase).clamp(min=0).sqrt())  # the smaller root, without cancellation
-    s = q.clamp(min=0).sqrt().flatten()
+    s = mean_defocus_frequency(rings.frequencies, microscope, lens, rings.offset_angstrom).flatten()
     low, high = rings.limits
     n = int((high - low) / step)
     bins = torch.floor((s - low) / step).long()
@@ -67,6 +65,21 @@ def ring_profile(rings: Rings, microscope: Microscope, lens: Lens, *, step: floa
         model=model[full].numpy(),
         counts=counts[full].numpy(),
     )
+
+
+def mean_defocus_frequency(frequencies: Tensor, microscope: Microscope, lens: Lens, offset_angstrom: Tensor) -> Tensor:
+    """Return at which frequency the mean defocus has the phase that the lens has at each, 1/Å, shape (k, p).
+
+    Parameters
+    ----------
+    frequencies : shape (p, 2).
+    microscope, lens : the CTF.
+    offset_angstrom : shape (k,), added to the defocus.
+    """
+    k1, k2, constant = _radial_phase(microscope, lens)
+    phase = constant - lens.gamma(frequencies, microscope, offset_angstrom)  # grows with s
+    root = (k1 * k1 - 4 * k2 * phase).clamp(min=0).sqrt()
+    return (2 * phase / (k1 + root)).clamp(min=0).sqrt()  # the smaller solution, without cancellation
 
 
 def profile_model(profile: RingProfile, limits: tuple[float, float]) -> NDArray[np.float64]:

@@ -34,7 +34,7 @@ class CtfTask:
     name : of the micrograph.
     path : its file, absolute.
     spectrum : the power spectrum that motion correction left of it; None to make one.
-    picture : where the picture of its spectrum goes, absolute, without suffix.
+    picture : where the picture of its spectrum goes, absolute: an MRC file, with a PNG beside it.
     pixel_size_angstrom : of the micrograph.
     microscope, params : of the estimation.
     phase_shift_degrees : where it is not looked for.
@@ -107,9 +107,9 @@ def estimate_micrograph(task: CtfTask) -> CtfMicrograph:
             max_resolution_angstrom=1 / found.fitted_limits[1],
         )
     drawn = spectrum_picture(spectra, task.microscope, found.lens)
-    mrc.write_image(task.picture.with_suffix(".mrc"), drawn, spectra.grid)
+    mrc.write_image(task.picture, drawn, spectra.grid)
     grey = grey_between(_shown_part(drawn, spectra, found), *_GREY_LIMITS)
-    images.write_png(task.picture.with_suffix(".png"), grey)
+    images.write_png(task.picture.with_name(task.picture.stem + ".png"), grey)
     picture = Picture.png(grey)
     return CtfMicrograph(
         estimate=found,

@@ -4,6 +4,7 @@ import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
 
 import numpy as np
 from PIL import Image
@@ -24,8 +25,9 @@ _QUANTITIES = (
     Quantity(label="figure of merit", decimals=2, place="detail"),
 )
 _INTRO = (
-    "Left half of each spectrum: the model; right half: the data, every ring of it in units of its own deviation. "
-    "Rings must go on from one half into the other. A click shows it large, with the spectrum averaged along lines of "
+    "Left half of each spectrum: the model; upper right quarter: the data, every ring of it in units of its own "
+    "deviation; lower right: the data averaged along lines of equal phase. Rings must go on from one part into the "
+    "other. A click shows it large, with the spectrum averaged along lines of "
     "equal phase, and the model."
 )
 
@@ -115,7 +117,7 @@ def _notes(
 def _gallery(shown: Sequence[ShownMicrograph]) -> RankedGallery:
     return RankedGallery(
         quantities=_QUANTITIES,
-        entries=tuple(_entry(one) for one in shown),
+        entries=tuple(_entry(one, name) for one, name in zip(shown, _short_names(shown), strict=True)),
         tile_pixel=200,
         x=Axis(label="resolution", unit="Å", scale="resolution"),
         y=Axis(label="power over its fall"),
@@ -124,11 +126,17 @@ def _gallery(shown: Sequence[ShownMicrograph]) -> RankedGallery:
     )
 
 
-def _entry(one: ShownMicrograph) -> Entry:
+def _short_names(shown: Sequence[ShownMicrograph]) -> list[str]:
+    """Return the names without folder and ending, where they differ."""
+    short = [PurePath(one.name).stem for one in shown]
+    return short if len(set(short)) == len(short) else [one.name for one in shown]
+
+
+def _entry(one: ShownMicrograph, name: str) -> Entry:
     estimate = one.found.estimate
     remark = "no rings" if estimate.failure else "; ".join(one.concerns)
     return Entry(
-        name=one.name,
+        name=name,
         picture=_jpeg(one.found.card),
         values=(
             estimate.max_resolution_angstrom if math.isfinite(estimate.max_resolution_angstrom) else None,

@@ -127,7 +127,7 @@ def _tasks(
 ) -> list[CtfTask]:
     values = {name: micrographs.optics_values(name) for name in _OPTICS}
     spectra = micrographs[_SPECTRUM] if params.given_spectra and _SPECTRUM in micrographs else None
-    pictures = [path_in_job(name, "_ctf") for name in opened.names]
+    pictures = [path_in_job(name, "_ctf.mrc") for name in opened.names]
     if len(set(pictures)) < len(pictures):
         raise InconsistentDataError(
             "Micrographs must differ in their path after JobType/jobNNN/ and without ending; got two alike; rename one."
@@ -164,7 +164,7 @@ def _table(
     u = np.array([lens.defocus_u_angstrom for lens in lenses])
     v = np.array([lens.defocus_v_angstrom for lens in lenses])
     columns = {
-        "ctf_image_name": _text(context.relative(tasks[index].picture.with_suffix(".mrc")) for index in rows),
+        "ctf_image_name": _text(context.relative(tasks[index].picture) for index in rows),
         "defocus_u_angstrom": u,
         "defocus_v_angstrom": v,
         "ctf_astigmatism_angstrom": u - v,
