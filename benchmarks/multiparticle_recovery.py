@@ -31,8 +31,8 @@ from halfmap.compute.allocator import keep_large_blocks
 from halfmap.multiparticle.fit import descend, visit
 from halfmap.multiparticle.joint import JointObjective, descend_jointly
 from halfmap.multiparticle.m_ncc import MObjective
-from halfmap.multiparticle.refine import Fitted
 from halfmap.multiparticle.schedule import Schedule
+from halfmap.multiparticle.sub_iterations import Fitted
 from support.tilt_windows import EVERYTHING, Scene, scene
 
 STEPS = Schedule(sub_iterations=4, steps=1, ctf_resolution_angstrom=30.0)

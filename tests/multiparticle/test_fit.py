@@ -187,3 +187,18 @@ def test_the_resolution_grows_evenly_and_leaves_something_to_compare():
     assert fractions(Schedule(sub_iterations=1)) == [1.0]
     assert [shell_at(12, fraction) for fraction in (0.1, 0.5, 1.0)] == [3, 6, 12]
     assert shell_at(2, 0.5) == 2
+
+
+def test_particles_that_are_not_there_are_set_aside_and_do_not_harm_the_rest():
+    full = scene(n=16, n_tilts=9, box=32, snr=0.1)
+    there = torch.arange(16) % 4 != 3
+    observed = full.images.observed[0].clone()
+    observed[~there] -= full.clean[~there]  # noise alone is left
+    images = DrawnImages([observed], full.images.bands, full.images.centre_angstrom, full.images.used)
+    fit = dataclasses.replace(full, images=images).fit()
+    assert torch.equal(fit.set_aside[0], ~there)
+    assert float(fit.gain[0][there].min()) > 50
+    assert float(fit.gain[0][~there].max()) < -50
+    # a quarter of the particles lowered the scale of all; without them it is right
+    assert float(fit.visited.looks[0].scale.mean()) == pytest.approx(1.0, abs=0.05)
+    assert not bool(full.fit().set_aside[0].any())

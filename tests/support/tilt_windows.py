@@ -19,9 +19,10 @@ from halfmap.imaging.series_transfer import image_ctf
 from halfmap.multiparticle.fit import Parameters
 from halfmap.multiparticle.params import ParameterChoice, PriorWidths
 from halfmap.multiparticle.references import ReferencePair
-from halfmap.multiparticle.refine import SeriesProblem, SpeciesProblem, fit_windows
+from halfmap.multiparticle.refine import SeriesProblem, SpeciesProblem
 from halfmap.multiparticle.schedule import Schedule
 from halfmap.multiparticle.series_model import SpeciesModel, SpeciesState
+from halfmap.multiparticle.sub_iterations import fit_windows
 from halfmap.splines.grids import SplineGrid
 
 EVERYTHING = ParameterChoice(image_warp="2x2", positions=True, angles=True, defocus=True)

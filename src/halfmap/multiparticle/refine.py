@@ -1,33 +1,27 @@
 """Multi-particle refinement of one series: sample, microscope and particles of all species together."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from halfmap.compute.memory import memory_budget_bytes
 from halfmap.data.image_series import ImageSeries
 from halfmap.data.image_source import ImageSource
 from halfmap.data.population import SpeciesParticles
 from halfmap.errors import InputError
-from halfmap.fourier.band import FourierBand
 from halfmap.grid import ImageGrid
 from halfmap.imaging.deformation import views
 from halfmap.imaging.series_transfer import image_ctf
 from halfmap.multiparticle import solve
 from halfmap.multiparticle.cutting import CutImages, Windows, alias_free_length_angstrom, binned_grid, windows
-from halfmap.multiparticle.fit import Comparison, ImagePasses, Parameters, Visited, descend, prior_of, visit
 from halfmap.multiparticle.grid_choice import concern_about_image_warp, shift_information
-from halfmap.multiparticle.noise import first_variance, residual_variance
-from halfmap.multiparticle.parameter_layout import Layout
 from halfmap.multiparticle.params import ParameterChoice, PriorWidths
 from halfmap.multiparticle.references import ReferencePair
-from halfmap.multiparticle.schedule import Schedule, fractions, shell_at
-from halfmap.multiparticle.searched import with_images_searched
-from halfmap.multiparticle.series_model import ScalePrior, SpeciesState, counted
+from halfmap.multiparticle.schedule import Schedule
+from halfmap.multiparticle.series_model import SpeciesState
+from halfmap.multiparticle.sub_iterations import Fitted, Step, fit_windows
 
 _SHARE_OF_MEMORY = 0.5
 _COARSEST_WINDOWS = 2.0
@@ -68,15 +62,6 @@ class SeriesProblem:
     species: tuple[SpeciesProblem, ...]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Step:
-    """A step that was kept: where, and the objective there, which compares within a sub-iteration only."""
-
-    sub_iteration: int
-    resolution_angstrom: float
-    objective: float
-
-
 @dataclass(frozen=True, kw_only=True, eq=False)
 class FittedSpecies:
     """What became of a species in a series.
@@ -87,6 +72,7 @@ class FittedSpecies:
     change, deviation : float64, shape (P, q): by how much each of a particle's parameters changed, and its standard
         deviation now; named by ``names``, in ``units``.
     gain : float64, shape (P,): by how much the particle makes its images likelier than noise alone would.
+    is_set_aside : bool, shape (P,): the particle makes its images less likely. It had no say, and keeps its pose.
     chi2_per_component : float64, shape (P,): 1 where references and noise explain a particle's images; NaN where none
         counts.
     scale : float64, shape (T,): of the references in each image, in units of the image's standard deviation.
@@ -100,6 +86,7 @@ class FittedSpecies:
     change: NDArray[np.float64]
     deviation: NDArray[np.float64]
     gain: NDArray[np.float64]
+    is_set_aside: NDArray[np.bool_]
     chi2_per_component: NDArray[np.float64]
     scale: NDArray[np.float64]
     n_images: NDArray[np.int64]
@@ -135,26 +122,6 @@ class SeriesResult:
     objective_before: float = float("nan")
     objective_after: float = float("nan")
     steps: tuple[Step, ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Fitted:
-    """The end of a fit.
-
-    Parameters
-    ----------
-    visited : the last place that was kept, compared at full resolution.
-    comparison : that compared it.
-    posterior : what is known there.
-    objective_before : of the start, in the same comparison.
-    steps : that were kept.
-    """
-
-    visited: Visited
-    comparison: Comparison
-    posterior: solve.Posterior
-    objective_before: float
-    steps: tuple[Step, ...]
 
 
 def refine_series(
@@ -221,102 +188,6 @@ def refine_series(
     return _result(problem, fitted)
 
 
-def fit_windows(
-    images: ImagePasses,
-    centre_angstrom: Sequence[Tensor],
-    bands: Sequence[FourierBand],
-    series: ImageSeries,
-    states: tuple[SpeciesState, ...],
-    choice: ParameterChoice,
-    widths: PriorWidths,
-    schedule: Schedule,
-) -> Fitted:
-    """Fit parameters to what has been cut out of the images of a series.
-
-    Parameters
-    ----------
-    images : windows of every species, image by image.
-    centre_angstrom, bands : of each species' windows, up to its resolution.
-    series, states : where the fit begins.
-    choice, widths, schedule : of the fit.
-
-    Raises
-    ------
-    ComputeError
-        See `refine_series`.
-    """
-    n_samples = [state.position_angstrom.shape[1] for state in states]
-    layouts = [Layout(series, len(state.subset), n, choice, widths) for state, n in zip(states, n_samples, strict=True)]
-    start = Parameters(
-        series=series,
-        species=states,
-        shared=torch.zeros(layouts[0].n_shared, dtype=torch.float64),
-        own=tuple(torch.zeros((len(one.subset), layout.n_particle), dtype=torch.float64)
-                  for one, layout in zip(states, layouts, strict=True)),
-    )  # fmt: skip
-    taking_part = [counted(series, state) for state in states]
-    noise = first_variance(images, bands, taking_part)
-    parameters, steps = start, list[Step]()
-    has_searched = False
-    for number, fraction in enumerate(fractions(schedule), start=1):
-        heads = [band.head(shell_at(band.max_shell, fraction)) for band in bands]
-        reached = [1 / float(head.frequencies.norm(dim=1).max()) for head in heads]
-        comparison = Comparison(
-            images=images,
-            centre_angstrom=centre_angstrom,
-            counted=taking_part,
-            bands=heads,
-            noise=noise,
-            scale_prior=[None] * len(states),
-            layouts=layouts,
-            prior=prior_of(layouts),
-            fits_ctf=[resolution <= schedule.ctf_resolution_angstrom for resolution in reached],
-        )
-        if number == 1 and schedule.search_angstrom:
-            parameters = with_images_searched(comparison, parameters, shift_angstrom=schedule.search_angstrom)
-        if schedule.search_defocus_angstrom and choice.defocus and any(comparison.fits_ctf) and not has_searched:
-            parameters = with_images_searched(comparison, parameters, defocus_angstrom=schedule.search_defocus_angstrom)
-            has_searched = True
-        comparison, noise = _with_noise(comparison, parameters, noise)
-        here = visit(comparison, parameters)
-
-        def keep(there: Visited, number: int = number, resolution: float = min(reached)) -> None:
-            steps.append(Step(sub_iteration=number, resolution_angstrom=resolution, objective=there.objective))
-
-        keep(here)
-        here = descend(comparison, here, schedule.steps, keep)
-        parameters = here.parameters
-    before = comparison.objective(start, comparison.looked_at(start))
-    return Fitted(
-        visited=here,
-        comparison=comparison,
-        posterior=solve.posterior(here.equations, comparison.prior),
-        objective_before=before,
-        steps=tuple(steps),
-    )
-
-
-def _with_noise(
-    comparison: Comparison, parameters: Parameters, noise: Sequence[Tensor]
-) -> tuple[Comparison, list[Tensor]]:
-    """Return the comparison with the noise that parameters leave, and the scales that they expect."""
-    looks = comparison.looked_at(parameters)
-    scales = [float(one.scale[0]) for one in looks]
-    if not any(scale > 0 for scale in scales):
-        raise InputError(
-            f"Images of series {parameters.series.name} must resemble the references; none does, at "
-            f"{1 / float(comparison.bands[0].frequencies.norm(dim=1).max()):.1f} Å; look at contrast, handedness and "
-            "pixel size, and whether positions belong to this series."
-        )
-    updated = []
-    for before, one in zip(noise, looks, strict=True):
-        estimated = residual_variance(one.shell_sums, one.scale)
-        # shells beyond what has been compared keep what they had
-        updated.append(torch.cat([estimated, before[:, estimated.shape[1] :]], dim=1))
-    priors = [ScalePrior(scale=scale) if scale > 0 else None for scale in scales]
-    return replace(comparison, noise=updated, scale_prior=priors), updated
-
-
 def _state(species: SpeciesProblem, device: str) -> SpeciesState:
     first, second = (half.to(device) for half in species.references.halves)
     return SpeciesState(
@@ -346,7 +217,7 @@ def _result(problem: SeriesProblem, fitted: Fitted) -> SeriesResult:
     is_changed = gained > 0
     numbers = iter(range(len(layouts)))
     species = tuple(
-        _fitted_species(fitted, next(numbers), one if not is_changed else None) if len(one.particles) else None
+        _fitted_species(fitted, next(numbers), one, is_changed=is_changed) if len(one.particles) else None
         for one in problem.species
     )
     none = np.zeros(layouts[0].n_shared)
@@ -380,23 +251,22 @@ def _concerns(fitted: Fitted) -> tuple[str, ...]:
     return () if concern is None else (concern,)
 
 
-def _fitted_species(fitted: Fitted, number: int, unchanged: SpeciesProblem | None) -> FittedSpecies:
+def _fitted_species(fitted: Fitted, number: int, species: SpeciesProblem, *, is_changed: bool) -> FittedSpecies:
     here, layout = fitted.visited, fitted.comparison.layouts[number]
     state, one = here.parameters.species[number], here.looks[number]
     n_images = one.counted.sum(1)
     components = 2.0 * len(fitted.comparison.bands[number]) * n_images
-    gain = (one.products.data - one.chi2).sum(1) / 2
-    change = here.parameters.own[number]
+    stays = fitted.set_aside[number] | (not is_changed)
+    before = species.particles
     return FittedSpecies(
-        position_angstrom=state.position_angstrom.numpy()
-        if unchanged is None
-        else unchanged.particles.position_angstrom,
-        rotation=state.rotation.numpy() if unchanged is None else unchanged.particles.rotation,
+        position_angstrom=np.where(stays[:, None, None], before.position_angstrom, state.position_angstrom),
+        rotation=np.where(stays[:, None, None, None], before.rotation, state.rotation),
         names=tuple(layout.particle_names),
         units=tuple(layout.particle_units),
-        change=(change if unchanged is None else torch.zeros_like(change)).numpy(),
+        change=torch.where(stays[:, None], 0.0, here.parameters.own[number]).numpy(),
         deviation=fitted.posterior.particle_deviation[number].numpy(),
-        gain=gain.numpy(),
+        gain=fitted.gain[number].numpy(),
+        is_set_aside=fitted.set_aside[number].numpy(),
         chi2_per_component=torch.where(n_images > 0, one.chi2.sum(1) / components, torch.nan).numpy(),
         scale=one.scale.numpy(),
         n_images=n_images.numpy(),

@@ -36,7 +36,13 @@ def with_images_searched(
     models = comparison.models(parameters)
     found: dict[str, Tensor] = {}
     if shift_angstrom:
-        shifts = image_shifts(comparison.images, models, comparison.noise, reach_angstrom=shift_angstrom)
+        shifts = image_shifts(
+            comparison.images,
+            models,
+            comparison.noise,
+            reach_angstrom=shift_angstrom,
+            expected_angstrom=comparison.layouts[0].widths.image_warp_angstrom,
+        )
         found |= {"shift_x": shifts[:, 0], "shift_y": shifts[:, 1]}
     if defocus_angstrom:
         found["defocus"] = image_defoci(

@@ -10,6 +10,8 @@ from halfmap.fourier.band import FourierBand
 from halfmap.multiparticle.series_model import SpeciesModel
 from halfmap.units import electron_wavelength_angstrom
 
+SCALE_ROUNDS = 10
+"Of choosing trials and the scale in turn."
 SAMPLES_PER_PERIOD = 4.0
 "Of the highest frequency, between trial shifts or along the phase between trial defoci."
 
@@ -30,13 +32,15 @@ def image_shifts(
     noise: Sequence[Tensor],
     *,
     reach_angstrom: float,
+    expected_angstrom: float,
 ) -> Tensor:
     """Find by how much the content of whole images is shifted, by cross-correlation with what they should show.
 
     Parameters
     ----------
     images, models, noise : as for `halfmap.multiparticle.series_model.look`.
-    reach_angstrom : how far to look. Shifts are expected to have half of it as their standard deviation.
+    reach_angstrom : how far to look.
+    expected_angstrom : standard deviation along each axis that is expected of shifts.
 
     Returns
     -------
@@ -45,23 +49,40 @@ def image_shifts(
     Notes
     -----
     Products of data and models are added over all particles of an image before their phases are looked at, so an
-    image costs one matrix product. The scale is that with which the best shift's likelihood is largest.
+    image costs one matrix product. All images have one scale, the likeliest for the shifts that are found: an image
+    that shows little keeps to where it is expected, however large a peak of its noise is.
     """
     n_images = models[0].counted.shape[1]
-    found = torch.zeros((n_images, 2), dtype=torch.float64)
     grids = [shift_grid(reach_angstrom, 1 / float(model.band.frequencies.norm(dim=1).max())) for model in models]
     shifts = max(grids, key=len)
-    prior = shifts.square().sum(1) / (2 * (reach_angstrom / 2) ** 2)
+    prior = shifts.square().sum(1) / (2 * expected_angstrom**2)
+    cross = torch.zeros((n_images, len(shifts)), dtype=torch.float64)
+    power = torch.zeros(n_images, dtype=torch.float64)
     for t, observed in images:
-        cross, power = torch.zeros(len(shifts), dtype=torch.float64), 0.0
         for model, windows, variance in zip(models, observed, noise, strict=True):
             one_cross, one_power = _image_products(t, model, windows, variance)
-            cross += _at_shifts(one_cross, shifts, model.band)
-            power += one_power
-        if power > 0:
-            gain = cross.clamp(min=0.0).square() / (2 * power) - prior
-            found[t] = shifts[int(gain.argmax())]
-    return found
+            cross[t] += _at_shifts(one_cross, shifts, model.band)
+            power[t] += one_power
+    return shifts[_likeliest(cross, power, prior)]
+
+
+def _likeliest(cross: Tensor, power: Tensor, prior: Tensor) -> Tensor:
+    """Return which trial is likeliest in each image, (T,), under one scale; the first in images without power.
+
+    Parameters
+    ----------
+    cross : x·m of each image and trial, (T, G).
+    power : m·m of each image, (T,) or (T, G).
+    prior : minus its logarithm, of each trial, (G,).
+    """
+    power = power.reshape(len(power), -1).expand_as(cross)
+    images = torch.arange(len(cross))
+    gain = cross.clamp(min=0.0).square() / (2 * power.clamp(min=1e-300)) - prior
+    best = gain.argmax(1)
+    for _ in range(SCALE_ROUNDS):
+        scale = (cross[images, best].sum() / power[images, best].sum().clamp(min=1e-300)).clamp(min=0.0)
+        best = (scale * cross - scale.square() / 2 * power - prior).argmax(1)
+    return best
 
 
 def _image_products(t: int, model: SpeciesModel, windows: Tensor, variance: Tensor) -> tuple[Tensor, float]:
@@ -104,20 +125,17 @@ def image_defoci(
     float64, shape (T,), Å: zero where an image holds no particle, or nothing in it fits better than what is there.
     """
     n_images = models[0].counted.shape[1]
-    found = torch.zeros(n_images, dtype=torch.float64)
     finest = max(float(model.band.frequencies.norm(dim=1).max()) for model in models)
     step = 2 / (SAMPLES_PER_PERIOD * electron_wavelength_angstrom(models[0].voltage_kv) * finest**2)
     n = math.ceil(reach_angstrom / step)
     trials = torch.arange(-n, n + 1, dtype=torch.float64) * (reach_angstrom / max(n, 1))
     trials = trials[trials.abs().argsort(stable=True)]
+    cross = torch.zeros((n_images, len(trials)), dtype=torch.float64)
+    power = torch.zeros_like(cross)
     for t, observed in images:
-        gain = -trials.square() / (2 * expected_angstrom**2)
         for i, trial in enumerate(trials.tolist()):
-            cross = power = 0.0
             for model, windows, variance in zip(models, observed, noise, strict=True):
                 one_cross, one_power = _image_products(t, model.with_defocus_added(trial), windows, variance)
-                cross += float(one_cross.real.sum())
-                power += one_power
-            gain[i] += max(cross, 0.0) ** 2 / (2 * power) if power > 0 else 0.0
-        found[t] = trials[int(gain.argmax())]
-    return found
+                cross[t, i] += float(one_cross.real.sum())
+                power[t, i] += one_power
+    return trials[_likeliest(cross, power, trials.square() / (2 * expected_angstrom**2))]

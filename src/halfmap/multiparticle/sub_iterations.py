@@ -1,0 +1,185 @@
+"""Sub-iterations of the refinement of a series: from coarse to fine, with the noise and the particles that fit."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from halfmap.data.image_series import ImageSeries
+from halfmap.errors import InputError
+from halfmap.fourier.band import FourierBand
+from halfmap.multiparticle import solve
+from halfmap.multiparticle.fit import Comparison, ImagePasses, Parameters, Visited, descend, prior_of, visit
+from halfmap.multiparticle.noise import first_variance, residual_variance
+from halfmap.multiparticle.parameter_layout import Layout
+from halfmap.multiparticle.params import ParameterChoice, PriorWidths
+from halfmap.multiparticle.schedule import Schedule, fractions, shell_at
+from halfmap.multiparticle.searched import with_images_searched
+from halfmap.multiparticle.series_model import ScalePrior, SpeciesLook, SpeciesState, counted
+
+LEAST_GAIN = -3.0
+"""Log-likelihood that a particle adds to its images, against noise alone, below which it is set aside: what one among
+twenty is expected to be."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """A step that was kept: where, and the objective there, which compares within a sub-iteration only."""
+
+    sub_iteration: int
+    resolution_angstrom: float
+    objective: float
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Fitted:
+    """The end of a fit.
+
+    Parameters
+    ----------
+    visited : the last place that was kept, compared at full resolution.
+    comparison : that compared it.
+    posterior : what is known there.
+    gain : of each species, by how much every particle makes its images likelier than noise alone, shape (P,).
+    set_aside : of each species, bool, (P,): particles that made their images less likely, and so had no say.
+    objective_before : of the start, in the same comparison.
+    steps : that were kept.
+    """
+
+    visited: Visited
+    comparison: Comparison
+    posterior: solve.Posterior
+    gain: tuple[Tensor, ...]
+    set_aside: tuple[Tensor, ...]
+    objective_before: float
+    steps: tuple[Step, ...]
+
+
+def fit_windows(
+    images: ImagePasses,
+    centre_angstrom: Sequence[Tensor],
+    bands: Sequence[FourierBand],
+    series: ImageSeries,
+    states: tuple[SpeciesState, ...],
+    choice: ParameterChoice,
+    widths: PriorWidths,
+    schedule: Schedule,
+) -> Fitted:
+    """Fit parameters to what has been cut out of the images of a series.
+
+    Parameters
+    ----------
+    images : windows of every species, image by image.
+    centre_angstrom, bands : of each species' windows, up to its resolution.
+    series, states : where the fit begins.
+    choice, widths, schedule : of the fit.
+
+    Raises
+    ------
+    ComputeError
+        See `refine_series`.
+    """
+    n_samples = [state.position_angstrom.shape[1] for state in states]
+    layouts = [Layout(series, len(state.subset), n, choice, widths) for state, n in zip(states, n_samples, strict=True)]
+    start = Parameters(
+        series=series,
+        species=states,
+        shared=torch.zeros(layouts[0].n_shared, dtype=torch.float64),
+        own=tuple(torch.zeros((len(one.subset), layout.n_particle), dtype=torch.float64)
+                  for one, layout in zip(states, layouts, strict=True)),
+    )  # fmt: skip
+    taking_part = [counted(series, state) for state in states]
+    noise = first_variance(images, bands, taking_part)
+    parameters, steps = start, list[Step]()
+    has_searched = False
+    for number, fraction in enumerate(fractions(schedule), start=1):
+        heads = [band.head(shell_at(band.max_shell, fraction)) for band in bands]
+        reached = [1 / float(head.frequencies.norm(dim=1).max()) for head in heads]
+        comparison = Comparison(
+            images=images,
+            centre_angstrom=centre_angstrom,
+            counted=taking_part,
+            bands=heads,
+            noise=noise,
+            scale_prior=[None] * len(states),
+            layouts=layouts,
+            prior=prior_of(layouts),
+            fits_ctf=[resolution <= schedule.ctf_resolution_angstrom for resolution in reached],
+        )
+        if number == 1 and schedule.search_angstrom:
+            parameters = with_images_searched(comparison, parameters, shift_angstrom=schedule.search_angstrom)
+        if schedule.search_defocus_angstrom and choice.defocus and any(comparison.fits_ctf) and not has_searched:
+            parameters = with_images_searched(comparison, parameters, defocus_angstrom=schedule.search_defocus_angstrom)
+            has_searched = True
+        # poses and warps of the first sub-iteration may be too far off to judge particles by
+        comparison, noise = _with_noise(comparison, parameters, noise, sets_aside=number > 1)
+        here = visit(comparison, parameters)
+
+        def keep(there: Visited, number: int = number, resolution: float = min(reached)) -> None:
+            steps.append(Step(sub_iteration=number, resolution_angstrom=resolution, objective=there.objective))
+
+        keep(here)
+        here = descend(comparison, here, schedule.steps, keep)
+        parameters = here.parameters
+    set_aside = tuple((~now & all_of_it).any(1) for now, all_of_it in zip(comparison.counted, taking_part, strict=True))
+    looks = here.looks
+    if any(bool(which.any()) for which in set_aside):
+        looks = replace(comparison, counted=taking_part).looked_at(parameters)
+    return Fitted(
+        visited=here,
+        comparison=comparison,
+        posterior=solve.posterior(here.equations, comparison.prior),
+        gain=tuple(_gain(one, one.scale) for one in looks),
+        set_aside=set_aside,
+        objective_before=comparison.objective(start, comparison.looked_at(start)),
+        steps=tuple(steps),
+    )
+
+
+def _with_noise(
+    comparison: Comparison, parameters: Parameters, noise: Sequence[Tensor], *, sets_aside: bool
+) -> tuple[Comparison, list[Tensor]]:
+    """Return the comparison with the noise that parameters leave, the scales that they expect, and who counts."""
+    looks = comparison.looked_at(parameters)
+    if sets_aside:
+        kept = tuple(_with_misfits_out(one) for one in looks)
+        if any(not torch.equal(now, one.counted) for now, one in zip(kept, looks, strict=True)):
+            comparison = replace(comparison, counted=kept)
+            looks = comparison.looked_at(parameters)
+    scales = [float(one.scale[0]) for one in looks]
+    if not any(scale > 0 for scale in scales):
+        raise InputError(
+            f"Images of series {parameters.series.name} must resemble the references; none does, at "
+            f"{1 / float(comparison.bands[0].frequencies.norm(dim=1).max()):.1f} Å; look at contrast, handedness and "
+            "pixel size, and whether positions belong to this series."
+        )
+    updated = []
+    for before, one in zip(noise, looks, strict=True):
+        estimated = residual_variance(one.shell_sums, one.scale)
+        # shells beyond what has been compared keep what they had
+        updated.append(torch.cat([estimated, before[:, estimated.shape[1] :]], dim=1))
+    priors = [ScalePrior(scale=scale) if scale > 0 else None for scale in scales]
+    return replace(comparison, noise=updated, scale_prior=priors), updated
+
+
+def _gain(one: SpeciesLook, scale: Tensor) -> Tensor:
+    """Return by how much each particle makes its images likelier than noise alone, (P,)."""
+    return (one.products.data - one.products.chi2(scale)).sum(1) / 2
+
+
+def _with_misfits_out(one: SpeciesLook) -> Tensor:
+    """Return which particles and images count, (P, T), without particles that make their images less likely.
+
+    Notes
+    -----
+    At the scale of the rest: misfits lower the scale of all, and with it what they are judged by.
+    """
+    fits = torch.ones(len(one.counted), dtype=torch.bool)
+    for _ in range(3):
+        cross, model = (values[fits].sum() for values in (one.products.cross, one.products.model))
+        scale = (cross / model.clamp(min=1e-300)).clamp(min=0.0).expand_as(one.scale)
+        fits = _gain(one, scale) > LEAST_GAIN
+        if not bool(fits.any()):
+            return one.counted
+    return one.counted & fits[:, None]
