@@ -1,6 +1,8 @@
 """Raw movies: every kind gives the same frames, corrected, and what is wrong with one is said."""
 
 import pickle
+import shutil
+import subprocess
 
 import mrcfile
 import numpy as np
@@ -269,3 +271,12 @@ def test_frames_of_different_sizes_are_refused(tmp_path):
         file.write(np.zeros((8, 9), "u1"))
     with pytest.raises(FormatError, match=r"frame 2 of 9 × 8"):
         open_movie(tmp_path / "a.tif", pixel_size_angstrom=1.0)
+
+
+@pytest.mark.skipif(shutil.which("relion_image_handler") is None, reason="relion_image_handler is not installed")
+def test_tiff_movies_lie_as_relion_reads_them(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", counts().astype("u1"), photometric="minisblack")
+    command = ["relion_image_handler", "--i", "a.tif", "--o", "a.mrcs"]
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    frames = open_movie(tmp_path / "a.tif", pixel_size_angstrom=1.0).read(range(5))
+    assert np.array_equal(frames, mrcfile.read(tmp_path / "a.mrcs"))
