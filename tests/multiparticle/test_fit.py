@@ -14,7 +14,7 @@ from halfmap.multiparticle.fit import MOST_DAMPING, Parameters, descend, moved, 
 from halfmap.multiparticle.joint import JointObjective, descend_jointly
 from halfmap.multiparticle.params import ParameterChoice
 from halfmap.multiparticle.schedule import Schedule, fractions, shell_at
-from support.tilt_windows import EVERYTHING, DrawnImages, scene, tilt_series
+from support.tilt_windows import EVERYTHING, DrawnImages, scene, tilt_series, with_rows
 
 ONE = Schedule(sub_iterations=1, steps=4, ctf_resolution_angstrom=30.0)
 
@@ -107,7 +107,7 @@ def test_a_coarse_species_has_no_say_in_the_ctf(drawn):
 
 def test_two_species_fit_one_series_together(drawn, fitted):
     series, state = drawn.start
-    halves = [dataclasses.replace(state, **_rows(state, rows)) for rows in (slice(0, 6), slice(6, 10))]
+    halves = [with_rows(state, rows) for rows in (slice(0, 6), slice(6, 10))]
     observed, centre = drawn.images.observed[0], drawn.images.centre_angstrom[0]
     images = DrawnImages(
         [observed[:6], observed[6:]], drawn.images.bands * 2, [centre[:6], centre[6:]], drawn.images.used
@@ -124,10 +124,6 @@ def test_two_species_fit_one_series_together(drawn, fitted):
         scale = float(other.abs().max())
         assert float((one - other).abs().max()) < 0.15 * scale
     assert series is not together.visited.parameters.series
-
-
-def _rows(state, rows):
-    return {name: getattr(state, name)[rows] for name in ("position_angstrom", "rotation", "subset")}
 
 
 def test_images_that_are_not_used_change_nothing(drawn):

@@ -1,11 +1,12 @@
 """Gauss-Newton steps recover poses, image warp and defocus of a tilt series, with honest error bars."""
 
+import dataclasses
 import math
 
 import pytest
 import torch
 
-from support.tilt_windows import scene
+from support.tilt_windows import DrawnImages, scene, tilt_series, warped_and_defocused, with_rows
 
 # Degrees, Å, Å of defocus after four steps; bounds have 30 % of slack above what a prototype reached
 # on another phantom: 0.88°, 0.54 Å, 220 Å at an SNR of 0.1, and 2.2°, 1.25 Å, 500 Å at 0.02.
@@ -72,3 +73,25 @@ def test_gauges_are_those_between_warp_and_particles(fitted):
     firm = torch.linalg.matrix_rank(fit.posterior.null_space)
     assert firm == len(fit.posterior.null_space)
     assert 0.85 * layout.n_parameters < fit.posterior.n_effective < layout.n_parameters
+
+
+@pytest.mark.slow
+def test_a_large_species_helps_a_small_one_unless_its_warp_is_another():
+    drawn = scene(n=30, n_tilts=15, snr=0.05)
+    other = scene(n=30, n_tilts=15, snr=0.05, true_series=warped_and_defocused(tilt_series(15), seed=7))
+    small, large = slice(0, 6), slice(6, 30)
+
+    def shift_error(*parts):
+        """Return the rms shift, Å, of the small species where it is fitted together with others."""
+        observed = [scene_of_part.images.observed[0][rows] for scene_of_part, rows in parts]
+        centres = [scene_of_part.images.centre_angstrom[0][rows] for scene_of_part, rows in parts]
+        states = tuple(with_rows(scene_of_part.start[1], rows) for scene_of_part, rows in parts)
+        images = DrawnImages(observed, drawn.images.bands * len(parts), centres, drawn.images.used)
+        fit = dataclasses.replace(drawn, images=images).fit(states=states)
+        found = fit.visited.parameters
+        truth = dataclasses.replace(drawn, true=(drawn.true[0], with_rows(drawn.true[1], small)))
+        return truth.errors(found)[1]
+
+    alone = shift_error((drawn, small))
+    assert shift_error((drawn, small), (drawn, large)) < 0.75 * alone
+    assert shift_error((drawn, small), (other, large)) > 1.1 * alone

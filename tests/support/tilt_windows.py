@@ -41,10 +41,9 @@ def blobs(grid, *, n_blobs=60, radius=42.0, seed=1):
     draws = torch.from_numpy(keyed_random.uniform(seed, "blobs", np.arange(n_blobs), size=(5,)))
     direction = normal("directions of blobs", n_blobs, 3, seed=seed)
     places = direction / direction.norm(dim=1, keepdim=True) * radius * draws[:, :1] ** (1 / 3)
-    volume = torch.zeros(grid.shape, dtype=torch.float64)
-    for place, draw in zip(places, draws, strict=True):
-        volume += (0.5 + draw[1]) * torch.exp(-(grid.positions() - place).square().sum(-1) / (2 * 4.0**2))
-    return volume.float()
+    axis = grid.positions()[0, 0, :, 0]
+    along = torch.exp(-(axis - places[:, :, None]).square() / (2 * 4.0**2))  # blobs are products of three curves
+    return torch.einsum("b,bz,by,bx->zyx", 0.5 + draws[:, 1], along[:, 2], along[:, 1], along[:, 0]).float()
 
 
 def reference(*, box=32, pixel=4.0, seed=1):
@@ -193,6 +192,12 @@ def scene(*, n=40, n_tilts=21, box=32, pixel=4.0, snr=0.1, seed=1, turn=3.0, mov
     noise = torch.full((n_tilts, window.max_shell + 1), sigma2, dtype=torch.float64)
     true, start = (true_series, state), (series, wrong)
     return Scene(true=true, start=start, images=images, clean=clean, sigma2=sigma2, noise=noise)
+
+
+def with_rows(state, rows):
+    """Return some particles of a species."""
+    fields = ("position_angstrom", "rotation", "subset")
+    return dataclasses.replace(state, **{name: getattr(state, name)[rows] for name in fields})
 
 
 def as_recorded(drawn, *, seed=1):
