@@ -14,7 +14,7 @@ from halfmap.geometry.rotations import random_rotations
 from halfmap.geometry.symmetric_volumes import rotate_volume, symmetrise_volume
 from halfmap.geometry.symmetry import operators
 from halfmap.grid import ImageGrid
-from halfmap.inference.symmetry_axes import aligned, find_axes
+from halfmap.inference.symmetry_axes import aligned, find_axes, radius_of_round
 
 GRID = ImageGrid.cubic(36, 4.0)
 MOVED = torch.tensor([5.0, -6.0, 3.0], dtype=torch.float64)  # Å
@@ -83,3 +83,18 @@ def test_no_axes_are_looked_for_where_there_are_none():
         find_axes(-torch.ones(GRID.shape), GRID, "D2")
     with pytest.raises(InputError, match="one of C1, C2"):
         find_axes(particle("D2"), GRID, "Q3")
+
+
+@pytest.mark.parametrize("radius_angstrom", [30.0, 42.0])
+def test_a_round_particle_ends_where_its_shell_does_whatever_lies_outside(radius_angstrom):
+    distance = GRID.positions().norm(dim=-1)
+    shell = torch.exp(-((distance - radius_angstrom + 12.0) / 8.0).square())
+    gap = -0.3 * torch.exp(-((distance - radius_angstrom - 6.0) / 6.0).square())
+    neighbours = 0.2 * (distance > radius_angstrom + 18.0)
+    inside = -0.4 * (distance < radius_angstrom - 24.0)
+    found = radius_of_round(shell + gap + neighbours + inside, GRID)
+    assert abs(found - radius_angstrom) <= 4.0  # Å: a voxel
+
+
+def test_a_map_that_does_not_end_is_as_large_as_its_box():
+    assert radius_of_round(torch.ones(GRID.shape), GRID) == pytest.approx(18 * 4.0)

@@ -155,6 +155,23 @@ def density_extent(volume: Volumes, grid: ImageGrid) -> tuple[Tensor, float]:
     return middle, min(2 * float(distance.quantile(0.98)) + 2 * grid.pixel_size_angstrom, box)
 
 
+def radius_of_round(volume: Volumes, grid: ImageGrid) -> float:
+    """Return the radius of a nearly round particle in Å: where the mean over all directions has fallen to 0.
+
+    Notes
+    -----
+    Outwards from where the mean times the radius is largest, since so weighted the noise of a map is alike in all
+    shells; half the box where the mean does not fall that far.
+    """
+    radius = (grid.positions().norm(dim=-1) / grid.pixel_size_angstrom).round().long().flatten()
+    number = torch.bincount(radius)
+    mean = torch.bincount(radius, weights=volume.double().flatten()) / number
+    last = grid.side // 2
+    peak = int((mean[: last + 1] * torch.arange(last + 1)).argmax())
+    beyond = torch.nonzero(mean[peak : last + 1] <= 0).flatten()
+    return (peak + int(beyond[0]) if len(beyond) else last) * grid.pixel_size_angstrom
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Density:
     """A low-passed map on few voxels, and the points within the particle at which it is compared.

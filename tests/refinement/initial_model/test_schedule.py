@@ -1,6 +1,7 @@
 """What each mini-batch does, as tables."""
 
 import itertools
+import math
 
 import pytest
 
@@ -22,6 +23,7 @@ def test_symmetry_adds_minibatches_after_its_axes_are_found():
     assert n_iterations(params()) == 61
     assert n_iterations(params(symmetry="D2")) == 61 + SYMMETRIC_MINIBATCHES
     assert n_iterations(params(symmetry="D2", symmetry_from_start=True)) == 61
+    assert n_iterations(params(symmetry="O")) == 61
 
 
 def test_detail_grows_and_never_falls_back():
@@ -44,10 +46,24 @@ def test_minibatches_grow_with_the_set_within_bounds(n_particles, classes, first
 
 
 def test_sums_are_forgotten_where_they_mean_nothing_any_more():
-    run = params(symmetry="O")
+    run = params(symmetry="D3")
     forgets = [i for i in range(1, n_iterations(run) + 1) if minibatch(run, i, 5000).memory == 0]
     assert forgets == [1, 61, 71]  # drawn poses, axes found, all particles
     assert all(0.8 <= minibatch(run, i, 5000).memory <= 0.9 for i in range(2, 61))
+
+
+@pytest.mark.parametrize("symmetry", ["T", "O", "I1"])
+def test_nearly_round_particles_begin_with_symmetry_and_with_the_details_that_tell_rotations(symmetry):
+    run = params(symmetry=symmetry, mask_diameter_angstrom=160.0)
+    first, last = minibatch(run, 1, 5000), minibatch(run, 60, 5000)
+    assert first.has_symmetry
+    assert first.resolution_angstrom == 20.0  # 160 / 8
+    assert last.resolution_angstrom == 12.0
+    assert (first.healpix_order, last.healpix_order) == (2, 3)
+    for batch, fine_degrees in ((first, 7.5), (last, 3.75)):
+        assert math.radians(fine_degrees) * 80.0 < 0.55 * batch.resolution_angstrom
+    # each mini-batch makes a map of its own, which is what lets the hand take double steps
+    assert all(minibatch(run, i, 5000).memory == 0 for i in range(1, n_iterations(run) + 1))
 
 
 def test_symmetry_is_imposed_from_where_it_was_asked_for():

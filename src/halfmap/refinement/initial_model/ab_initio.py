@@ -11,7 +11,6 @@ from dataclasses import replace
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
-from torch import Tensor
 
 from halfmap import keyed_random
 from halfmap.compute.executor import Executor
@@ -19,8 +18,6 @@ from halfmap.compute.progress import Progress
 from halfmap.data.image_source import ImageSource
 from halfmap.data.particles import ParticleSet
 from halfmap.fourier import shells
-from halfmap.fourier.filters import apply_filter, low_pass
-from halfmap.fourier.slices import PaddedGrid
 from halfmap.grid import ImageGrid
 from halfmap.inference import expectation
 from halfmap.inference.beliefs import Beliefs, updated_beliefs
@@ -29,20 +26,25 @@ from halfmap.inference.first_noise import first_noise_variance
 from halfmap.inference.iterate import grown
 from halfmap.inference.maximisation import MIN_OFFSET_VARIANCE_ANGSTROM2
 from halfmap.inference.priors import Priors
-from halfmap.inference.reconstruction import SliceAccumulator
 from halfmap.inference.sampling import perturbation
 from halfmap.inference.sums import Sums
 from halfmap.inference.symmetry_axes import aligned, find_axes
+from halfmap.refinement.initial_model.maps import (
+    PADDING,
+    filtered_map,
+    halves_of,
+    hand_of,
+    kept_shares,
+    padded_grid,
+    pseudo_fsc,
+    solvent_sphere,
+)
 from halfmap.refinement.initial_model.params import InitialModelParams
 from halfmap.refinement.initial_model.result import InitialModel, initial_model
-from halfmap.refinement.initial_model.schedule import MiniBatch, minibatch, n_iterations
+from halfmap.refinement.initial_model.schedule import minibatch, n_iterations
 from halfmap.refinement.initial_model.search import SHELLS_BEYOND, offset_step_angstrom, search_of
 from halfmap.refinement.initial_model.state import Assignments, InitialModelState
 from halfmap.refinement.volume_problem import VolumeProblem
-
-PADDING = 2
-
-_MEMORY_OF_NOISE = 0.9
 
 
 def problem_of(
@@ -95,7 +97,7 @@ def working_side(params: InitialModelParams, grid: ImageGrid) -> int:
 def start(problem: VolumeProblem, params: InitialModelParams) -> InitialModelState:
     """Make the first state: noise spectra, no map and no pose."""
     n, K = len(problem.particles), params.classes
-    sums = (2, K, *_padded_grid(problem).shape)
+    sums = (2, K, *padded_grid(problem).shape)
     return InitialModelState(
         iteration=0,
         references=torch.zeros((K, *problem.volume_grid.shape)),
@@ -134,7 +136,7 @@ def advance(
     iteration = state.iteration + 1
     n = len(problem.particles)
     batch = minibatch(params, iteration, n)
-    if batch.has_symmetry and not params.symmetry_from_start and bool(state.symmetry_correlation.isnan().all()):
+    if batch.has_symmetry and not params.has_symmetry_from_start and bool(state.symmetry_correlation.isnan().all()):
         state = _with_axes(problem, state)
     moved = perturbation(params.seed, iteration, state.perturbation, params.perturbation)
     search = search_of(problem, params, batch, moved)
@@ -169,16 +171,27 @@ def advance(
     data = batch.memory * state.data + sums.slices.data
     weight = batch.memory * state.weight + sums.slices.weight
     symmetry = problem.symmetry if batch.has_symmetry else "C1"
-    halves = [_halves(problem, data[:, c], weight[:, c], symmetry) for c in range(params.classes)]
-    fsc = torch.stack([_fsc(problem, one, search.shell) for one in halves])
+    halves = [halves_of(problem, data[:, c], weight[:, c], symmetry) for c in range(params.classes)]
+    sphere = solvent_sphere(problem, params, halves[int(state.fractions.argmax())], batch)
+    fsc = torch.stack([pseudo_fsc(problem, one, sphere, search.shell) for one in halves])
     # one filter for all: by its own, the class with fewer particles would be the fainter, and lose them all
-    kept = _kept(state.fractions, fsc)
+    kept = kept_shares(state.fractions, fsc)
     largest = int(state.fractions.argmax())
     found = sums.estimates
+    references = torch.stack([filtered_map(problem, one, sphere, kept, batch) for one in halves])
+    if params.is_polyhedral and 1 < iteration < n_iterations(params):
+        # steps of twice the length towards a hand, on which a map of both leaves the slowest
+        references = references + hand_of(references) - hand_of(state.references)
     after = replace(
-        _believing(problem, state, sums, is_first=iteration == 1, is_whole=batch.n_particles == n),
+        _believing(
+            problem,
+            state,
+            sums,
+            is_first=iteration == 1,
+            kept=0.0 if batch.n_particles == n else batch.memory_of_beliefs,
+        ),
         iteration=iteration,
-        references=torch.stack([_map(problem, one, kept, batch) for one in halves]),
+        references=references,
         data=data,
         weight=weight,
         assignments=state.assignments if iteration == 1 else _assigned(state.assignments, sums, iteration),
@@ -208,66 +221,12 @@ def finish(problem: VolumeProblem, params: InitialModelParams, state: InitialMod
     return initial_model(problem, params, state, is_final=is_done(params, state))
 
 
-def _padded_grid(problem: VolumeProblem) -> PaddedGrid:
-    return PaddedGrid(problem.volume_grid, padding=PADDING)
-
-
-Halves = tuple[SliceAccumulator, SliceAccumulator]
-
-
-def _halves(problem: VolumeProblem, data: Tensor, weight: Tensor, symmetry: str) -> Halves:
-    """Return the sums of both pseudo-halves of a class, symmetrised."""
-    first, second = (
-        SliceAccumulator(data=data[h], weight=weight[h], grid=_padded_grid(problem)).symmetrised(symmetry)
-        for h in (0, 1)
-    )
-    return first, second
-
-
-def _fsc(problem: VolumeProblem, halves: Halves, shell: int) -> Tensor:
-    """Return the FSC of pseudo-halves within the solvent sphere, 0 beyond a shell."""
-    grid = problem.volume_grid
-    first, second = (grid.rfft(half.volume().double() * problem.solvent_mask) for half in halves)
-    fsc = shells.fsc(first, second, grid).nan_to_num(0.0).clamp(0.0, 1.0)
-    fsc[0] = 1.0
-    fsc[shell + 1 :] = 0.0
-    return fsc
-
-
-def _kept(fractions: Tensor, fsc: Tensor) -> Tensor:
-    """Return the share of each shell that a Wiener filter for all classes keeps.
-
-    Parameters
-    ----------
-    fractions : of particles in each class, shape (C,).
-    fsc : of the pseudo-halves of each class, shape (C, n_shells).
-
-    Notes
-    -----
-    The ratio of signal to noise of a map of both halves is 2 FSC / (1 − FSC); its mean over classes is weighted by
-    their particles.
-    """
-    ratio = 2 * fsc / (1 - fsc).clamp(min=1e-9)
-    common = (fractions[:, None] * ratio).sum(0)
-    return common / (1 + common)
-
-
-def _map(problem: VolumeProblem, halves: Halves, kept: Tensor, batch: MiniBatch) -> Tensor:
-    """Return the map of a class from the sums of both pseudo-halves."""
-    joined = halves[0].joined(halves[1]).volume(kept)
-    passed = apply_filter(
-        joined * problem.solvent_mask, problem.volume_grid, low_pass(problem.volume_grid, batch.resolution_angstrom)
-    )
-    return passed * problem.solvent_mask
-
-
 def _believing(
-    problem: VolumeProblem, state: InitialModelState, sums: Sums, *, is_first: bool, is_whole: bool
+    problem: VolumeProblem, state: InitialModelState, sums: Sums, *, is_first: bool, kept: float
 ) -> InitialModelState:
     """Return the state with what else a mini-batch tells: noise, offsets and shares of the classes."""
     if is_first:  # poses were drawn: nothing follows from how they fit
         return state
-    kept = 0.0 if is_whole else _MEMORY_OF_NOISE
     beliefs = Beliefs(noise_variance=state.noise_variance, scale=np.ones(problem.data.n_micrographs))
     beliefs = updated_beliefs(problem.data, beliefs, sums, scale_correction=False, kept=kept)
     mass = sums.class_mass.sum(0)

@@ -8,7 +8,7 @@ from halfmap.inference import expectation
 from halfmap.inference.posterior import bytes_of_posteriors
 from halfmap.refinement.initial_model.params import InitialModelParams
 from halfmap.refinement.initial_model.schedule import minibatch
-from halfmap.refinement.initial_model.search import MOST_KEPT, poses_of
+from halfmap.refinement.initial_model.search import most_kept, poses_of
 
 _BYTES_OF_SUM = 12  # of a coefficient of data and weight
 
@@ -28,18 +28,18 @@ def bytes_of_task(grid: ImageGrid, params: InitialModelParams, n_particles: int)
     Notes
     -----
     Images, the classes' transforms and three sets of their sums, and what `bytes_of_posteriors` counts, of the finest
-    mini-batch without symmetry.
+    mini-batch.
     """
     n_images = max(chunk.stop - chunk.start for chunk in expectation.chunks_of(grid, n_particles, volumes=True))
     batch = minibatch(params, params.minibatches, n_particles)
-    poses = poses_of(params, batch, "C1", 0.0)
+    poses = poses_of(params, batch, params.symmetry if batch.has_symmetry else "C1", 0.0)
     posteriors = bytes_of_posteriors(
         grid,
         n_images,
         params.classes,
         poses,
         coarse_shell=grid.side // 2 - 1,
-        most_kept=MOST_KEPT,
+        most_kept=most_kept(params),
     )
     sums = params.classes * _transform(grid) * (8 + 3 * 2 * _BYTES_OF_SUM)
     return n_images * expectation.bytes_per_image(grid) + sums + posteriors

@@ -6,6 +6,7 @@ from typing import Annotated
 from annotated_types import Ge, Gt, Le
 
 from halfmap.errors import InputError
+from halfmap.geometry.symmetry import canonical_name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +26,8 @@ class InitialModelParams:
     """Point group that the model is brought to once it stands: its axes are found, and the rest is done with it."""
 
     symmetry_from_start: bool = False
-    """Impose the symmetry from the first mini-batch on, instead of finding it in a map made without."""
+    """Impose the symmetry from the first mini-batch on, instead of finding it in a map made without; always so for T, O
+    and I."""
 
     classes: Annotated[int, Ge(1)] = 1
     """Number of models; two or three part junk from particles, or one structure from another."""
@@ -34,10 +36,12 @@ class InitialModelParams:
     """Mini-batches before symmetry is imposed and all particles are taken."""
 
     resolution_angstrom: Annotated[float, Gt(0)] | None = None
-    """Finest detail of the model, in Å; 15, or an eighteenth of the mask's diameter if that is more, where left out."""
+    """Finest detail of the model, in Å; where left out 15, or an eighteenth of the mask's diameter if that is more; for
+    T, O and I 12, or a fourteenth."""
 
     first_resolution_angstrom: Annotated[float, Gt(0)] | None = None
-    """Detail of the first mini-batches, in Å; the mask's diameter divided by 4.5 where left out."""
+    """Detail of the first mini-batches, in Å; the mask's diameter divided by 4.5 where left out, by 8 for T, O and
+    I."""
 
     offset_range_angstrom: Annotated[float, Ge(0)] | None = None
     """Radius of the offset search in Å; a tenth of the mask's diameter where left out."""
@@ -73,12 +77,24 @@ class InitialModelParams:
     @property
     def finest_angstrom(self) -> float:
         """Finest detail of the model in Å."""
-        return self.resolution_angstrom or max(15.0, self.mask_diameter_angstrom / 18)
+        least, parts = (12.0, 14.0) if self.is_polyhedral else (15.0, 18.0)
+        return self.resolution_angstrom or max(least, self.mask_diameter_angstrom / parts)
 
     @property
     def coarsest_angstrom(self) -> float:
         """Detail of the first mini-batches in Å."""
-        return self.first_resolution_angstrom or max(self.mask_diameter_angstrom / 4.5, 1.5 * self.finest_angstrom)
+        parts = 8.0 if self.is_polyhedral else 4.5
+        return self.first_resolution_angstrom or max(self.mask_diameter_angstrom / parts, 1.5 * self.finest_angstrom)
+
+    @property
+    def is_polyhedral(self) -> bool:
+        """Whether the group is that of a polyhedron, T, O or I: particles are then nearly round."""
+        return canonical_name(self.symmetry)[0] in "TOI"
+
+    @property
+    def has_symmetry_from_start(self) -> bool:
+        """Whether the symmetry is imposed from the first mini-batch on."""
+        return self.symmetry_from_start or self.is_polyhedral
 
     @property
     def widest_offset_angstrom(self) -> float:

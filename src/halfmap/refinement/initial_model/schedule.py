@@ -1,5 +1,6 @@
 """What each mini-batch of an initial model does: pure functions of its number, tested as tables."""
 
+import math
 from dataclasses import dataclass
 
 from halfmap.geometry.symmetry import canonical_name
@@ -8,12 +9,52 @@ from halfmap.refinement.initial_model.params import InitialModelParams
 SYMMETRIC_MINIBATCHES = 10
 """Mini-batches with the symmetry imposed, after its axes have been found."""
 
-_FIRST_BATCH, _LEAST_LAST_BATCH, _MOST_LAST_BATCH = 200, 500, 2000
-_LAST_SHARE = 0.05
-_GROWTH_FROM, _GROWTH_TO = 0.2, 0.8
+_LAST_SHARE, _MOST_LAST_BATCH = 0.05, 2000
 _FINE_FROM = 0.3
-_COARSE_ORDER, _FINE_ORDER = 1, 2
-_FIRST_MEMORY, _LAST_MEMORY = 0.8, 0.9
+_COARSE_ORDER, _FINE_ORDER, _FINEST_ORDER = 1, 2, 3
+_STEP_OF_DETAIL = 0.55
+"""Share of the smallest detail that a fine step may move the mask's edge by."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Plan:
+    """How mini-batches change in the course of a run.
+
+    Parameters
+    ----------
+    first_batch, least_last_batch : particles for each class.
+    growth_from, growth_to : shares of the run between which detail grows.
+    first_memory, last_memory : shares of earlier sums that stay.
+    memory_of_beliefs : share of earlier noise spectra, spreads of offsets and shares of classes that stays.
+    """
+
+    first_batch: int
+    least_last_batch: int
+    growth_from: float
+    growth_to: float
+    first_memory: float
+    last_memory: float
+    memory_of_beliefs: float
+
+
+_ORDINARY = _Plan(
+    first_batch=200,
+    least_last_batch=500,
+    growth_from=0.2,
+    growth_to=0.8,
+    first_memory=0.8,
+    last_memory=0.9,
+    memory_of_beliefs=0.9,
+)
+_POLYHEDRAL = _Plan(
+    first_batch=600,
+    least_last_batch=800,
+    growth_from=0.7,
+    growth_to=0.9,
+    first_memory=0.0,
+    last_memory=0.0,
+    memory_of_beliefs=0.5,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +67,7 @@ class MiniBatch:
     resolution_angstrom : of the details that are compared and kept.
     healpix_order : of the coarse rotations; the fine ones are one order finer.
     memory : share of the sums of earlier mini-batches that stays.
+    memory_of_beliefs : share of earlier noise spectra, spreads of offsets and shares of classes that stays.
     has_symmetry : whether the symmetry is imposed.
     """
 
@@ -33,6 +75,7 @@ class MiniBatch:
     resolution_angstrom: float
     healpix_order: int
     memory: float
+    memory_of_beliefs: float
     has_symmetry: bool
 
 
@@ -54,23 +97,29 @@ def minibatch(params: InitialModelParams, iteration: int, n_particles: int) -> M
     Mini-batches grow from 200 particles to 500, or a twentieth of all up to 2,000, for each class. Detail grows, as a
     frequency, from the first resolution to the finest in the middle three fifths of the mini-batches. The last
     iteration takes all particles, so that each has a class and a pose, and forgets what was before.
+
+    Of T, O and I a mini-batch has 600 particles to 800 and makes a map of its own, and detail grows from 70 to 90 % of
+    the mini-batches: until then the map is to have found the one that tells rotations coarsely.
     """
     last = n_iterations(params)
     symmetric = canonical_name(params.symmetry) != "C1" and (
-        params.symmetry_from_start or iteration > params.minibatches
+        params.has_symmetry_from_start or iteration > params.minibatches
     )
     x = min(1.0, (iteration - 1) / max(params.minibatches - 1, 1))
-    grown = min(max((x - _GROWTH_FROM) / (_GROWTH_TO - _GROWTH_FROM), 0.0), 1.0)
+    plan = _POLYHEDRAL if params.is_polyhedral else _ORDINARY
+    grown = min(max((x - plan.growth_from) / (plan.growth_to - plan.growth_from), 0.0), 1.0)
     low, high = 1 / params.coarsest_angstrom, 1 / params.finest_angstrom
-    large = min(max(_LAST_SHARE * n_particles, _LEAST_LAST_BATCH), _MOST_LAST_BATCH)
-    size = round((_FIRST_BATCH + (large - _FIRST_BATCH) * x) * params.classes)
+    resolution = 1 / (low + (high - low) * grown)
+    large = min(max(_LAST_SHARE * n_particles, plan.least_last_batch), _MOST_LAST_BATCH)
+    size = round((plan.first_batch + (large - plan.first_batch) * x) * params.classes)
     # nothing that was summed without the symmetry's axes can be kept
     is_new = iteration == last or iteration == 1 or (_n_symmetric(params) > 0 and iteration == params.minibatches + 1)
     return MiniBatch(
         n_particles=n_particles if iteration == last else min(size, n_particles),
-        resolution_angstrom=1 / (low + (high - low) * grown),
-        healpix_order=_COARSE_ORDER if x < _FINE_FROM else _FINE_ORDER,
-        memory=0.0 if is_new else _FIRST_MEMORY + (_LAST_MEMORY - _FIRST_MEMORY) * x,
+        resolution_angstrom=resolution,
+        healpix_order=_polyhedral_order(params, resolution) if params.is_polyhedral else _order(x),
+        memory=0.0 if is_new else plan.first_memory + (plan.last_memory - plan.first_memory) * x,
+        memory_of_beliefs=0.0 if iteration == last else plan.memory_of_beliefs,
         has_symmetry=symmetric,
     )
 
@@ -81,5 +130,18 @@ def total_visits(params: InitialModelParams, n_particles: int) -> int:
 
 
 def _n_symmetric(params: InitialModelParams) -> int:
-    later = canonical_name(params.symmetry) != "C1" and not params.symmetry_from_start
+    later = canonical_name(params.symmetry) != "C1" and not params.has_symmetry_from_start
     return SYMMETRIC_MINIBATCHES if later else 0
+
+
+def _order(x: float) -> int:
+    return _COARSE_ORDER if x < _FINE_FROM else _FINE_ORDER
+
+
+def _polyhedral_order(params: InitialModelParams, resolution_angstrom: float) -> int:
+    """Return the order whose fine steps tell the smallest detail at the edge of the mask."""
+    for order in (_FINE_ORDER, _FINEST_ORDER):
+        fine_step = math.radians(30.0 / 2**order)
+        if fine_step * params.mask_diameter_angstrom / 2 <= _STEP_OF_DETAIL * resolution_angstrom:
+            break
+    return order

@@ -6,14 +6,18 @@ from halfmap.refinement.initial_model.params import InitialModelParams
 from halfmap.refinement.initial_model.schedule import MiniBatch
 from halfmap.refinement.volume_problem import VolumeProblem
 
-MOST_KEPT = 200
-"""Samples of an image that the first pass hands on at most."""
+_MOST_KEPT, _MOST_KEPT_POLYHEDRAL = 200, 1000
 
 SHELLS_BEYOND = 2
 """Shells that maps get beyond those that images were compared at: where their soft edge ends."""
 
 _OFFSET_STEPS = 4  # in the smallest detail
 _ARC_DIVISOR = 1.2
+
+
+def most_kept(params: InitialModelParams) -> int:
+    """Return how many samples of an image the first pass hands on at most; nearly round particles need many."""
+    return _MOST_KEPT_POLYHEDRAL if params.is_polyhedral else _MOST_KEPT
 
 
 def offset_step_angstrom(batch: MiniBatch) -> float:
@@ -49,5 +53,5 @@ def search_of(problem: VolumeProblem, params: InitialModelParams, batch: MiniBat
         fine_shell=shell,
         shell=min(shell + SHELLS_BEYOND, last),
         kept_mass=params.kept_mass,
-        max_kept=MOST_KEPT,
+        max_kept=most_kept(params),
     )
