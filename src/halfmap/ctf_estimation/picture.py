@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter, uniform_filter1d
+from scipy.ndimage import gaussian_filter
 
 from halfmap.ctf_estimation.fit import Lens
 from halfmap.ctf_estimation.periodogram import PowerSpectra
@@ -64,8 +64,8 @@ def _averaged(values: NDArray[np.float64], radius_pixel: NDArray[np.float64]) ->
     bins = np.minimum(np.rint(radius_pixel).astype(np.int64), values.shape[0])
     counts = np.maximum(np.bincount(bins.ravel(), minlength=values.shape[0] + 1), 1)
     profile = np.bincount(bins.ravel(), weights=values.ravel(), minlength=values.shape[0] + 1) / counts
-    away = profile - uniform_filter1d(profile, _RUNNING_SHELLS, mode="nearest")
-    deviation = np.sqrt(uniform_filter1d(away**2, _RUNNING_SHELLS, mode="nearest"))
+    away = profile - _running_mean(profile)
+    deviation = np.sqrt(_running_mean(away**2))
     standard = away / np.maximum(deviation, np.finfo(np.float64).tiny)
     return np.interp(radius_pixel, np.arange(len(standard)), standard)
 
@@ -73,10 +73,15 @@ def _averaged(values: NDArray[np.float64], radius_pixel: NDArray[np.float64]) ->
 def _standardised(values: NDArray[np.float64], shell: NDArray[np.int64]) -> NDArray[np.float64]:
     flat, index = values.ravel(), shell.ravel()
     counts = np.maximum(np.bincount(index), 1)
-    mean = uniform_filter1d(np.bincount(index, weights=flat) / counts, _RUNNING_SHELLS, mode="nearest")
+    mean = _running_mean(np.bincount(index, weights=flat) / counts)
     away = flat - mean[index]
-    deviation = np.sqrt(uniform_filter1d(np.bincount(index, weights=away**2) / counts, _RUNNING_SHELLS, mode="nearest"))
+    deviation = np.sqrt(_running_mean(np.bincount(index, weights=away**2) / counts))
     standard: NDArray[np.float64] = (away / np.maximum(deviation, np.finfo(np.float64).tiny)[index]).reshape(
         values.shape
     )
     return standard
+
+
+def _running_mean(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    kernel = np.full(_RUNNING_SHELLS, 1 / _RUNNING_SHELLS)
+    return np.convolve(np.pad(values, _RUNNING_SHELLS // 2, mode="edge"), kernel, mode="valid")
