@@ -1,0 +1,1 @@
+"""Sessions: 2D classification while a microscope runs; no HTTP here."""

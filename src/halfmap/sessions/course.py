@@ -1,0 +1,398 @@
+"""`Course`: what goes on in a session, its looks at the folder, jobs, cycles and failures; `Session` is the facade."""
+
+import shutil
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from halfmap.errors import HalfmapError, InputError
+from halfmap.project import lock
+from halfmap.project.parameters import build
+from halfmap.project.parameters_json import to_json
+from halfmap.sessions import plan, store
+from halfmap.sessions.child import Child
+from halfmap.sessions.events import EventBus
+from halfmap.sessions.journal import Journal
+from halfmap.sessions.log import SessionLog
+from halfmap.sessions.observation import Observation
+from halfmap.sessions.record import Record, applied
+from halfmap.sessions.settings import LiveSettings
+from halfmap.sessions.watching import open_source
+
+LEAST_FREE_BYTES = 256 << 20
+_SNAPSHOT_EVERY = 50
+_POLL_MOST = 12  # idle looks become as many times rarer
+_SLOW_POLLS_AFTER = 20
+_COUNTED = 20_000
+
+
+class Course:
+    """What goes on in a session; see `halfmap.sessions.session.Session` for the parameters."""
+
+    def __init__(
+        self,
+        work: Path,
+        folder: Path,
+        *,
+        devices: str,
+        workers: int | None,
+        poll_seconds: float,
+        notify: Callable[[str, str], None],
+    ) -> None:
+        self.work, self.folder = work, folder
+        self.locked = threading.RLock()
+        self.source = open_source(folder)
+        work.mkdir(parents=True, exist_ok=True)
+        if folder.resolve() == work.resolve() or work.resolve().is_relative_to(folder.resolve()):
+            raise InputError(
+                f"The session's own folder must lie outside the acquisition folder {folder}; got {work}; choose "
+                "another with --work."
+            )
+        before = lock.acquire(work, "The session folder")
+        self.log = SessionLog(work / "log.txt")
+        self.observation = Observation(settings=self.source.settings())
+        self.progress: dict[str, Any] | None = None
+        self.notices: list[str] = []
+        self._devices, self._workers = devices, workers
+        self._poll_seconds, self._next_poll, self._quiet_polls = poll_seconds, 0.0, 0
+        self._notify = notify
+        self._child: Child | None = None
+        self._in_flight: int | None = None
+        self._retry_at: float | None = None
+        self.counted: list[tuple[float, int]] = []
+        self._closed = False
+        store.end_orphan(work)
+        self.journal = Journal(work)
+        self.record = _restored(self.journal)
+        self.events = EventBus(first=time.time_ns() // 1_000_000)
+        self.cycles: list[dict[str, Any]] = []
+        self._open()
+        if before is not None:
+            self.tell(f"Took over the session from {before}, which is gone.")
+
+    # what others read
+
+    @property
+    def settings(self) -> LiveSettings:
+        """The settings of the job that runs or ran last, or the first guess."""
+        return build(LiveSettings, self.record.settings)
+
+    @property
+    def n_particles(self) -> int:
+        """Particles that can be used now."""
+        return self.observation.n_particles
+
+    def cycle(self, number: int) -> dict[str, Any]:
+        """Return what ``cycle.json`` says of a cycle."""
+        for one in self.cycles:
+            if one["number"] == number:
+                return one
+        raise InputError(f"A cycle must be one of those published; got number {number}; ask for the list of cycles.")
+
+    def cycle_folder(self, number: int) -> Path:
+        """Return the folder of a cycle."""
+        return store.folder_of(self.work, number)
+
+    def newest_with_particles(self) -> dict[str, Any]:
+        """Return the newest cycle whose particles have classes."""
+        for one in reversed(self.cycles):
+            if one["kind"] != "seed":
+                return one
+        raise InputError("A cycle with classified particles must be there; got none yet; wait for the second cycle.")
+
+    def tracks_of(self, number: int, classes: Sequence[int]) -> list[int]:
+        """Return the tracks of classes of a cycle, by number from 1."""
+        rows = {one["index"]: one["track"] for one in self.cycle(number)["classes"]}
+        unknown = [one for one in classes if one not in rows]
+        if unknown:
+            raise InputError(f"A class must be one of 1 to {len(rows)}; got {unknown[0]}; look at the cycle again.")
+        return [int(rows[one]) for one in classes]
+
+    def rate_per_hour(self) -> float:
+        """Return how many particles come in an hour, over the last hour."""
+        recent = [one for one in self.counted if one[0] > time.time() - 3600]
+        if len(recent) < 2:
+            return 0.0
+        (first, before), (_, now) = recent[0], recent[-1]
+        return max(0.0, (now - before) / max(time.time() - first, 1.0) * 3600)
+
+    def lag_s(self) -> float:
+        """Return for how long particles have been waiting for a job that takes them; 0 where none are."""
+        waiting = [at for at, n in self.counted if n > self.record.n_classified]
+        return max(0.0, time.time() - waiting[0]) if waiting else 0.0
+
+    # what changes it
+
+    def note(self, event: Mapping[str, Any]) -> None:
+        """Write an event into the journal, take what follows from it, and tell whoever watches."""
+        with self.locked:
+            numbered = self.journal.append(event)
+            self.record = applied(self.record, numbered)
+            self.events.publish("changed", what=event["event"])
+            if numbered["seq"] % _SNAPSHOT_EVERY == 0:
+                with suppress(HalfmapError):  # the journal holds all
+                    self.journal.save_snapshot(self.record.to_json())
+
+    def tell(self, text: str, *, kind: str = "notice") -> None:
+        """Say something to people: in the log, in the page's notices, and to those who asked to be notified."""
+        self.log.line(text)
+        if kind == "notice":
+            self.notices = [*self.notices[-49:], text]
+        else:
+            self._notify(kind, text)
+        self.events.publish(kind, text=text)
+
+    def require(self, act: str, what: str) -> None:
+        """Refuse an act that the state does not allow."""
+        if plan.after(self.record.state, act) is None:
+            raise InputError(
+                f"The session must be stopped to {what}; got the state {self.record.state}; stop all jobs first."
+                if act == "listen"
+                else f"The session must be stopped or listening to {what}; got the state {self.record.state}; wait for "
+                "the job that runs, or stop it."
+            )
+
+    def begin_job(self, settings: LiveSettings) -> None:
+        """Begin a job with the particles there are."""
+        kind = plan.job_type(settings, has_classes=bool(self.cycles), forced=self.record.forced)
+        n = self.n_particles
+        n_classes = settings.classes if kind == "abinit" else len(self.cycles[-1]["classes"])
+        if n < n_classes:
+            raise InputError(
+                f"There must be at least as many particles as classes to start; got {n:,} of {n_classes}; wait for "
+                "more, or ask for fewer classes."
+            )
+        cycles = plan.cycles_of(settings, n, kind=kind, n_when_risen=self.record.n_when_risen)
+        self._retry_at = None
+        store.remove_parts(self.work)
+        self.note(
+            {
+                "event": "job",
+                "type": kind,
+                "settings": to_json(settings),
+                "cycles": [asdict(one) for one in cycles],
+                "first_cycle": self._last_cycle + 1,
+                "n_particles": n,
+                "rises": cycles[0].kind in ("seed", "startup"),
+                "restart_key": list(self.observation.settings.restart_key),
+            }
+        )
+        self.log.line(f"A job begins: {kind}, {len(cycles)} cycles, {n:,} particles.")
+
+    def stop_hard(self) -> None:
+        """End the child, forget the cycle that runs, and be stopped."""
+        with self.locked:
+            self.note({"event": "act", "act": "stop hard"})
+            child, self._child, self._in_flight = self._child, None, None
+            self._retry_at = None
+        if child is not None:
+            child.end()
+            with self.locked:
+                self._note_published()
+                store.remove_parts(self.work)
+        self._show(None)
+
+    def tick(self) -> None:
+        """Do what there is to do now, once; what goes wrong becomes a notice or a failure, never an exception."""
+        try:
+            self._look()
+        except (HalfmapError, OSError) as error:
+            self._say_once(f"The folder cannot be read now, it is tried again: {error}")
+        with self.locked:
+            if self._closed:
+                return
+            try:
+                self._hear()
+                self._go_on()
+            except (HalfmapError, OSError) as error:
+                self._say_once(str(error))
+
+    def close(self) -> None:
+        """End the child and give the folder back; the state stays."""
+        with self.locked:
+            self._closed = True
+            child, self._child = self._child, None
+        if child is not None:
+            child.end()
+        with suppress(HalfmapError):
+            self.journal.save_snapshot(self.record.to_json())
+        lock.release(self.work)
+
+    # within
+
+    def _open(self) -> None:
+        guess = self.observation.settings.mask_radius_angstrom
+        if not self.record.settings:
+            first = LiveSettings() if guess is None else LiveSettings(mask_radius_angstrom=guess)
+            self.note({"event": "opened", "folder": str(self.folder), "settings": to_json(first)})
+        self._note_published()
+
+    def _note_published(self) -> None:
+        """Let the journal know of cycles that are published; a kill may have come between."""
+        self.cycles = store.published(self.work)
+        for one in self.cycles:
+            if one["number"] > self.record.last_cycle:
+                self.note(
+                    {
+                        "event": "cycle",
+                        "cycle": one["number"],
+                        "kind": one["kind"],
+                        "n_particles": one["particles"],
+                        "anew": one["kind"] == "seed",
+                        "born": one["born"],
+                    }
+                )
+                self.log.line(f"Cycle {one['number']} ({one['kind']}) is there: {one['particles']:,} particles.")
+
+    def _look(self) -> None:
+        now = time.monotonic()
+        if now < self._next_poll:
+            return
+        before = self.observation
+        found = self.source.poll(before)
+        with self.locked:
+            self.observation = found
+            changed = found.stacks != before.stacks or found.micrographs != before.micrographs or bool(found.waiting)
+            self._quiet_polls = 0 if changed else self._quiet_polls + 1
+            factor = min(_POLL_MOST, 1 + self._quiet_polls // _SLOW_POLLS_AFTER)
+            self._next_poll = time.monotonic() + factor * self._poll_seconds
+            n = found.n_particles
+            if not self.counted or self.counted[-1][1] != n:
+                self.counted = [*self.counted[-_COUNTED:], (time.time(), n)]
+            for text in found.notices:
+                self.tell(text)
+            key = found.settings.restart_key
+            if self.cycles and self.record.restart_key not in ((), key) and not self.record.forced:
+                self.note({"event": "forced"})
+                self.tell("Box, network or threshold of the particles changed: the next job begins ab initio.")
+            if n != before.n_particles or len(found.micrographs) != len(before.micrographs):
+                self.events.publish("counts", particles=n, micrographs=len(found.micrographs))
+
+    def _hear(self) -> None:
+        if self._child is None:
+            return
+        is_alive = self._child.is_alive
+        for message in self._child.messages():
+            kind = message["event"]
+            if kind == "progress":
+                self._show({name: message[name] for name in ("label", "done", "total")})
+            elif kind == "phase":
+                self.note({"event": "phase", "cycle": message["cycle"], "phase": message["phase"]})
+            elif kind == "published":
+                self._in_flight = None
+                self._show(None)
+                self._note_published()
+                store.prune(self.work)
+                self.events.publish("cycle", number=message["cycle"])
+            elif kind == "failed":
+                self._in_flight = None
+                store.remove_parts(self.work)  # what failed may lie in the particles that were drawn
+                self._fail(message["reason"])
+            else:
+                self.log.line(str(message.get("text", message)))
+        if not is_alive:
+            words = self._child.last_words()
+            self._child.end()
+            self._child = None
+            if self._in_flight is not None:
+                self._in_flight = None
+                self._note_published()
+                self._fail(f"The process that computes has ended with {words}.")
+
+    def _go_on(self) -> None:
+        record = self.record
+        if record.state in ("running", "stopping") and self._in_flight is None:
+            position = self._last_cycle + 1 - int(record.job["first_cycle"])
+            if record.state == "stopping" or record.forced or position >= len(record.job["cycles"]):
+                self._finish_job()
+            elif self._has_room():
+                self._begin_cycle(position)
+        elif record.state == "listening":
+            settings = build(LiveSettings, {**record.settings, **record.staged})
+            if plan.should_start(
+                settings,
+                record.state,
+                n_particles=self.n_particles,
+                n_classified=0 if record.forced else record.n_classified,
+                has_classes=bool(self.cycles) and not record.forced,
+            ):
+                self.begin_job(settings)
+        elif record.state == "failed":
+            self._retry()
+
+    def _finish_job(self) -> None:
+        settings = to_json(self.settings)
+        if self.record.state == "running" and not self.record.forced:
+            settings["classification_type"] = plan.type_after(self.settings)
+            self.tell(f"The job has ended after cycle {self._last_cycle}.", kind="job ended")
+        self.note({"event": "finished", "settings": settings})
+        if self._child is not None:
+            self._child.end()
+            self._child = None
+
+    def _begin_cycle(self, position: int) -> None:
+        number = self._last_cycle + 1
+        job = self.record.job
+        store.prepare(
+            self.work,
+            number,
+            observation=self.observation,
+            folder=self.folder,
+            settings=job["settings"],
+            plan=job["cycles"][position],
+            is_ab_initio=job["type"] == "abinit",
+        )
+        if self._child is None:
+            self._child = Child(self.work, devices=self._devices, workers=self._workers)
+            store.note_child(self.work, self._child.process.pid)
+        self._in_flight = number
+        self.note({"event": "cycle started", "cycle": number})
+        self._child.send({"cycle": number})
+
+    def _has_room(self) -> bool:
+        free = shutil.disk_usage(self.work).free
+        if free >= LEAST_FREE_BYTES:
+            return True
+        self._say_once(f"The disk of {self.work} is full: {free >> 20} MiB are free; the next cycle waits for room.")
+        return False
+
+    def _fail(self, reason: str) -> None:
+        self.note({"event": "failed", "reason": reason})
+        pause = plan.pause_seconds(self.record.failures) if self.record.state == "failed" else None
+        self._retry_at = None if pause is None else time.monotonic() + pause
+        again = f" It is tried again in {pause:.0f} s." if pause is not None else ""
+        self.tell(f"The job has failed: {reason}{again}", kind="failure")
+        self._show(None)
+
+    def _retry(self) -> None:
+        if self._retry_at is None and plan.pause_seconds(self.record.failures) is not None:
+            self._retry_at = time.monotonic() + (plan.pause_seconds(self.record.failures) or 0.0)  # after a restart
+        if self._retry_at is not None and time.monotonic() >= self._retry_at:
+            self._retry_at = None
+            self.note({"event": "act", "act": "retry"})
+
+    def _show(self, progress: dict[str, Any] | None) -> None:
+        if progress != self.progress:
+            self.progress = progress
+            self.events.publish("progress", progress=progress)
+
+    def _say_once(self, text: str) -> None:
+        if not self.notices or self.notices[-1] != text:
+            self.tell(text)
+
+    @property
+    def _last_cycle(self) -> int:
+        return int(self.cycles[-1]["number"]) if self.cycles else 0
+
+
+def _restored(journal: Journal) -> Record:
+    """Return what follows from the newest snapshot and the events after it."""
+    sequence, values = journal.newest_snapshot()
+    record = Record.from_json(values)
+    for event in journal.replay(after=sequence):
+        record = applied(record, event)
+    return record

@@ -1,0 +1,248 @@
+"""`Session`: one acquisition folder that is watched and classified; what a server or a script calls.
+
+Methods return at once: looking at the folder and computing happen in a thread and a process of their own.
+"""
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from halfmap.errors import InputError
+from halfmap.project.parameters import build
+from halfmap.project.parameters_json import schema
+from halfmap.sessions import views
+from halfmap.sessions.course import Course
+from halfmap.sessions.export import export
+from halfmap.sessions.settings import LiveSettings
+
+TICK_SECONDS = 0.5
+
+
+class Session:
+    """One acquisition folder that is watched and classified.
+
+    Parameters
+    ----------
+    work : the session's own folder; its name is the session's id. Made if missing, gone on with if not.
+    folder : the acquisition folder; never written to.
+    name : for people; the folder's where left out.
+    microscope : shown after the name.
+    devices : of the classification, see `halfmap.project.options.RunOptions`.
+    workers : processes of the classification; one on each device or half the cores where left out.
+    poll_seconds : between two looks at the folder.
+    notify : called with kind and sentence on what people want to hear of.
+
+    Raises
+    ------
+    InputError
+        Nothing in the folder is recognised, or its settings do not export particles.
+    ProjectError
+        The work folder is in use by another process or cannot be written to.
+    """
+
+    def __init__(
+        self,
+        work: Path,
+        folder: Path,
+        *,
+        name: str = "",
+        microscope: str = "",
+        devices: str = "auto",
+        workers: int | None = None,
+        poll_seconds: float = 10.0,
+        notify: Callable[[str, str], None] = lambda kind, text: None,
+    ) -> None:
+        self.id = work.name
+        self.name = name or folder.name
+        self.microscope = microscope
+        self.course = Course(work, folder, devices=devices, workers=workers, poll_seconds=poll_seconds, notify=notify)
+        self._ended = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def run(self) -> None:
+        """Go on by itself, in a thread, until `close`."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._ticks, name=f"session {self.id}", daemon=True)
+            self._thread.start()
+
+    def tick(self) -> None:
+        """Do what there is to do now, once: look at the folder where it is time, hear the worker, start what is due."""
+        self.course.tick()
+
+    def close(self) -> None:
+        """Stop watching and computing; the state stays as it is, and a session on the same folder goes on from it."""
+        self._ended.set()
+        if self._thread is not None:
+            self._thread.join()
+        self.course.close()
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return everything that a page shows of a session, but for its cycles' classes and its micrographs."""
+        with self.course.locked:
+            return {
+                "id": self.id,
+                "name": self.name,
+                "microscope": self.microscope,
+                **views.session(self.course),
+            }
+
+    def settings_schema(self) -> dict[str, Any]:
+        """Return the JSON schema of the settings, for a form."""
+        return schema(LiveSettings)
+
+    def stage(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Keep changed settings until a job starts; return all that are staged.
+
+        Raises
+        ------
+        InputError
+            A name is unknown, or a value is out of its bounds.
+        """
+        with self.course.locked:
+            staged = {**self.course.record.staged, **values}
+            self._settings(staged)
+            self.course.note({"event": "staged", "values": staged})
+            return staged
+
+    def start_now(self, values: Mapping[str, Any]) -> None:
+        """Start a job with the staged settings and these.
+
+        Raises
+        ------
+        InputError
+            A setting is wrong, there are fewer particles than classes, or a job runs already.
+        """
+        with self.course.locked:
+            settings = self._settings({**self.course.record.staged, **values})
+            self.course.require("start", "start a job")
+            self.course.begin_job(settings)
+
+    def start_automatic(self, values: Mapping[str, Any]) -> None:
+        """Start jobs from now on whenever enough new particles have come.
+
+        Raises
+        ------
+        InputError
+            A setting is wrong, or a job runs or is listened for already.
+        """
+        with self.course.locked:
+            staged = {**self.course.record.staged, **values}
+            self._settings(staged)
+            self.course.require("listen", "start automatic jobs")
+            self.course.note({"event": "staged", "values": staged})
+            self.course.note({"event": "act", "act": "listen"})
+
+    def stop(self) -> None:
+        """Stop all jobs: the cycle that runs is finished first."""
+        with self.course.locked:
+            self.course.note({"event": "act", "act": "stop"})
+
+    def stop_hard(self) -> None:
+        """Stop at once; the cycle that runs is lost, all before it stay."""
+        self.course.stop_hard()
+
+    def cycles(self) -> list[dict[str, Any]]:
+        """Return all cycles in short, the first first."""
+        with self.course.locked:
+            return [views.cycle_in_short(one) for one in self.course.cycles]
+
+    def cycle(self, number: int) -> dict[str, Any]:
+        """Return a cycle with its classes.
+
+        Raises
+        ------
+        InputError
+            There is no such cycle.
+        """
+        with self.course.locked:
+            return views.cycle(self.course.cycle(number), self.course.record.selected)
+
+    def atlas_path(self, number: int) -> Path:
+        """Return the picture of all class averages of a cycle.
+
+        Raises
+        ------
+        InputError
+            There is no such cycle.
+        """
+        with self.course.locked:
+            self.course.cycle(number)
+        return self.course.cycle_folder(number) / "atlas.png"
+
+    def select(self, number: int, classes: Sequence[int], selected: bool) -> list[int]:
+        """Select or deselect classes of a cycle, by number from 1; return the tracks that are selected.
+
+        Raises
+        ------
+        InputError
+            There is no such cycle or class.
+        """
+        with self.course.locked:
+            tracks = self.course.tracks_of(number, classes)
+            before = self.course.record.selected
+            kept = [track for track in before if track not in tracks]
+            after = sorted({*kept, *tracks}) if selected else kept
+            if after != list(before):
+                self.course.note({"event": "selected", "tracks": after})
+            return after
+
+    def undo(self) -> list[int]:
+        """Take back the last change of the selection; return the tracks that are selected."""
+        with self.course.locked:
+            if self.course.record.undo:
+                self.course.note({"event": "undone"})
+            return list(self.course.record.selected)
+
+    def micrographs(
+        self, offset: int = 0, limit: int = 100, filters: Mapping[str, float] | None = None
+    ) -> dict[str, Any]:
+        """Return micrographs in the order of their time, and how many pass the filters (see `thresholds`)."""
+        return views.micrographs(self.course.observation, offset, limit, filters or {})
+
+    def thresholds(self, values: Mapping[str, float]) -> dict[str, Any]:
+        """Return what thresholds would leave: micrographs and particles kept and lost.
+
+        Parameters
+        ----------
+        values : some of max_resolution_angstrom, min_defocus_angstrom, max_defocus_angstrom, max_motion_angstrom,
+            min_picks.
+
+        Raises
+        ------
+        InputError
+            A name is unknown.
+        """
+        return views.thresholds(self.course.observation, values)
+
+    def log(self, offset: int = -1) -> tuple[str, int]:
+        """Return the log from an offset in bytes on, and the next offset; -1: its last 1,000 lines."""
+        return self.course.log.read(offset)
+
+    def events(self, since: int) -> list[Mapping[str, Any]] | None:
+        """Return events numbered above; None where `snapshot` must be asked anew."""
+        return self.course.events.since(since)
+
+    def wait(self, since: int, timeout_seconds: float) -> bool:
+        """Wait for an event numbered above; tell whether there is one."""
+        return self.course.events.wait(since, timeout_seconds)
+
+    def export(self, kind: str, destination: Path) -> Path:
+        """Write what was found for other programs, see `halfmap.sessions.export.export`; return the main file."""
+        with self.course.locked:
+            if not self.course.cycles:
+                raise InputError("There must be a cycle to export; got none yet; start a job first.")
+            newest = self.course.newest_with_particles()
+            selected = self.course.record.selected
+            cycles = list(self.course.cycles)
+        return export(
+            kind, destination, work=self.course.work, folder=self.course.folder, cycle=newest, cycles=cycles,
+            selected=selected, settings=self.course.observation.settings,
+        )  # fmt: skip
+
+    def _settings(self, values: Mapping[str, Any]) -> LiveSettings:
+        return build(LiveSettings, {**self.course.record.settings, **values})
+
+    def _ticks(self) -> None:
+        while not self._ended.wait(TICK_SECONDS):
+            self.course.tick()
