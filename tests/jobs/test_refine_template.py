@@ -1,5 +1,7 @@
 """``halfmap refine-template``: Leopard-EM's files in and out, no row lost, and mistakes told before work begins."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,7 @@ import yaml
 import halfmap
 from halfmap.cli.main import main
 from halfmap.data.volumes import Volume
-from halfmap.errors import FormatError, InputError, JobFailed, ProjectError
+from halfmap.errors import FormatError, InconsistentDataError, InputError, JobFailed, ProjectError
 from halfmap.geometry.euler import euler_from_array
 from halfmap.geometry.rotations import angular_distance_degrees, matrix_from_euler
 from halfmap.grid import ImageGrid
@@ -156,6 +158,35 @@ def test_a_bad_particle_is_set_aside_and_keeps_its_row(project):
     assert table.columns["refined_psi"][3] == repr(round(float(table.columns["psi"][3]), 6))
     assert table.numbers("refined_pos_x_img")[3] == 5000
     assert np.isfinite(table.numbers("refined_mip")).all()
+
+
+def test_particles_of_a_relion_table_are_refined_as_those_of_a_csv(project):
+    first = refine(polish=False, orientations=False, statistics="none")
+    particles = relion.read_particles(first.folder / "particles.star")
+    # an offset in the origin, and aberrations in the optics table, as a refinement leaves them
+    moved = particles.with_columns(
+        position_pixel=particles["position_pixel"] + 1, origin_angstrom=np.full((len(particles), 2), PIXEL)
+    )
+    optics = moved.optics.with_columns(even_zernike=np.array([[0.0, 0.0, 0.0, 0.0, 20000.0]]))
+    relion.write_particles(project / "from_relion.star", moved)
+    relion.write_particles(project / "aberrated.star", replace(moved, optics=optics))
+    star_file, table, other = (
+        LeopardColumns.read(refine(particles=name, statistics="none").main_output)
+        for name in ("from_relion.star", first.main_output, "aberrated.star")
+    )
+    for name in ("refined_pos_x_img", "refined_mip", "refined_psi", "refined_phi"):
+        np.testing.assert_allclose(star_file.numbers(name), table.numbers(name), atol=2e-3)
+    np.testing.assert_allclose(
+        star_file.numbers("defocus_u") + star_file.numbers("refined_relative_defocus"),
+        table.numbers("defocus_u") + table.numbers("refined_relative_defocus"), atol=1,
+    )  # fmt: skip
+    assert np.abs(other.numbers("refined_mip") - star_file.numbers("refined_mip")).max() > 0.3
+    assert other.aberrations()[0].even_zernike[4] == 20000
+    with pytest.raises(InputError, match=r"got none in line 2; .*--statistics none"):
+        refine(particles="from_relion.star")
+    relion.write_particles(project / "bare.star", particles.without_columns("rotation"))
+    with pytest.raises(InconsistentDataError, match="got none of rlnAngleRot"):
+        refine(particles="bare.star", statistics="none")
 
 
 def test_a_job_that_was_killed_goes_on_with_the_same_result(project, monkeypatch):
