@@ -10,7 +10,7 @@ from halfmap.io import images, leopard, mrc
 from halfmap.template_matching.leopard_compat import CubicTemplate, refine_as_leopard
 from halfmap.template_matching.model import ParticleOptics, cut_boxes
 from halfmap.template_matching.params import RefineTemplateParams
-from halfmap.template_matching.refine import Candidates
+from halfmap.template_matching.boxes import Candidates
 from halfmap.template_matching.search import Statistics
 from support.shared_data import shared_data
 

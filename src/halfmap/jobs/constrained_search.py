@@ -20,7 +20,7 @@ class ConstrainedSearchJobParams(ConstrainedSearchParams):
     """Configuration of Leopard-EM's constrained search (YAML). Flags go before what it says."""
 
     particles: Path | None = None
-    """Table of the particles that are known (CSV), best of refine-template."""
+    """Table of the particles that are known: CSV, best of refine-template, or STAR file of a RELION refinement."""
 
     template: Path | None = None
     """Map of the domain in the frame of the particle's template: where the particle has it, the rest empty."""

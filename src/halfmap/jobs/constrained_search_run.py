@@ -63,7 +63,7 @@ def constrained_search(context: JobContext, params: ConstrainedSearchJobParams) 
     """
     assert params.particles is not None
     assert params.template is not None
-    table = read_table(params.particles)
+    table = read_table(context, params.particles)
     sizes = pixel_sizes(table)
     warnings: list[str] = []
     templates, box = _templates(context, params, float(np.median(sizes)), warnings)
@@ -72,7 +72,7 @@ def constrained_search(context: JobContext, params: ConstrainedSearchJobParams) 
         warnings.append(COMMON)
     for sentence in warnings:
         context.progress.message(sentence)
-    held = table if params.search is None else with_maps_of(context, table, read_table(params.search))
+    held = table if params.search is None else with_maps_of(context, table, read_table(context, params.search))
     handle = context.executor.broadcast(templates)
     found, rejected = found_particles(context, held, side, use_maps=params.search is not None)
     n_trials = number_of_trials(params)

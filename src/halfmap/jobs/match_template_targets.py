@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from halfmap.data.optics_groups import OpticsGroups
 from halfmap.errors import InconsistentDataError, InputError
 from halfmap.io import images
 from halfmap.io.leopard_aberrations import StoredAberrations
 from halfmap.jobs.leopard_inputs import SAME_PIXEL_SIZE
 from halfmap.jobs.match_template import MatchTemplateJobParams
 from halfmap.jobs.micrograph_inputs import OpenedMicrographs, open_micrographs
+from halfmap.jobs.optics_aberrations import aberrations_of_group
 from halfmap.jobs.per_micrograph import Rejected
 from halfmap.jobs.read_files import check_files_unchanged
 from halfmap.optics.aberrations import odd_zernike_with_tilt
@@ -123,7 +123,7 @@ def many_targets(context: JobContext, params: MatchTemplateJobParams) -> tuple[l
     check_files_unchanged(context, opened.paths)
     lenses = _lenses(opened)
     groups = np.asarray(table["optics_group"])
-    stored = {number: _of_group(table.optics, number) for number in np.unique(groups).tolist()}
+    stored = {number: aberrations_of_group(table.optics, number) for number in np.unique(groups).tolist()}
     stems = [path.stem for path in opened.paths]
     folders = [stem if stems.count(stem) == 1 else f"{i + 1:04d}_{stem}" for i, stem in enumerate(stems)]
     targets = [
@@ -159,24 +159,3 @@ def _lenses(opened: OpenedMicrographs) -> dict[str, np.ndarray]:
         else:
             lenses[name] = np.zeros(len(opened.names))
     return lenses
-
-
-def _of_group(optics: OpticsGroups, number: int) -> StoredAberrations:
-    """Return the aberrations of an optics group, a beam tilt among the odd ones."""
-
-    def listed(name: str) -> tuple[float, ...]:
-        return tuple(np.ravel(optics.values(name, [number])[0]).tolist()) if name in optics else ()
-
-    odd, tilt, matrix = listed("odd_zernike"), listed("beam_tilt_mrad"), listed("magnification_matrix")
-    # where a table has both, the tilt stands for the axial coma, also one of 0
-    if any(tilt) or (tilt and any(odd)):
-        odd = odd_zernike_with_tilt(
-            odd,
-            beam_tilt_mrad=tilt,
-            voltage_kv=float(optics.values("voltage_kv", [number])[0]),
-            spherical_aberration_mm=float(optics.values("spherical_aberration_mm", [number])[0]),
-        )
-    if not matrix:
-        return StoredAberrations(even_zernike=listed("even_zernike"), odd_zernike=odd)
-    a, b, c, d = matrix
-    return StoredAberrations(even_zernike=listed("even_zernike"), odd_zernike=odd, magnification=(a, b, c, d))

@@ -21,7 +21,8 @@ class OptimizeTemplateJobParams(OptimizeTemplateParams, ModelTemplateParams):
     """Configuration of Leopard-EM's optimize_template (YAML). Flags go before what it says."""
 
     particles: Path | None = None
-    """Table of the particles (CSV), of refine-template, match-template or Leopard-EM."""
+    """Table of the particles: CSV of refine-template, match-template or Leopard-EM; or STAR file of a RELION
+    refinement, which needs --statistics none."""
 
     template: Path | None = None
     """Atomic model (PDB or mmCIF), from which the template is made anew at each pixel size, or its map (MRC), which is

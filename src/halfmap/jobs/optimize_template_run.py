@@ -75,7 +75,7 @@ def optimize(context: JobContext, params: OptimizeTemplateJobParams) -> Path:
         More than a tenth of the micrographs or of the particles are.
     """
     assert params.particles is not None
-    table = read_table(params.particles)
+    table = read_table(context, params.particles)
     usual = float(np.median(pixel_sizes(table)))
     check_pixel_offset(params.pixel_size_min_angstrom, usual, "--pixel-size-min")
     lowest = params.pixel_size_min_angstrom + params.pixel_size_fine_min_angstrom

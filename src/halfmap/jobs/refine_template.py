@@ -20,7 +20,8 @@ class RefineTemplateJobParams(RefineTemplateParams):
     """Configuration of Leopard-EM's refine_template (YAML). Flags go before what it says."""
 
     particles: Path | None = None
-    """Table of the particles (CSV), of match-template, refine-template or Leopard-EM."""
+    """Table of the particles: CSV of match-template, refine-template or Leopard-EM; or STAR file of a RELION
+    refinement, which needs --statistics none."""
 
     template: Path | None = None
     """Map of the template: density positive, centred, a cube of even side, of the micrographs' pixel size."""

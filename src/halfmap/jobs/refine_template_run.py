@@ -63,7 +63,7 @@ def refine(context: JobContext, params: RefineTemplateJobParams) -> Path:
     """
     assert params.particles is not None
     assert params.template is not None
-    table = read_table(params.particles)
+    table = read_table(context, params.particles)
     sizes = pixel_sizes(table)
     warnings: list[str] = []
     side, box, template = _template(context, params, float(np.median(sizes)), warnings)

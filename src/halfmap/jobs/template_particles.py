@@ -18,6 +18,7 @@ from halfmap.jobs.leopard_inputs import SAME_PIXEL_SIZE
 from halfmap.jobs.micrograph_inputs import read_finite
 from halfmap.jobs.per_micrograph import Rejected, check_rejections
 from halfmap.jobs.read_files import check_files_unchanged
+from halfmap.jobs.star_particles import columns_of_star
 from halfmap.project.job import JobContext
 from halfmap.template_matching.aberrations import NO_ABERRATIONS, Aberrations
 from halfmap.template_matching.boxes import Candidates
@@ -123,14 +124,16 @@ class FoundParticles:
         return Statistics(mean=mean, deviation=deviation)
 
 
-def read_table(path: Path) -> LeopardColumns:
-    """Read the table of the particles.
+def read_table(context: JobContext, path: Path) -> LeopardColumns:
+    """Read the table of the particles: of Leopard-EM (CSV), or of RELION (STAR).
 
     Raises
     ------
-    FormatError, InputError
-        It is none, or lists no particle.
+    FormatError, InputError, InconsistentDataError
+        It is none, lists no particle, or lacks a column.
     """
+    if path.suffix.lower() == ".star":
+        return columns_of_star(context, path)
     table = LeopardColumns.read(path)
     if not len(table):
         raise InputError(f"{path} must list particles; got none; choose a file with rows.")
