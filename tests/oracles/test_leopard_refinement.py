@@ -7,10 +7,10 @@ import torch
 from halfmap.geometry.rotations import angular_distance_degrees, matrix_from_euler
 from halfmap.grid import ImageGrid
 from halfmap.io import images, leopard, mrc
+from halfmap.template_matching.boxes import Candidates
 from halfmap.template_matching.leopard_compat import CubicTemplate, refine_as_leopard
 from halfmap.template_matching.model import ParticleOptics, cut_boxes
 from halfmap.template_matching.params import RefineTemplateParams
-from halfmap.template_matching.boxes import Candidates
 from halfmap.template_matching.search import Statistics
 from support.shared_data import shared_data
 
