@@ -1,5 +1,6 @@
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -88,6 +89,23 @@ def test_it_does_not_matter_whether_warp_or_particle_moves():
     found = compare_series(beam, moved, true, (true[0] + along, true[1]), **COMPARED)
     assert found.position_angstrom < 1e-9
     assert compare_series(beam, moved, true, true, **COMPARED).position_angstrom == pytest.approx(5 / 2**0.5)
+
+
+def test_what_of_odd_aberrations_is_a_shift_counts_as_one():
+    made, true, _ = drawn()
+    odd = np.zeros(12)
+    odd[:2] = 2.0, -3.0  # sine and cosine of first order: y and x
+    moved = replace(made.true, optics=replace(made.true.optics, odd_zernike=odd))
+    found = compare_series(made.true, moved, true, true, **COMPARED)
+    assert found.odd_phase_rad < 1e-9
+    # a phase of c k is a shift by −c / 2π
+    assert found.position_angstrom == pytest.approx(np.sqrt((2.0**2 + 3.0**2) / 2) / (2 * np.pi))
+    shifted = replace(
+        moved,
+        movement_x_angstrom=SplineGrid.constant(3.0 / (2 * np.pi)),
+        movement_y_angstrom=SplineGrid.constant(-2.0 / (2 * np.pi)),
+    )
+    assert compare_series(made.true, shifted, true, true, **COMPARED).position_angstrom < 1e-9
 
 
 def test_frame_of_a_turned_and_shifted_map_is_found_and_taken_out():

@@ -26,7 +26,8 @@ class SeriesAgreement:
     ----------
     n_views : over how many.
     angle_degrees : of orientations in the images, stage angles included.
-    position_angstrom : of places in the images, along each axis: all warps, motion and poses together.
+    position_angstrom : of places in the images, along each axis: all warps, motion and poses together, and what of
+        odd aberrations is a shift.
     defocus_angstrom : of the mean defocus, depth included.
     astigmatism_angstrom : of both components of U − V.
     phase_shift_degrees, spherical_aberration_mm : of the CTF.
@@ -106,18 +107,19 @@ def compare_series(
     first, second = image_ctf(true, true_poses[0], before), image_ctf(found, poses[0], after)
     frequencies = _frequencies(resolution_angstrom)
     gamma = _gamma(found, second, frequencies) - _gamma(true, first, frequencies)
+    odd_phase_difference, odd_shift = _without_shift(_odd(found, frequencies) - _odd(true, frequencies), frequencies)
     mean = _mean_defocus(second) - _mean_defocus(first)
     astigmatism = _astigmatism(second) - _astigmatism(first)
     return SeriesAgreement(
         n_views=int(counted.sum()),
         angle_degrees=_rms(distance_degrees(before.rotation[counted], after.rotation[counted], symmetry)),
-        position_angstrom=_rms((after.position_angstrom - before.position_angstrom)[counted]),
+        position_angstrom=_rms((after.position_angstrom + odd_shift - before.position_angstrom)[counted]),
         defocus_angstrom=_rms(mean[counted]),
         astigmatism_angstrom=_rms(astigmatism[counted]),
         phase_shift_degrees=_rms((second.phase_shift_degrees - first.phase_shift_degrees)[counted]),
         spherical_aberration_mm=_rms((second.spherical_aberration_mm - first.spherical_aberration_mm)[counted]),
         ctf_phase_rad=_rms(gamma[counted]),
-        odd_phase_rad=_rms(_without_shift(_odd(found, frequencies) - _odd(true, frequencies), frequencies)),
+        odd_phase_rad=_rms(odd_phase_difference),
         magnification_percent=100 * _rms(torch.from_numpy(found.optics.magnification - true.optics.magnification)),
     )
 
@@ -186,8 +188,10 @@ def _odd(series: ImageSeries, frequencies: Tensor) -> Tensor:
     )
 
 
-def _without_shift(phase: Tensor, frequencies: Tensor) -> Tensor:
-    return phase - frequencies @ torch.linalg.lstsq(frequencies, phase[:, None]).solution[:, 0]
+def _without_shift(phase: Tensor, frequencies: Tensor) -> tuple[Tensor, Tensor]:
+    """Return what a shift cannot stand for of a phase, and the shift of content that it can be taken for, in Å."""
+    slope = torch.linalg.lstsq(frequencies, phase[:, None]).solution[:, 0]
+    return phase - frequencies @ slope, -slope / (2 * math.pi)
 
 
 def _mean_defocus(table: ImageCtf) -> Tensor:
