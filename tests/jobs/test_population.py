@@ -211,6 +211,8 @@ def test_half_maps_and_masks_that_do_not_belong_together_are_refused_before_anyt
         halfmap.population_add_species(**{**values, "half2": half1})
     with pytest.raises(InputError, match="must be bright"):
         halfmap.population_add_species(**{**values, "half1": dark[0]})
+    with pytest.raises(InputError, match="must fit into its half-maps' box of 160 Å"):
+        halfmap.population_add_species(**{**values, "diameter_angstrom": 400})
     with pytest.raises(InputError, match="lie in the tomogram"):
         halfmap.population_add_species(**values, coordinate_pixel_size_angstrom=40.0)
     assert not Path("m/species").exists()

@@ -66,6 +66,12 @@ def given_maps(
     paths = find_halves(*halves)
     first, second = read_halves(*paths, pixel_size_angstrom)
     given_mask = None if mask is None else read_mask(mask, first, paths[0], pixel_size_angstrom)
+    field = min(first.grid.shape) * first.grid.pixel_size_angstrom
+    if diameter_angstrom > field:
+        raise InputError(
+            f"The diameter of a species must fit into its half-maps' box of {field:.0f} Å; got "
+            f"{diameter_angstrom:g} Å; give a smaller --diameter, or half-maps in a larger box."
+        )
     grid = species_grid(diameter_angstrom, resample_to_angstrom or first.grid.pixel_size_angstrom)
     inside = box_sphere(grid)
     half1, half2 = (Volume(values=fitted(half, grid).values * inside, grid=grid) for half in (first, second))

@@ -27,6 +27,7 @@ _SAME_PIXEL_SIZE = 1e-4
 _MASK_LEVEL = 0.25  # as M's, of a mask that was resampled or has a soft edge
 _EDGE_PIXEL, _EDGE_SHARE = 16.0, 8  # of the spheres; in a small box an eighth of its side
 _LOW_SHELLS, _LEAST_LOW_FSC = 4, 0.5
+_NOT_SAID = ("no B-factor",)  # a species is refined at any resolution, and cannot be told a B-factor
 _NOT_GROWN = Length(0.0, in_pixels=True)
 
 
@@ -191,6 +192,8 @@ def species_maps(
     first = first_resolution_angstrom(half1, half2, diameter_angstrom=diameter_angstrom, seed=seed)
     params = PostprocessParams(molecular_mass_kilodalton=molecular_weight_kda)
     result = postprocess(half1, half2, soft_mask(mask, first), params, seed=seed)
+    concerns = tuple(concern for concern in result.concerns if concern.kind not in _NOT_SAID)
+    result = replace(result, concerns=concerns)
     resolution = result.resolution_angstrom
     if not math.isfinite(resolution):
         raise InputError(
