@@ -136,3 +136,22 @@ def test_scales_of_images_keep_to_that_of_the_series_where_images_say_little():
     cross, model = torch.tensor([0.0, 50.0, 5e6]), torch.tensor([0.0, 100.0, 1e7])
     found = best_scale(cross.double(), model.double(), prior_scale=2.0, prior_share=0.5)
     assert found.tolist() == pytest.approx([2.0, (50 + 2) / 101, 0.5], abs=1e-5)
+
+
+def test_plain_tensor_operations_agree_with_the_kernels(small):
+    series, state = small.start
+    everything = torch.ones(2, 3, dtype=torch.bool)
+    band, centre = small.images.bands[0], small.images.centre_angstrom[0]
+    halves = [
+        slices.PaddedTransform(values=half.values.to(torch.complex128), grid=half.grid)
+        for half in state.references.halves
+    ]
+    double = dataclasses.replace(state, references=dataclasses.replace(state.references, halves=tuple(halves)))
+    rows = torch.arange(2)
+    kernel, plain = (
+        SpeciesModel(series, one, band, centre, everything).modelled(1, rows, NAMES) for one in (state, double)
+    )
+    # double precision has no kernel; near faces of a cell a point's slope may be that of either side
+    scale = plain.abs().square().mean(-1, keepdim=True).sqrt()
+    wrong = ((kernel - plain).abs() / scale) > 1e-3
+    assert float(wrong.double().mean()) < 1e-3

@@ -92,9 +92,13 @@ class ScalePrior:
     scale: float
     share: float = 0.5
 
+    def energy_of(self, scale: Tensor) -> Tensor:
+        """Return half the squared distance of each scale from the prior, in standard deviations."""
+        return ((scale - self.scale) / (self.share * max(self.scale, 1e-12))).square() / 2
+
     def energy(self, scale: Tensor) -> float:
-        """Return half the squared distance from the prior, in standard deviations, over all images."""
-        return float(((scale - self.scale) / (self.share * max(self.scale, 1e-12))).square().sum() / 2)
+        """Return the sum of `energy_of` over all images."""
+        return float(self.energy_of(scale).sum())
 
 
 def counted(series: ImageSeries, state: SpeciesState) -> Tensor:

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from halfmap.fourier.band import FourierBand
-from halfmap.multiparticle.series_model import SpeciesModel
+from halfmap.multiparticle.local_model import best_scale
+from halfmap.multiparticle.series_model import ScalePrior, SpeciesModel
 from halfmap.units import electron_wavelength_angstrom
 
 SCALE_ROUNDS = 10
@@ -49,8 +50,9 @@ def image_shifts(
     Notes
     -----
     Products of data and models are added over all particles of an image before their phases are looked at, so an
-    image costs one matrix product. All images have one scale, the likeliest for the shifts that are found: an image
-    that shows little keeps to where it is expected, however large a peak of its noise is.
+    image costs one matrix product. Scales of images keep to that of the series (`local_model.best_scale`), which is the
+    likeliest for the shifts that are found: an image that shows little stays where it is expected, however large a peak
+    its noise has.
     """
     n_images = models[0].counted.shape[1]
     grids = [shift_grid(reach_angstrom, 1 / float(model.band.frequencies.norm(dim=1).max())) for model in models]
@@ -67,7 +69,7 @@ def image_shifts(
 
 
 def _likeliest(cross: Tensor, power: Tensor, prior: Tensor) -> Tensor:
-    """Return which trial is likeliest in each image, (T,), under one scale; the first in images without power.
+    """Return which trial is likeliest in each image, (T,), under scales much alike; the first in images without power.
 
     Parameters
     ----------
@@ -81,7 +83,9 @@ def _likeliest(cross: Tensor, power: Tensor, prior: Tensor) -> Tensor:
     best = gain.argmax(1)
     for _ in range(SCALE_ROUNDS):
         scale = (cross[images, best].sum() / power[images, best].sum().clamp(min=1e-300)).clamp(min=0.0)
-        best = (scale * cross - scale.square() / 2 * power - prior).argmax(1)
+        own = best_scale(cross, power, prior_scale=float(scale))
+        strength = ScalePrior(scale=float(scale)).energy_of(own)
+        best = (own * cross - own.square() / 2 * power - strength - prior).argmax(1)
     return best
 
 
