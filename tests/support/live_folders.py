@@ -129,10 +129,10 @@ class LiveFolder:
         for place, row in enumerate(self.particle_rows(number)[:keep].tolist()):
             one = {name: self.particles[name][row] for name in ("defocus_u_angstrom", "defocus_v_angstrom")}
             angle = self.particles["defocus_angle_degrees"][row]
-            optics = self.particles.optics
+            optics, pixel = self.particles.optics, GRID.pixel_size_angstrom
             found.append(
                 [
-                    f"{100 + 7 * place + moved:.2f}", f"{200 + 3 * place:.2f}", "10000.0", str(GRID.pixel_size_angstrom),
+                    f"{100 + 7 * place + moved:.2f}", f"{200 + 3 * place:.2f}", "10000.0", str(pixel),
                     f"{optics['voltage_kv'][0]}", f"{optics['spherical_aberration_mm'][0]}",
                     f"{optics['amplitude_contrast'][0]}", "30.0" if self.phase_plate else "0.0",
                     f"{one['defocus_u_angstrom']:.1f}", f"{one['defocus_v_angstrom']:.1f}", f"{angle:.2f}", "4.0",

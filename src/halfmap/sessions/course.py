@@ -3,7 +3,7 @@
 import shutil
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -18,16 +18,15 @@ from halfmap.sessions.child import Child
 from halfmap.sessions.events import EventBus
 from halfmap.sessions.journal import Journal
 from halfmap.sessions.log import SessionLog
+from halfmap.sessions.notifications import Alarms, NotificationSettings, Sender
 from halfmap.sessions.observation import Observation
 from halfmap.sessions.record import Record, applied
 from halfmap.sessions.settings import LiveSettings
+from halfmap.sessions.watch import Watch
 from halfmap.sessions.watching import open_source
 
 LEAST_FREE_BYTES = 256 << 20
 _SNAPSHOT_EVERY = 50
-_POLL_MOST = 12  # idle looks become as many times rarer
-_SLOW_POLLS_AFTER = 20
-_COUNTED = 20_000
 
 
 class Course:
@@ -41,11 +40,12 @@ class Course:
         devices: str,
         workers: int | None,
         poll_seconds: float,
-        notify: Callable[[str, str], None],
+        name: str,
+        notifications: NotificationSettings,
     ) -> None:
         self.work, self.folder = work, folder
         self.locked = threading.RLock()
-        self.source = open_source(folder)
+        source = open_source(folder)
         work.mkdir(parents=True, exist_ok=True)
         if folder.resolve() == work.resolve() or work.resolve().is_relative_to(folder.resolve()):
             raise InputError(
@@ -54,16 +54,15 @@ class Course:
             )
         before = lock.acquire(work, "The session folder")
         self.log = SessionLog(work / "log.txt")
-        self.observation = Observation(settings=self.source.settings())
+        self.watch = Watch(source, poll_seconds)
         self.progress: dict[str, Any] | None = None
         self.notices: list[str] = []
         self._devices, self._workers = devices, workers
-        self._poll_seconds, self._next_poll, self._quiet_polls = poll_seconds, 0.0, 0
-        self._notify = notify
+        self._alarms = Alarms(notifications)
+        self._sender = Sender(notifications, name, self.log.line)
         self._child: Child | None = None
         self._in_flight: int | None = None
         self._retry_at: float | None = None
-        self.counted: list[tuple[float, int]] = []
         self._closed = False
         store.end_orphan(work)
         self.journal = Journal(work)
@@ -80,6 +79,11 @@ class Course:
     def settings(self) -> LiveSettings:
         """The settings of the job that runs or ran last, or the first guess."""
         return build(LiveSettings, self.record.settings)
+
+    @property
+    def observation(self) -> Observation:
+        """What is known of the folder."""
+        return self.watch.observation
 
     @property
     def n_particles(self) -> int:
@@ -112,19 +116,6 @@ class Course:
             raise InputError(f"A class must be one of 1 to {len(rows)}; got {unknown[0]}; look at the cycle again.")
         return [int(rows[one]) for one in classes]
 
-    def rate_per_hour(self) -> float:
-        """Return how many particles come in an hour, over the last hour."""
-        recent = [one for one in self.counted if one[0] > time.time() - 3600]
-        if len(recent) < 2:
-            return 0.0
-        (first, before), (_, now) = recent[0], recent[-1]
-        return max(0.0, (now - before) / max(time.time() - first, 1.0) * 3600)
-
-    def lag_s(self) -> float:
-        """Return for how long particles have been waiting for a job that takes them; 0 where none are."""
-        waiting = [at for at, n in self.counted if n > self.record.n_classified]
-        return max(0.0, time.time() - waiting[0]) if waiting else 0.0
-
     # what changes it
 
     def note(self, event: Mapping[str, Any]) -> None:
@@ -143,7 +134,7 @@ class Course:
         if kind == "notice":
             self.notices = [*self.notices[-49:], text]
         else:
-            self._notify(kind, text)
+            self._sender.send(kind, text)
         self.events.publish(kind, text=text)
 
     def require(self, act: str, what: str) -> None:
@@ -208,6 +199,7 @@ class Course:
             try:
                 self._hear()
                 self._go_on()
+                self._alarm()
             except (HalfmapError, OSError) as error:
                 self._say_once(str(error))
 
@@ -220,6 +212,7 @@ class Course:
             child.end()
         with suppress(HalfmapError):
             self.journal.save_snapshot(self.record.to_json())
+        self._sender.close()
         lock.release(self.work)
 
     # within
@@ -249,28 +242,26 @@ class Course:
                 self.log.line(f"Cycle {one['number']} ({one['kind']}) is there: {one['particles']:,} particles.")
 
     def _look(self) -> None:
-        now = time.monotonic()
-        if now < self._next_poll:
+        if not self.watch.is_due:
             return
-        before = self.observation
-        found = self.source.poll(before)
+        found = self.watch.look()
         with self.locked:
-            self.observation = found
-            changed = found.stacks != before.stacks or found.micrographs != before.micrographs or bool(found.waiting)
-            self._quiet_polls = 0 if changed else self._quiet_polls + 1
-            factor = min(_POLL_MOST, 1 + self._quiet_polls // _SLOW_POLLS_AFTER)
-            self._next_poll = time.monotonic() + factor * self._poll_seconds
-            n = found.n_particles
-            if not self.counted or self.counted[-1][1] != n:
-                self.counted = [*self.counted[-_COUNTED:], (time.time(), n)]
+            if self.watch.take(found):
+                self.events.publish("counts", particles=found.n_particles, micrographs=len(found.micrographs))
             for text in found.notices:
                 self.tell(text)
             key = found.settings.restart_key
             if self.cycles and self.record.restart_key not in ((), key) and not self.record.forced:
                 self.note({"event": "forced"})
                 self.tell("Box, network or threshold of the particles changed: the next job begins ab initio.")
-            if n != before.n_particles or len(found.micrographs) != len(before.micrographs):
-                self.events.publish("counts", particles=n, micrographs=len(found.micrographs))
+
+    def _alarm(self) -> None:
+        seen = self.observation
+        is_active = self.record.state in ("running", "listening")
+        for kind, text in self._alarms.due(
+            last_image_s=seen.last_image_s, n_particles=seen.n_particles, is_active=is_active, now_s=time.monotonic()
+        ):
+            self.tell(text, kind=kind)
 
     def _hear(self) -> None:
         if self._child is None:

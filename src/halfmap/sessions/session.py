@@ -4,7 +4,7 @@ Methods return at once: looking at the folder and computing happen in a thread a
 """
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from halfmap.project.parameters_json import schema
 from halfmap.sessions import views
 from halfmap.sessions.course import Course
 from halfmap.sessions.export import export
+from halfmap.sessions.notifications import NotificationSettings
 from halfmap.sessions.settings import LiveSettings
 
 TICK_SECONDS = 0.5
@@ -31,7 +32,7 @@ class Session:
     devices : of the classification, see `halfmap.project.options.RunOptions`.
     workers : processes of the classification; one on each device or half the cores where left out.
     poll_seconds : between two looks at the folder.
-    notify : called with kind and sentence on what people want to hear of.
+    notifications : whom to tell of failures, of a target that is reached, and of images that do not come.
 
     Raises
     ------
@@ -51,12 +52,20 @@ class Session:
         devices: str = "auto",
         workers: int | None = None,
         poll_seconds: float = 10.0,
-        notify: Callable[[str, str], None] = lambda kind, text: None,
+        notifications: NotificationSettings | None = None,
     ) -> None:
         self.id = work.name
         self.name = name or folder.name
         self.microscope = microscope
-        self.course = Course(work, folder, devices=devices, workers=workers, poll_seconds=poll_seconds, notify=notify)
+        self.course = Course(
+            work,
+            folder,
+            devices=devices,
+            workers=workers,
+            poll_seconds=poll_seconds,
+            name=self.name,
+            notifications=notifications or NotificationSettings(),
+        )
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
 

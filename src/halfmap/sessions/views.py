@@ -41,10 +41,10 @@ def session(course: "Course") -> dict[str, Any]:
     n = seen.n_particles
     classified = record.n_classified if has_classes else 0
     wanted = plan.threshold(settings, has_classes=has_classes)
-    rate = course.rate_per_hour()
+    rate = course.watch.rate_per_hour()
     return {
         "folder": str(course.folder),
-        "kind": course.source.kind,
+        "kind": course.watch.source.kind,
         "state": record.state,
         "why_idle": plan.why_idle(
             settings,
@@ -61,7 +61,7 @@ def session(course: "Course") -> dict[str, Any]:
             "particles": n,
             "micrographs": len(seen.micrographs),
             "last_image": _iso(seen.last_image_s),
-            "lag_s": course.lag_s(),
+            "lag_s": course.watch.lag_s(classified),
             "quarantine": [{"name": one.name, "reason": one.reason, "tries": one.tries} for one in seen.quarantine],
             "disk_free_bytes": shutil.disk_usage(course.work).free,
             "notices": list(course.notices),
@@ -81,7 +81,7 @@ def session(course: "Course") -> dict[str, Any]:
         },
         "cycles": [cycle_in_short(one) for one in course.cycles],
         "selection": {"tracks": list(record.selected), "can_undo": bool(record.undo)},
-        "plots": plots(seen, course.counted, course.cycles),
+        "plots": plots(seen, course.watch.counted, course.cycles),
     }
 
 
