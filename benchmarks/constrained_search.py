@@ -68,11 +68,11 @@ class Scene:
         optics = ParticleOptics(
             **dict(zip(ParticleOptics.__dataclass_fields__, (defocus, defocus - 400, *same), strict=True))
         )
-        height = rotations[:, 2] @ torch.tensor(CENTRE, dtype=torch.float64)
+        depth = rotations[:, 2] @ torch.tensor(CENTRE, dtype=torch.float64)
         shifts = torch.zeros(n, 2, dtype=torch.float64)
         signal = self._scaled(model, optics, rotations, shifts, 14.0)
         if domain_snr:
-            lower = optics.with_defocus_added(-height)
+            lower = optics.with_defocus_added(depth)
             pose = rotations @ self.turned
             signal = signal + self._scaled(model.with_template(domain), lower, pose, shifts, domain_snr)
         images = model.band.grid.irfft(model.band.scatter(signal / (BOX * math.sqrt(2))))

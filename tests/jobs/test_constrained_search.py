@@ -121,6 +121,7 @@ def test_a_configuration_of_leopard_em_asks_for_the_same_turns(project):
     values = dict(JOB.config.read(project, project / name))
     assert values["axis"] == pytest.approx(AXIS)
     assert (values["turn_min_degrees"], values["turn_max_degrees"]) == (-12, 20)  # the domain turns the other way
+    assert values["inverted_depth"]
     assert (values["tilt_max_degrees"], values["reach_pixel"], values["centre_angstrom"]) == (4, 3, CENTRE)
     name = config_of(project, base_grid_method="uniform", theta_min=-8.0, theta_max=2.0, psi_min=-13.0, psi_max=2.0)
     values = JOB.config.read(project, project / name)

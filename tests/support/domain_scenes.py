@@ -81,13 +81,13 @@ def scene(n_side: int = 5, *, body_snr: float = 25.0, domain_snr: float = 11.0, 
     shifts = torch.from_numpy(keyed_random.normal(1, "domain shift", uids, size=2)) * 1.5
     state = torch.tensor([0, 1, 0, 1, 2])[torch.arange(n) % 5]
     lenses = optics(4).take(torch.arange(n) % 4)
-    height = rotations[:, 2] @ torch.tensor(CENTRE, dtype=torch.float64)
+    depth = rotations[:, 2] @ torch.tensor(CENTRE, dtype=torch.float64)
     views = []
-    for template, pose, snr, above in (
+    for template, pose, snr, deeper in (
         (body_template(), rotations, body_snr, torch.zeros(n)),
-        (domain_template(), rotations @ turns_of(state), domain_snr * (state < 2), height),
+        (domain_template(), rotations @ turns_of(state), domain_snr * (state < 2), depth),
     ):
-        seen = box_model.with_template(template).projections(lenses.with_defocus_added(-above), pose, shifts)
+        seen = box_model.with_template(template).projections(lenses.with_defocus_added(deeper), pose, shifts)
         views.append(seen * (snr / seen.abs().square().sum(-1).sqrt())[:, None])
     images = ImageGrid.square(BOX, PIXEL).irfft(box_model.band.scatter((views[0] + views[1]) / (BOX * math.sqrt(2))))
     values = torch.from_numpy(keyed_random.normal(6, "domain noise", number, size=shape)).to(torch.float32)

@@ -1,5 +1,7 @@
 """The constrained search: a small domain is found in the state in which each particle has it, and nowhere else."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -58,11 +60,15 @@ def test_each_domain_is_turned_into_its_own_state(scene, found):
     assert float((found.position_pixel - scene.position)[present].norm(dim=-1).median()) < 1
 
 
-def test_the_height_of_the_domain_changes_its_defocus(scene, found):
-    height = scene.candidates.rotations[:, 2] @ torch.tensor(CENTRE, dtype=torch.float64)
-    offset = found.defocus_offset_angstrom + height
-    assert set(offset.round().tolist()) <= {-100.0, 0.0, 100.0}
-    assert float(height.std()) > 15
+@pytest.mark.parametrize("inverted", [False, True])
+def test_the_depth_of_the_domain_adds_to_its_defocus_or_subtracts(scene, inverted):
+    depth = scene.candidates.rotations[:, 2] @ torch.tensor(CENTRE, dtype=torch.float64)
+    assert float(depth.std()) > 15
+    known = {f"{name}_{end}_{unit}": 0.0 for name, unit in (("turn", "degrees"), ("tilt", "degrees"),
+             ("defocus", "angstrom")) for end in ("min", "max")}  # fmt: skip
+    params = replace(PARAMS, inverted_depth=inverted, polish=False, **known)
+    found = search_domains(scene.micrograph, PIXEL, scene.candidates, domain_scenes.domain_template(), BOX, params)
+    assert torch.allclose(found.defocus_offset_angstrom, -depth if inverted else depth)
 
 
 def test_what_the_particle_has_in_common_with_the_domain_counts_unless_it_is_taken_off(scene, found):

@@ -65,6 +65,7 @@ def _read_config(project: Path, path: Path) -> Mapping[str, Any]:
         "box_pixel": box,
         "reach_pixel": (box - known["original_template_size"][0]) // 2,
         "centre_angstrom": config["center_vector"],
+        "inverted_depth": True,
         "defocus_min_angstrom": defocus[0],
         "defocus_max_angstrom": defocus[1],
         "defocus_step_angstrom": config["defocus_refinement_config"]["defocus_step"] or 100.0,

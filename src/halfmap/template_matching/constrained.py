@@ -90,7 +90,7 @@ def search_domains(
     Refined
         Positions and poses are those of the domain's template; the position is where the middle of the particle's
         template would be. The start is the domain as the particle has it; the defocus offset counts from the
-        particle's defocus, and holds the domain's height.
+        particle's defocus, and holds the domain's depth.
 
     Raises
     ------
@@ -99,16 +99,17 @@ def search_domains(
 
     Notes
     -----
-    A point at height z above the particle's middle, z towards which the image's z axis points, has a defocus smaller
-    by z. Without ``particle_template`` what the particle itself has in common with the domain adds to the score.
+    Depth is the third component of the rotated place; it adds to the defocus, or subtracts where the settings say so.
+    Without ``particle_template`` what the particle itself has in common with the domain adds to the score.
     """
     rotations = domain_rotations(params)
     parts = []
     for boxes in cut_particles(micrograph, pixel_size_angstrom, candidates, template, box, params, key=key):
         if particle_template is not None:
             boxes = _without(boxes, particle_template)
-        height = boxes.known.rotations[:, 2] @ torch.tensor(params.centre_angstrom, dtype=torch.float64)
-        boxes = replace(boxes, known=replace(boxes.known, defocus_angstrom=-height))
+        depth = boxes.known.rotations[:, 2] @ torch.tensor(params.centre_angstrom, dtype=torch.float64)
+        depth = -depth if params.inverted_depth else depth
+        boxes = replace(boxes, known=replace(boxes.known, defocus_angstrom=depth))
         parts.append(_search_boxes(boxes, rotations, params))
     return Refined.joined(parts)
 

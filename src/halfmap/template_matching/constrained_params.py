@@ -15,8 +15,12 @@ class ConstrainedSearchParams(ParticleBoxParams):
     """Where, and in which orientations, a domain is looked for relative to the particle that it belongs to."""
 
     centre_angstrom: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    """Middle of the domain, from the middle of the particle's template to (x, y, z) in it: tells the domain's height,
+    """Middle of the domain, from the middle of the particle's template to (x, y, z) in it: tells the domain's depth,
     and so its defocus."""
+
+    inverted_depth: bool = False
+    """Whether depth, the z to which a pose turns the domain, subtracts from the defocus. Which it does depends on how
+    the camera's images are read: where the domain is far from the middle, try both."""
 
     axis: tuple[float, float, float] = (0.0, 0.0, 1.0)
     """Axis through the middle of the particle's template, (x, y, z), about which the domain may turn."""
