@@ -179,3 +179,23 @@ def test_a_continued_refinement_refuses_a_population_that_was_changed_meanwhile(
     refine(positions=False)
     with pytest.raises(InconsistentDataError, match="must go on from the version"):
         continue_job("job", population_refine.JOB)
+
+
+@pytest.mark.parametrize("resolve", ["items", "images", "items and images"])
+def test_weights_are_estimated_written_and_forgotten(project, resolve):
+    def weights():
+        (source,) = open_population(project / "m").sources
+        return [source.read_item(item).weights for item in source.source.items]
+
+    before = state_of(project)
+    halfmap.population_estimate_weights(population="m", resolve=resolve, weight_coarsest_angstrom=40, workers=1)
+    found = weights()
+    assert {one.scale.values.numel() for one in found} == {1 if resolve == "items" else 9}
+    scales = [one.series_scale if resolve == "items" else float(one.scale.values.max()) for one in found]
+    assert max(scales) == 1
+    assert min(scales) > 0.2
+    if resolve == "images":
+        assert np.array_equal(*(one.scale.values for one in found))
+    halfmap.population_estimate_weights(population="m", reset=True, workers=1)
+    assert all(one.series_scale == 1 and one.scale.values.numel() == 1 for one in weights())
+    assert state_of(project).keys() == before.keys()

@@ -118,7 +118,7 @@ def gather(context: JobContext, params: "RefinePopulationParams", opened: OpenPo
     """
     resolution = _resolution_at_start(context, opened)
     particles = tuple(one.particles() for one in opened.species)
-    references = tuple(context.executor.broadcast(_references(one)) for one in opened.species)
+    references = tuple(context.executor.broadcast(references_of(one)) for one in opened.species)
     by_item = [_rows_by_item(one) for one in particles]
     n_workers = context.executor.n_workers
     budget = context.options.memory_bytes or memory_budget_bytes()
@@ -303,7 +303,7 @@ def _resolution_at_start(context: JobContext, opened: OpenPopulation) -> tuple[f
     return tuple(start["resolutions"])
 
 
-def _references(opened: OpenSpecies) -> ReferencePair:
+def references_of(opened: OpenSpecies) -> ReferencePair:
     """Return what particles of a species are compared with: its half-maps at their resolution."""
     species = opened.species
     resolution = species.resolution_angstrom

@@ -207,6 +207,12 @@ COMMANDS: tuple[Entry, ...] = (
         _SERIES,
     ),
     Entry(
+        "population estimate-weights",
+        "halfmap.jobs.population_weights:JOB",
+        "Tell how much items, tilts and frames count, by how they agree with the other half's maps",
+        _SERIES,
+    ),
+    Entry(
         "population versions",
         "halfmap.jobs.population_manage:VERSIONS",
         "List versions of species and sources; bring one into use again, bit for bit",

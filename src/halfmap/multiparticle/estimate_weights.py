@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -19,11 +20,16 @@ from halfmap.multiparticle.references import ReferencePair
 from halfmap.multiparticle.weight_params import WeightParams
 from halfmap.splines.grids import SplineGrid
 
+Series = TypeVar("Series", bound=ImageSeries)
+
 _EPOCHS = 8
 _ROBUST_DEVIATIONS = 2.0
 """Residuals beyond this many deviations count by their size, not its square."""
 
 _MOST_CORRELATED = 0.99
+
+_BEST = 0.9
+"""Quantile of units that counts as the best: of many, the very best is so by accident."""
 
 _EXPONENT_RANGE = (-16.0, 8.0)
 """Of B s²/4 at the finest frequency, for a first look."""
@@ -74,6 +80,12 @@ class CorrelationSums:
             )
         return items[0]._combined([item._parts() for item in items], axis=None)
 
+    @staticmethod
+    def one_after_another(items: Sequence["CorrelationSums"]) -> "CorrelationSums":
+        """Return the images of all items in one table, those of the first item first."""
+        cross, data, model, count = np.concatenate([item._parts() for item in items], axis=1)
+        return CorrelationSums(cross=cross, data=data, model=model, count=count, frequency=items[0].frequency)
+
     def _parts(self) -> NDArray[np.float64]:
         return np.stack([self.cross, self.data, self.model, self.count])
 
@@ -87,7 +99,7 @@ class CorrelationSums:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class FittedWeights:
-    """Weights of units, the best of them 1 with a B-factor of 0.
+    """Weights of units, the best tenth of them 1, or with a B-factor of 0.
 
     Parameters
     ----------
@@ -164,7 +176,8 @@ def fit_weights(species_sums: Sequence[CorrelationSums], params: WeightParams) -
     A correlation ρ stands for a ratio of signal to noise in amplitude, ρ/√(1 − ρ²); that of unit u is taken to be
     scale_u exp(B_u s²/4) times a curve that all units share and that is fitted in turn. Over c real components it
     varies by 1/√(c (1 − ρ²)); deviations larger than two of these count by their size (Huber). M fits the correlation
-    itself, which is the same where it is small, by absolute deviations without regard to errors, and has no priors.
+    itself, which is the same where it is small, by absolute deviations without regard to errors, has no priors, and
+    takes the very best unit for 1.
     """
     correlation, count, frequency = (
         np.concatenate([getattr(one, name) if name != "correlation" else one.correlation() for one in species_sums], -1)
@@ -181,15 +194,15 @@ def fit_weights(species_sums: Sequence[CorrelationSums], params: WeightParams) -
     noise = 1 - np.minimum(correlation**2, _MOST_CORRELATED**2)
     values, counts = torch.from_numpy(correlation / np.sqrt(noise)), torch.from_numpy(count * noise)
     scale, b_factor = _fit(values, counts, torch.from_numpy(frequency[used].copy()).square() / 4, params)
-    b_factor = b_factor - b_factor.max()
+    scale, b_factor = scale / scale.quantile(_BEST), b_factor - b_factor.quantile(_BEST)
     every_scale, every_b = np.empty(len(is_seen)), np.empty(len(is_seen))
-    for every, found in ((every_scale, scale / scale.max()), (every_b, b_factor)):
+    for every, found in ((every_scale, scale.clamp(max=1)), (every_b, b_factor.clamp(max=0))):
         every[is_seen] = found.numpy()
         every[~is_seen] = float(found.mean())
     return FittedWeights(scale=every_scale, b_factor_angstrom2=every_b, is_seen=is_seen)
 
 
-def with_image_weights(series: ImageSeries, weights: FittedWeights) -> ImageSeries:
+def with_image_weights(series: Series, weights: FittedWeights) -> Series:
     """Return a series whose images have weights of their own, one unit for each."""
     scale, b_factor = (
         SplineGrid(values=torch.from_numpy(values.copy()).reshape(-1, 1, 1))
@@ -198,14 +211,14 @@ def with_image_weights(series: ImageSeries, weights: FittedWeights) -> ImageSeri
     return series.with_values(weights=replace(series.weights, scale=scale, b_factor_angstrom2=b_factor))
 
 
-def with_series_weight(series: ImageSeries, scale: float, b_factor_angstrom2: float) -> ImageSeries:
+def with_series_weight(series: Series, scale: float, b_factor_angstrom2: float) -> Series:
     """Return a series that counts as a whole."""
     return series.with_values(
         weights=replace(series.weights, series_scale=scale, series_b_factor_angstrom2=b_factor_angstrom2)
     )
 
 
-def without_weights(series: ImageSeries) -> ImageSeries:
+def without_weights(series: Series) -> Series:
     """Return a series whose images count as they do before any estimate."""
     return series.with_values(weights=type(series.weights)())
 

@@ -17,8 +17,8 @@ class WeightParams:
     weight_coarsest_angstrom: Annotated[float, Gt(0)] = 20.0
     """Agreement coarser than this is left out: there all images have enough."""
 
-    b_factor_spread_angstrom2: Annotated[float, Gt(0)] = 250.0
+    b_factor_spread_angstrom2: Annotated[float, Gt(0)] = 150.0
     """How far B-factors are expected to differ from one another, where agreement tells little."""
 
-    scale_spread: Annotated[float, Gt(0)] = 1.0
+    scale_spread: Annotated[float, Gt(0)] = 0.5
     """How far scales are expected to differ, relative to their mean."""
