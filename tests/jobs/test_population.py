@@ -361,6 +361,16 @@ def test_a_species_that_is_moved_and_moved_back_is_as_it_was_and_its_particles_w
     assert now == pytest.approx(old.position_angstrom + old.rotation @ point, abs=1e-4)
 
 
+def test_maps_get_another_pixel_size_and_box_and_particles_stay(species_path):
+    before = species_path.with_name("apo_particles.star").read_text()
+    halfmap.population_resample(population="m", species="apo", pixel_size_angstrom=5.0, diameter_angstrom=90)
+    species = warp_population.read_species(species_path)
+    assert (species.pixel_size_angstrom, species.diameter_angstrom, species.box_pixel) == (5.0, 90.0, 36)
+    assert mrc.read_volume(species_path.with_name("apo_mask.mrc")).grid == ImageGrid.cubic(36, 5.0)
+    assert species.resolution_angstrom == pytest.approx(14.0, abs=2.5)
+    assert species_path.with_name("apo_particles.star").read_text() == before
+
+
 def test_symmetry_is_expanded_and_trajectories_resampled_in_versions(species_path):
     lines = said(halfmap.population_expand_symmetry(population="m", species="apo", remaining="C4"))
     assert "apo has 48 particles of 2 poses, 8 of 2 before; symmetry C4" in lines

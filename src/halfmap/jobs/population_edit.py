@@ -6,18 +6,16 @@ What a particle shows stays where it is; only the frame in which the species des
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
-from annotated_types import Ge, Le
+from annotated_types import Ge, Gt, Le
 
 from halfmap.errors import InputError
 from halfmap.project.job import ImmediateCommand, JobContext, JobType
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from halfmap.data.population import SpeciesParticles
-    from halfmap.grid import ImageGrid
+    from halfmap.data.volumes import Volume
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +72,24 @@ class ShiftParams(SpeciesOfPopulation):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ResampleMapsParams(SpeciesOfPopulation):
+    """Inputs and settings of ``halfmap population resample``."""
+
+    pixel_size_angstrom: Annotated[float, Gt(0)] | None = None
+    """Pixel size that the maps get. Default: the one they have."""
+
+    diameter_angstrom: Annotated[int, Ge(1)] | None = None
+    """Diameter that the species gets; boxes are twice as wide. Default: the one it has."""
+
+    seed: int = 1
+    """Seed of the random phases."""
+
+    def __post_init__(self) -> None:
+        if self.pixel_size_angstrom is None and self.diameter_angstrom is None:
+            raise InputError("A pixel size or a diameter must be given; got neither; give --pixel-size or --diameter.")
+
+
+@dataclass(frozen=True, kw_only=True)
 class ExpandParams(SpeciesOfPopulation):
     """What `population expand-symmetry` takes."""
 
@@ -99,7 +115,7 @@ def _rotate(context: JobContext, params: RotateParams) -> Path:
         context,
         params,
         params.seed,
-        lambda values, grid: rotate_volume(values, grid, turn.T),
+        lambda volume: replace(volume, values=rotate_volume(volume.values, volume.grid, turn.T)),
         lambda particles: rotated(particles, turn.numpy()),
     )
 
@@ -116,20 +132,35 @@ def _shift(context: JobContext, params: ShiftParams) -> Path:
         context,
         params,
         params.seed,
-        lambda values, grid: shift(values, grid, -torch.from_numpy(centre)),
+        lambda volume: replace(volume, values=shift(volume.values, volume.grid, -torch.from_numpy(centre))),
         lambda particles: shifted(particles, centre),
+    )
+
+
+def _resample(context: JobContext, params: ResampleMapsParams) -> Path:
+    from halfmap.jobs.population_files import open_population
+    from halfmap.multiparticle.species import fitted, species_grid
+
+    species = open_population(params.population).find_species(params.species).species
+    fields: dict[str, Any] = {
+        "pixel_size_angstrom": params.pixel_size_angstrom or species.pixel_size_angstrom,
+        "diameter_angstrom": float(params.diameter_angstrom or species.diameter_angstrom),
+    }
+    grid = species_grid(fields["diameter_angstrom"], fields["pixel_size_angstrom"])
+    return _with_changed_maps(
+        context, params, params.seed, lambda volume: fitted(volume, grid), lambda particles: particles, fields
     )
 
 
 def _with_changed_maps(
     context: JobContext,
-    params: RotateParams | ShiftParams,
+    params: SpeciesOfPopulation,
     seed: int,
-    of_map: Callable[["Tensor", "ImageGrid"], "Tensor"],
+    of_map: Callable[["Volume"], "Volume"],
     of_particles: Callable[["SpeciesParticles"], "SpeciesParticles"],
+    fields: dict[str, Any] | None = None,
 ) -> Path:
-    """Change half-maps, mask and poses alike, and make all maps again."""
-    from halfmap.data.volumes import Volume
+    """Change half-maps, mask and poses alike, and make all maps again; ``fields`` of the species change with them."""
     from halfmap.jobs.population_files import changing
     from halfmap.jobs.population_report import given_section, species_facts, species_sections
     from halfmap.jobs.population_species_files import (
@@ -145,12 +176,13 @@ def _with_changed_maps(
 
     with changing(params.population, context.progress.message) as opened:
         species = opened.find_species(params.species)
-        halves, mask = read_halves(species), read_species_mask(species)
-        grid = mask.grid
+        changed = [of_map(volume) for volume in (*read_halves(species), read_species_mask(species))]
+        grid = changed[0].grid
         inside = box_sphere(grid)
-        half1, half2 = (Volume(values=of_map(half.values, grid) * inside, grid=grid) for half in halves)
-        moved = binary_mask(Volume(values=of_map(mask.values, grid).clamp(0, 1), grid=grid), grid, level=0.5)
-        known, maps = measured_maps(species.species, half1, half2, moved, context=context, seed=seed)
+        half1, half2 = (replace(half, values=half.values * inside) for half in changed[:2])
+        moved = binary_mask(replace(changed[2], values=changed[2].values.clamp(0, 1)), grid, level=0.5)
+        named = replace(species.species, **(fields or {}))
+        known, maps = measured_maps(named, half1, half2, moved, context=context, seed=seed)
         particles = of_particles(species.particles())
         with species.versions.staging() as staged:
             stage_maps(staged, species.path.stem, maps)
@@ -159,7 +191,7 @@ def _with_changed_maps(
     version = species.species.version if made is None else made.version
     note = f"{params.species} was changed as a whole, maps, mask and {len(particles)} poses alike: version {version}."
     context.progress.message(note)
-    if known.symmetry != "C1":
+    if known.symmetry != "C1" and not fields:
         context.progress.message(
             f"Its maps have the symmetry {known.symmetry}, whose axes must lie as RELION's: check that they still do."
         )
@@ -201,7 +233,7 @@ def resample_trajectories(params: ResampleParams) -> Iterator[str]:
 def _with_changed_particles(
     params: SpeciesOfPopulation,
     change: Callable[["SpeciesParticles", str], "SpeciesParticles"],
-    fields: dict[str, object],
+    fields: dict[str, Any],
 ) -> Iterator[str]:
     from halfmap.jobs.population_files import changing
     from halfmap.jobs.population_species_files import commit_species, stage_particles
@@ -211,7 +243,7 @@ def _with_changed_particles(
         species = opened.find_species(params.species)
         before = species.particles()
         particles = change(before, species.species.symmetry)
-        known = replace(species.species, **fields)  # type: ignore[arg-type]
+        known = replace(species.species, **fields)
         with species.versions.staging() as staged:
             stage_particles(staged, species.path.stem, particles, known.symmetry)
             made = commit_species(species, staged, known)
@@ -239,6 +271,14 @@ SHIFT = JobType(
     parameters=ShiftParams,
     run=_shift,
     summary="Move the centre of a species, and all positions with it",
+    inputs=("population",),
+)
+RESAMPLE_MAPS = JobType(
+    command="population resample",
+    folder="Population",
+    parameters=ResampleMapsParams,
+    run=_resample,
+    summary="Bring the maps of a species to another pixel size or box",
     inputs=("population",),
 )
 EXPAND = ImmediateCommand(

@@ -177,6 +177,12 @@ COMMANDS: tuple[Entry, ...] = (
         _SERIES,
     ),
     Entry(
+        "population resample",
+        "halfmap.jobs.population_edit:RESAMPLE_MAPS",
+        "Bring the maps of a species to another pixel size or box",
+        _SERIES,
+    ),
+    Entry(
         "population expand-symmetry",
         "halfmap.jobs.population_edit:EXPAND",
         "Copy particles of a species to all their equivalent views, and lower its symmetry",
