@@ -85,6 +85,16 @@ def test_a_configuration_of_leopard_em_gives_the_same_search_and_flags_go_before
     first = halfmap.match_template(config="match.yaml", **flags, false_positives=0.01)
     second = halfmap.match_template(**SETTINGS)
     assert np.array_equal(*(mrc.read_image(job.folder / "mip.mrc") for job in (first, second)))
+    config["optics_group"] |= {"odd_zernikes": {"Z33c": 3e4}, "mag_matrix": [1.02, 0.0, 0.0, 0.98]}
+    (project / "match.yaml").write_text(yaml.safe_dump(config))
+    values = JOB.config.read(project, project / "match.yaml")
+    assert values["odd_zernike"] == (0, 0, 0, 0, 0, 3e4)
+    assert values["magnification"] == pytest.approx((1 / 0.98, 0, 0, 1 / 1.02))
+    config["optics_group"] |= {"odd_zernikes": {"Z9": 1.0}}
+    (project / "match.yaml").write_text(yaml.safe_dump(config))
+    with pytest.raises(InputError, match=r"odd_zernikes.*got Z9, where Z31c"):
+        halfmap.match_template(config="match.yaml")
+    config["optics_group"]["odd_zernikes"] = None
     config["orientation_search_config"]["base_grid_method"] = "healpix"
     (project / "match.yaml").write_text(yaml.safe_dump(config))
     with pytest.raises(InputError, match="must be uniform"):

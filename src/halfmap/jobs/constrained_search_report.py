@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from halfmap.io.leopard import LeopardColumns
 from halfmap.jobs.constrained_search import ConstrainedSearchJobParams
@@ -143,7 +143,7 @@ def _places(
         return []
     blocks: list[Block] = []
     for name, title in (("domain_turn_degrees", "Turns about the axis"), ("domain_tilt_degrees", "Tilts")):
-        parts = {"above the cutoff": turns[name][passes]}
+        parts: dict[str, ArrayLike] = {"above the cutoff": turns[name][passes]}
         if not passes.all():
             parts["below"] = turns[name][~passes]
         blocks.append(Histogram.of(parts, title=title, x=Axis(label=title.lower(), unit="°")))
