@@ -10,10 +10,12 @@ import torch
 from halfmap.errors import ComputeError, InputError
 from halfmap.fourier import slices
 from halfmap.multiparticle import solve
-from halfmap.multiparticle.fit import MOST_DAMPING, Parameters, descend, moved, visit
+from halfmap.multiparticle.fit import MOST_DAMPING, Parameters, descend, memory_bytes, moved, visit
 from halfmap.multiparticle.joint import JointObjective, descend_jointly
+from halfmap.multiparticle.parameter_layout import Layout
 from halfmap.multiparticle.params import ParameterChoice
 from halfmap.multiparticle.schedule import Schedule, fractions, shell_at
+from halfmap.multiparticle.series_model import BATCH_BYTES
 from support.tilt_windows import EVERYTHING, DrawnImages, scene, tilt_series, with_rows
 
 ONE = Schedule(sub_iterations=1, steps=4, ctf_resolution_angstrom=30.0)
@@ -103,6 +105,21 @@ def test_a_coarse_species_has_no_say_in_the_ctf(drawn):
     of_defocus = torch.tensor([name.startswith("defocus") for name in layout.names])
     assert bool((fit.visited.parameters.shared[of_defocus].abs() < 1e-9).all())
     assert float(fit.visited.parameters.shared[~of_defocus].abs().max()) > 0.5
+
+
+def test_memory_follows_from_shapes(drawn, fitted):
+    here, layouts = fitted.visited, fitted.comparison.layouts
+    products = here.looks[0].products
+    arrays = [getattr(products, field.name) for field in dataclasses.fields(products)]
+    equations = here.equations.particles[0]
+    arrays += [here.designs[0].particle, equations.hessian, equations.cross, here.equations.hessian]
+    kept = sum(array.numel() * array.element_size() for array in arrays)
+    stated = memory_bytes(drawn.start[0], layouts) - BATCH_BYTES
+    assert 2 * kept < stated < 8 * kept  # two places, and what is made on the way
+    twice = [Layout(drawn.start[0], 20, 1, layouts[0].choice)]
+    half = [Layout(drawn.start[0], 0, 1, layouts[0].choice)]
+    parts = [memory_bytes(drawn.start[0], these) - BATCH_BYTES for these in (half, layouts, twice)]
+    assert parts[2] - parts[1] == parts[1] - parts[0]  # linear in particles
 
 
 def test_two_species_fit_one_series_together(drawn, fitted):

@@ -38,6 +38,8 @@ from halfmap.jobs.population_species_files import (
     stage_maps,
     stage_particles,
 )
+from halfmap.multiparticle.fit import memory_bytes
+from halfmap.multiparticle.parameter_layout import Layout
 from halfmap.multiparticle.params import ParameterChoice
 from halfmap.multiparticle.reconstruction import combine
 from halfmap.multiparticle.references import ReferencePair, reference_pair
@@ -332,9 +334,11 @@ def _rows_by_item(particles: SpeciesParticles) -> dict[str, NDArray[np.int64]]:
 
 
 def _memory_bytes(task: ItemTask, padding: int) -> int:
-    """Return a bound on what an item takes: its images, one at a time, windows, and the sums of its largest species."""
+    """Return a bound on what an item takes: its images, one at a time, windows, and the larger of fit and sums."""
     series = task.series
     x, y = (size / series.optics.pixel_size_angstrom for size in series.image_size_angstrom)
     boxes = [one.box_pixel for one, mine in zip(task.species, task.particles, strict=True) if len(mine)]
     sums = _BYTES_OF_SUMS * (padding * max(boxes)) ** 3
-    return int(4 * _ARRAYS_OF_AN_IMAGE * x * y) + task.memory_bytes + sums
+    layouts = [Layout(series, len(mine), mine.n_samples, task.choice) for mine in task.particles if len(mine)]
+    fit = memory_bytes(series, layouts)
+    return int(4 * _ARRAYS_OF_AN_IMAGE * x * y) + task.memory_bytes + max(sums, fit)

@@ -15,7 +15,7 @@ from halfmap.multiparticle.normal_equations import NormalEquations, assemble
 from halfmap.multiparticle.parameter_layout import LOCAL, Layout
 from halfmap.multiparticle.parameter_priors import particle_precision, shared_precision
 from halfmap.multiparticle.parameters import Design, apply, design
-from halfmap.multiparticle.series_model import ScalePrior, SpeciesLook, SpeciesModel, SpeciesState, look
+from halfmap.multiparticle.series_model import BATCH_BYTES, ScalePrior, SpeciesLook, SpeciesModel, SpeciesState, look
 
 ImagePasses = Iterable[tuple[int, list[Tensor]]]
 """Can be gone through again and again: see `halfmap.multiparticle.cutting.CutImages`."""
@@ -24,6 +24,7 @@ TOLERANCE = 0.1
 "A step is not worth it that promises less of the objective: one parameter off by its error bar costs 0.5."
 FIRST_DAMPING = 1e-3
 MOST_DAMPING = 1e4
+_MATRICES_OF_SHARED = 4
 _CTF = (*CTF_PARAMETERS, *(name for name in LOCAL if name.startswith("odd_zernike")))
 
 
@@ -119,6 +120,37 @@ class Visited:
     designs: tuple[Design, ...]
     objective: float
     equations: NormalEquations
+
+
+def memory_bytes(series: ImageSeries, layouts: Sequence[Layout]) -> int:
+    """Return about what steps take besides the windows: local models, designs and normal equations, from shapes alone.
+
+    Parameters
+    ----------
+    series : to be refined.
+    layouts : of each species.
+
+    Notes
+    -----
+    Of each particle and image products, Hessian, design and their product; of each particle its coupling to what is
+    shared, once eliminated; and dense matrices of what is shared. All for two places, where a step begins and ends.
+    """
+    m, n_images = layouts[0].n_shared, len(series)
+    d = _most_active(layouts[0])
+    total = _MATRICES_OF_SHARED * m * m
+    for layout in layouts:
+        q = layout.n_particle
+        of_view = (d + 2) ** 2 + d * d + 2 * d * q
+        total += layout.n_particles * (n_images * of_view + 3 * q * q + 2 * q * m)
+    return 2 * 8 * total + BATCH_BYTES
+
+
+def _most_active(layout: Layout) -> int:
+    """Return how many local parameters there are at most: place, view and defocus, and the optics that are fitted."""
+    choice = layout.choice
+    aberrations = {0: 0, 2: 3, 3: 6, 4: 8, 5: 12}
+    optics = 2 * choice.astigmatism + choice.phase_shift + choice.spherical_aberration + 4 * choice.magnification
+    return 6 + optics + aberrations[choice.odd_zernike_order] + aberrations[choice.even_zernike_order]
 
 
 def prior_of(layouts: Sequence[Layout]) -> solve.Prior:
