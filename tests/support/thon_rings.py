@@ -1,5 +1,7 @@
 """Micrographs and power spectra with the rings of a known CTF."""
 
+import dataclasses
+
 import numpy as np
 import torch
 
@@ -70,3 +72,34 @@ def thon_micrograph(
     seen = np.fft.irfft2(np.fft.rfft2(grain) * ctf, s=shape)
     noise = keyed_random.normal(seed, "noise", 0, size=shape)
     return (100 + 3 * (noise + depth**0.5 * seen)).astype(np.float32)
+
+
+def tilted_film(
+    truth: Lens,
+    gradient: tuple[float, float],
+    *,
+    shape: tuple[int, int] = (900, 1000),
+    pixel_size: float = 2.0,
+    depth: float = 0.3,
+    seed: int = 1,
+) -> np.ndarray:
+    """Return a film whose defocus grows along x and y by so much, from that of the lens in the middle.
+
+    Nine images of one film at as many defoci, between which each pixel is interpolated.
+    """
+    y, x = np.meshgrid(*(pixel_size * (np.arange(n) - n / 2) for n in shape), indexing="ij")
+    rise = gradient[0] * x + gradient[1] * y
+    knots = np.linspace(rise.min(), rise.max() + 1.0, 9)
+    parts = [
+        thon_micrograph(
+            dataclasses.replace(truth, defocus_angstrom=truth.defocus_angstrom + knot),
+            shape=shape, pixel_size=pixel_size, depth=depth, seed=seed,
+        )
+        for knot in knots
+    ]  # fmt: skip
+    place = (rise - knots[0]) / (knots[1] - knots[0])
+    below = np.clip(place.astype(int), 0, 7)
+    stack = np.stack(parts)
+    low, high = (np.take_along_axis(stack, (below + k)[None], axis=0)[0] for k in (0, 1))
+    share = place - below
+    return (low * (1 - share) + high * share).astype(np.float32)

@@ -205,7 +205,8 @@ def _gains(data: Tensor, squared: Tensor, strength: Tensor, basis: Tensor) -> Te
     )
     right = torch.einsum("ksn,fdne->fdkse", data, columns)
     solved = torch.linalg.solve(normal, right.flatten(2, 3).mT).mT.reshape(right.shape)
-    positive = torch.einsum("fdkse,fdne,n->fdks", solved, squared[..., None] * strength, strength[:, 0]) > 0
+    mean_ring = torch.einsum("fdn,ne,n->fde", squared, strength, strength[:, 0])
+    positive = torch.einsum("fdkse,fde->fdks", solved, mean_ring) > 0
     return torch.where(positive, (solved * right).sum(-1), 0.0).permute(0, 2, 3, 1)
 
 

@@ -16,7 +16,8 @@ class CtfJobParams(CtfEstimationParams):
     """Inputs and settings of ``halfmap ctf``."""
 
     micrographs: tuple[Path, ...]
-    """STAR file of micrographs, or micrographs themselves."""
+    """STAR file of micrographs, or micrographs themselves; or tilt series: RELION's tomograms.star, or Warp's .xml of
+    each."""
 
     pixel_size_angstrom: Annotated[float, Gt(0)] | None = None
     """Pixel size of the micrographs. Default: that of their table, or of the first one's header."""
@@ -53,9 +54,12 @@ class CtfJobParams(CtfEstimationParams):
 
 
 def run(context: JobContext, params: CtfJobParams) -> Path:
-    """Estimate, and return the path of ``micrographs_ctf.star``."""
+    """Estimate, and return the path of ``micrographs_ctf.star``, or of the table of tilt series."""
     from halfmap.jobs.ctf_run import estimate_all
+    from halfmap.jobs.ctf_tilts import are_tilt_series, estimate_all_series
 
+    if are_tilt_series(params.micrographs):
+        return estimate_all_series(context, params)
     return estimate_all(context, params)
 
 

@@ -14,7 +14,9 @@ from halfmap.ctf_estimation.periodogram import PowerSpectra, given_spectrum, pow
 from halfmap.ctf_estimation.picture import spectrum_picture
 from halfmap.ctf_estimation.rings import Microscope
 from halfmap.errors import InputError
+from halfmap.grid import ImageGrid
 from halfmap.io import images, mrc
+from halfmap.io.atomic import replacing
 from halfmap.jobs.micrograph_inputs import read_finite
 from halfmap.report.pictures import Picture, grey_between
 
@@ -108,15 +110,28 @@ def estimate_micrograph(task: CtfTask) -> CtfMicrograph:
         )
     drawn = spectrum_picture(spectra, task.microscope, found.lens)
     mrc.write_image(task.picture, drawn, spectra.grid)
-    grey = grey_between(_shown_part(drawn, spectra, found), *_GREY_LIMITS)
-    images.write_png(task.picture.with_name(task.picture.stem + ".png"), grey)
-    picture = Picture.png(grey)
+    picture = _picture(drawn, spectra.grid, found)
+    with replacing(task.picture.with_name(task.picture.stem + ".png")) as temporary:
+        temporary.write_bytes(picture.data)
     return CtfMicrograph(
         estimate=found,
         local=local,
-        card=_bytes(picture.reduced(min(1.0, CARD_SIDE / len(grey)))),
-        detail=_bytes(picture.reduced(min(1.0, DETAIL_SIDE / len(grey)))) if task.detail else None,
+        card=_reduced(picture, CARD_SIDE),
+        detail=_reduced(picture, DETAIL_SIDE) if task.detail else None,
     )
+
+
+def drawn_spectrum(drawn: np.ndarray, grid: ImageGrid, found: CtfEstimate) -> np.ndarray:
+    """Return a picture for the page of a spectrum as `spectrum_picture` draws it: a JPEG, uint8, shape (n,)."""
+    return _reduced(_picture(drawn, grid, found), CARD_SIDE)
+
+
+def _picture(drawn: np.ndarray, grid: ImageGrid, found: CtfEstimate) -> Picture:
+    return Picture.png(grey_between(_shown_part(drawn, grid, found), *_GREY_LIMITS))
+
+
+def _reduced(picture: Picture, side: int) -> np.ndarray:
+    return np.frombuffer(picture.reduced(min(1.0, side / picture.shape[0])).data, dtype=np.uint8).copy()
 
 
 def _given(path: Path) -> PowerSpectra:
@@ -126,14 +141,10 @@ def _given(path: Path) -> PowerSpectra:
     return given_spectrum(torch.from_numpy(images.read_micrograph(path)), pixel_size_angstrom=pixel_size)
 
 
-def _shown_part(drawn: np.ndarray, spectra: PowerSpectra, found: CtfEstimate) -> np.ndarray:
+def _shown_part(drawn: np.ndarray, grid: ImageGrid, found: CtfEstimate) -> np.ndarray:
     """Return the part of a spectrum in which rings are fitted or seen, and a little beyond."""
     finest = min(found.max_resolution_angstrom, 1 / found.fitted_limits[1])
-    half = int(np.ceil(_SHOWN_BEYOND * spectra.grid.side * spectra.grid.pixel_size_angstrom / finest))
-    centre = spectra.grid.side // 2
+    half = int(np.ceil(_SHOWN_BEYOND * grid.side * grid.pixel_size_angstrom / finest))
+    centre = grid.side // 2
     half = min(half, centre)
     return drawn[centre - half : centre + half, centre - half : centre + half]
-
-
-def _bytes(picture: Picture) -> np.ndarray:
-    return np.frombuffer(picture.data, dtype=np.uint8).copy()
