@@ -162,7 +162,7 @@ def test_names_that_do_not_match_are_named_with_their_reason_and_none_at_all_is_
     link, _ = linked_particles(particles, sources, **pixels, say=told.append)
     assert len(link.particles) == 4
     log = said(told)
-    assert "coordinates in pixels of 4 Å, by _rlnTomoTiltSeriesPixelSize" in log
+    assert "coordinates in pixels of the tilt series, 4 Å" in log
     assert "4 of 12 particles are in an item: 4 in 1 items of tilts" in log
     assert "the item is called TS_2: upper and lower case differ" in log
     assert "no item has a name like it" in log
