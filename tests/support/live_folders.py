@@ -1,12 +1,17 @@
 """Acquisition folders as Warp 1 and Warp 2 write them, of particles whose classes are known."""
 
+import copy
 import os
+import shutil
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from halfmap import keyed_random
+from halfmap.data.particles import ParticleSet
 from halfmap.grid import ImageGrid
 from halfmap.imaging.noise import white_spectrum
 from halfmap.io import star
@@ -78,22 +83,18 @@ class LiveFolder:
     ) -> None:
         self.path, self.version, self.bright = path, version, bright
         (path / "particles").mkdir(parents=True, exist_ok=True)
-        n = n_micrographs * PER_MICROGRAPH
-        draws = keyed_random.uniform(seed, "live folder", np.arange(n), size=4)
-        self.classes = (draws[:, 0] * n_classes).astype(np.int64)
-        self.truth = shapes(n_classes, GRID, radius_angstrom=RADIUS_ANGSTROM, seed=seed)
-        self.truth = self.truth / self.truth.std()
-        self.particles = particles_of(n, GRID, seed=seed, n_micrographs=n_micrographs)
-        poses = Poses(
-            class_index=self.classes,
-            psi_degrees=360 * draws[:, 1],
-            origin_angstrom=8 * (draws[:, 2:] - 0.5),
-        )
-        images = drawn_images(self.truth, self.particles, poses, GRID, white_spectrum(GRID, deviation**2), seed=seed)
-        self.images = images.numpy() * (1 if bright else -1)
+        self.classes, self.truth, self.particles, images = _made(n_micrographs, n_classes, deviation, seed)
+        self.images = images * (1 if bright else -1)
         self.rows: dict[str, list[list[str]]] = {}
         self.tables = 0
         self.write_settings()
+
+    def copied(self, path: Path) -> "LiveFolder":
+        """Return a copy of the folder as it is now, with all times."""
+        shutil.copytree(self.path, path)
+        found = copy.copy(self)
+        found.path, found.rows = path, dict(self.rows)
+        return found
 
     def write_settings(self, **changed: object) -> None:
         """Write ``previous.settings``."""
@@ -163,3 +164,19 @@ class LiveFolder:
         for number in numbers:
             self.process(number)
         self.write_table()
+
+
+@cache
+def _made(
+    n_micrographs: int, n_classes: int, deviation: float, seed: int
+) -> tuple[NDArray[np.int64], Tensor, ParticleSet, NDArray[np.float32]]:
+    """Return classes, what they look like, particles and their images."""
+    n = n_micrographs * PER_MICROGRAPH
+    draws = keyed_random.uniform(seed, "live folder", np.arange(n), size=4)
+    classes = (draws[:, 0] * n_classes).astype(np.int64)
+    truth = shapes(n_classes, GRID, radius_angstrom=RADIUS_ANGSTROM, seed=seed)
+    truth = truth / truth.std()
+    particles = particles_of(n, GRID, seed=seed, n_micrographs=n_micrographs)
+    poses = Poses(class_index=classes, psi_degrees=360 * draws[:, 1], origin_angstrom=8 * (draws[:, 2:] - 0.5))
+    images = drawn_images(truth, particles, poses, GRID, white_spectrum(GRID, deviation**2), seed=seed)
+    return classes, truth, particles, images.numpy()

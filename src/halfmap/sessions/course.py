@@ -46,12 +46,12 @@ class Course:
         self.work, self.folder = work, folder
         self.locked = threading.RLock()
         source = open_source(folder)
-        work.mkdir(parents=True, exist_ok=True)
         if folder.resolve() == work.resolve() or work.resolve().is_relative_to(folder.resolve()):
             raise InputError(
                 f"The session's own folder must lie outside the acquisition folder {folder}; got {work}; choose "
                 "another with --work."
             )
+        work.mkdir(parents=True, exist_ok=True)
         before = lock.acquire(work, "The session folder")
         self.log = SessionLog(work / "log.txt")
         self.watch = Watch(source, poll_seconds)
@@ -300,7 +300,7 @@ class Course:
             position = self._last_cycle + 1 - int(record.job["first_cycle"])
             if record.state == "stopping" or record.forced or position >= len(record.job["cycles"]):
                 self._finish_job()
-            elif self._has_room():
+            elif self._has_room() and self._has_folder():
                 self._begin_cycle(position)
         elif record.state == "listening":
             settings = build(LiveSettings, {**record.settings, **record.staged})
@@ -349,6 +349,12 @@ class Course:
         if free >= LEAST_FREE_BYTES:
             return True
         self._say_once(f"The disk of {self.work} is full: {free >> 20} MiB are free; the next cycle waits for room.")
+        return False
+
+    def _has_folder(self) -> bool:
+        if self.folder.is_dir():
+            return True
+        self._say_once(f"The folder {self.folder} is not there; the next cycle waits for it.")
         return False
 
     def _fail(self, reason: str) -> None:
