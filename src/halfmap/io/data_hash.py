@@ -71,7 +71,7 @@ def version_of_species(
     As in M the version changes if and only if one of these does; the characters are halfmap's own.
     """
     pieces = [f"{guid}{version}" for guid, version in used_sources.items()]
-    arrays = (particles.position_angstrom, particles.rotation, *maps)
+    arrays: tuple[NDArray, ...] = (particles.position_angstrom, particles.rotation, *maps)
     pieces += [text_of_hash(_bytes(array)) for array in arrays]
     return text_of_hash("".join(pieces).encode("utf-16-le"))[:_VERSION_OF_SPECIES]
 

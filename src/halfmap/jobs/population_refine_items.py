@@ -17,8 +17,9 @@ from halfmap.jobs.population_members import OpenSource
 from halfmap.multiparticle.params import ParameterChoice
 from halfmap.multiparticle.reconstruction import SeriesSums, accumulate
 from halfmap.multiparticle.reconstruction_params import ReconstructionParams
-from halfmap.multiparticle.refine import FittedSpecies, SeriesProblem, SpeciesProblem, Step, refine_series
+from halfmap.multiparticle.refine import FittedSpecies, SeriesProblem, SpeciesProblem, refine_series
 from halfmap.multiparticle.schedule import Schedule
+from halfmap.multiparticle.sub_iterations import Step
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
