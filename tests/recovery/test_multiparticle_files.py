@@ -76,7 +76,7 @@ TILT_OPTICS_CASES = {
         {"spherical_aberration_error_mm": 1.0}, {"spherical_aberration": True}, {"spherical_aberration_mm": 0.2}
     ),
     "magnification": Case(
-        {"magnification_error_percent": 2.0}, {"magnification": True}, {"magnification_percent": 0.12}
+        {"magnification_error_percent": 2.0}, {"magnification": True}, {"magnification_percent": 0.3}
     ),
     "odd aberrations": Case(
         {"odd_aberration_rad": 1.0, "odd_aberration_order": 5}, {"odd_zernike_order": 5}, {"odd_phase_rad": 0.1}

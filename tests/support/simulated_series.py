@@ -111,7 +111,7 @@ class SimulatedFiles:
         species = [
             SpeciesProblem(
                 name=name,
-                particles=(particles or {}).get(name) or self.particles(name, item),
+                particles=particles[name] if particles else self.particles(name, item),
                 references=self.references(name, resolution, (halves or {}).get(name)),
                 diameter_angstrom=self.species(name).diameter_angstrom,
             )
