@@ -32,7 +32,7 @@ class CtfEstimationParams:
     """Greatest difference of the two defoci that is tried."""
 
     astigmatism: bool = True
-    """Fit two defoci and the direction of the first; --no-astigmatism fits one."""
+    """Fit two defoci and the direction of the first, not a single one."""
 
     box_pixel: Annotated[int, Ge(128), Le(4096)] = 512
     """Side of the power spectrum, even. Windows of the micrograph are this large, in pixels of 1.4 Å where its own are
