@@ -6,6 +6,11 @@ import math
 import pytest
 import torch
 
+from halfmap import keyed_random
+from halfmap.fourier import shells, slices
+from halfmap.geometry.shapes import soft_sphere
+from halfmap.grid import ImageGrid
+from halfmap.multiparticle.params import ParameterChoice
 from support.tilt_windows import DrawnImages, scene, tilt_series, warped_and_defocused, with_rows
 
 # Degrees, Å, Å of defocus after four steps; bounds have 30 % of slack above what a prototype reached
@@ -95,3 +100,36 @@ def test_a_large_species_helps_a_small_one_unless_its_warp_is_another():
     alone = shift_error((drawn, small))
     assert shift_error((drawn, small), (drawn, large)) < 0.75 * alone
     assert shift_error((drawn, small), (other, large)) > 1.1 * alone
+
+
+FINEST = ParameterChoice(
+    image_warp="4x4", volume_warp="2x2x2x3", stage_angles=True, positions=True, angles=True, defocus=True
+)
+GRID = ImageGrid.cubic(32, 4.0)
+BEYOND_JOIN = slice(5, 15)
+
+
+def _sphere(volume):
+    return GRID.rfft(volume.double() * soft_sphere(GRID, 50.0, 12.0).double())
+
+
+@pytest.mark.slow
+def test_halves_of_two_truths_agree_no_more_for_sharing_warp_stage_and_focus():
+    excess = []
+    for seed in range(1, 5):
+        drawn = scene(seed=seed)
+        random = [
+            _sphere(torch.from_numpy(keyed_random.normal(seed, f"truth {half}", 1, size=GRID.shape))) for half in (1, 2)
+        ]
+        joined = shells.spread((torch.arange(17) <= 3).double(), GRID) > 0  # 40 Å
+        truths = [GRID.irfft(torch.where(joined, random[0], one)).float() for one in random]
+        references = dataclasses.replace(
+            drawn.start[1].references, halves=tuple(slices.prepare(truth, GRID) for truth in truths)
+        )
+        both = drawn.of_other_references(references, snr=0.05)
+        found = both.fit(FINEST).visited.parameters
+        maps = [_sphere(both.reconstructed(found, half, GRID)) for half in (1, 2)]
+        agreement = shells.fsc(*maps, GRID) - shells.fsc(*map(_sphere, truths), GRID)
+        excess.append(float(agreement[BEYOND_JOIN].mean()))
+    # a mean over ten shells of some hundred independent coefficients, over four series
+    assert abs(sum(excess) / len(excess)) < 0.03

@@ -15,7 +15,8 @@ from halfmap.fourier.band import FourierBand
 from halfmap.geometry.rotations import matrix_from_rotation_vector, random_rotations, rotation_vector_from_matrix
 from halfmap.grid import ImageGrid
 from halfmap.imaging.deformation import views
-from halfmap.imaging.series_transfer import image_ctf
+from halfmap.imaging.projection import shift_phases
+from halfmap.imaging.series_transfer import ctf_values, image_ctf
 from halfmap.multiparticle.fit import Parameters
 from halfmap.multiparticle.params import ParameterChoice, PriorWidths
 from halfmap.multiparticle.references import ReferencePair
@@ -117,6 +118,27 @@ class Scene:
         own = torch.zeros(layout.n_particles, layout.n_particle, dtype=torch.float64)
         return Parameters(series=series, species=(state,), shared=shared, own=(own,))
 
+    def of_other_references(self, references, *, snr, seed=1):
+        """Return the scene drawn anew with other references, each half-set from its own."""
+        (true_series, true), (series, wrong) = self.true, self.start
+        true, wrong = (dataclasses.replace(state, references=references) for state in (true, wrong))
+        return drawn_images((true_series, true), (series, wrong), self.images.bands[0], snr=snr, seed=seed)
+
+    def reconstructed(self, parameters, half, grid):
+        """Return the map of a half-set, with CTFs and everything else taken into account."""
+        state, band = parameters.species[0], self.images.bands[0]
+        seen = self.seen(parameters.series, state)
+        ctf = ctf_values(
+            parameters.series, image_ctf(parameters.series, state.position_angstrom, seen), band.frequencies
+        )
+        back = shift_phases(band.frequencies, self.images.centre_angstrom[0] - seen.position_angstrom)
+        mine = state.subset == half
+        padded = slices.PaddedGrid(grid, padding=2)
+        images = (self.images.observed[0] * back * ctf)[mine]
+        data, weight = slices.insert(images, ctf[mine].square(), seen.rotation[mine], band, padded)
+        values = data / (weight + 0.1 * weight.mean())
+        return slices.to_reference(slices.PaddedTransform(values=values, grid=padded))
+
     def half_chi2_of_truth(self, fitted):
         """Return half of χ² of the truth in the comparison that a fit ended with."""
         series, state = self.true
@@ -180,17 +202,21 @@ def scene(*, n=40, n_tilts=21, box=32, pixel=4.0, snr=0.1, seed=1, turn=3.0, mov
         rotation=matrix_from_rotation_vector(turns)[:, None] @ rotation,
     )
     window = FourierBand(ImageGrid.square(box, pixel))
-    seen = views(series, wrong.position_angstrom, wrong.rotation)
+    return drawn_images((true_series, state), (series, wrong), window, snr=snr, seed=seed)
+
+
+def drawn_images(true, start, window, *, snr, seed=1):
+    """Draw the images of a truth; windows lie where the start has particles."""
+    n, n_tilts, pixel = len(true[1].subset), len(true[0]), window.grid.pixel_size_angstrom
+    seen = views(start[0], start[1].position_angstrom, start[1].rotation)
     centre = torch.round(seen.position_angstrom / pixel) * pixel
-    everything = torch.ones(n, n_tilts, dtype=torch.bool)
-    model = SpeciesModel(true_series, state, window, centre, everything)
+    model = SpeciesModel(*true, window, centre, torch.ones(n, n_tilts, dtype=torch.bool))
     clean = torch.stack([model.modelled(t, torch.arange(n), ())[:, 0] for t in range(n_tilts)], dim=1)
     sigma2 = float(clean.abs().square().mean()) / (2 * snr)
     white = keyed_random.normal(seed, "noise", np.arange(n), size=(n_tilts, len(window), 2))
     observed = clean + torch.view_as_complex(torch.from_numpy(white).contiguous()).to(torch.complex64) * sigma2**0.5
     images = DrawnImages([observed], [window], [centre], np.ones(n_tilts, dtype=bool))
     noise = torch.full((n_tilts, window.max_shell + 1), sigma2, dtype=torch.float64)
-    true, start = (true_series, state), (series, wrong)
     return Scene(true=true, start=start, images=images, clean=clean, sigma2=sigma2, noise=noise)
 
 
