@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from halfmap.errors import InputError
-from halfmap.geometry import symmetry
+from halfmap.geometry import symmetry, symmetry_names
 from halfmap.geometry.rotations import (
     angular_distance_degrees,
     matrix_from_euler,
@@ -24,7 +24,7 @@ def is_among(matrices: torch.Tensor, group: torch.Tensor, atol: float) -> bool:
 @pytest.mark.parametrize("name", NAMES)
 def test_operators_form_a_group_of_proper_rotations(name):
     group = symmetry.operators(name)
-    assert len(group) == symmetry.order(name)
+    assert len(group) == symmetry_names.order(name)
     torch.testing.assert_close(group[0], torch.eye(3, dtype=torch.float64), atol=0, rtol=0)
     torch.testing.assert_close(torch.linalg.det(group), torch.ones(len(group), dtype=torch.float64))
     assert is_among((group[:, None] @ group[None]).reshape(-1, 3, 3), group, 1e-12)

@@ -106,7 +106,7 @@ commit(Path({folder!r}), "bbbb", map="2", note="new")
 """
 
 
-@pytest.mark.parametrize("step", (1, 3, 5, 7, 8, 9, 10, 11, 13))
+@pytest.mark.parametrize("step", [1, 3, 5, 7, 8, 9, 10, 11, 13])
 def test_a_process_killed_at_any_step_leaves_one_version_or_the_other(tmp_path, step):
     things = commit(tmp_path, "aaaa", map="1", note="old")
     first = state(tmp_path)

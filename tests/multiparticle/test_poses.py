@@ -5,7 +5,7 @@ import pytest
 
 from halfmap.data.population import SpeciesParticles
 from halfmap.errors import InputError
-from halfmap.geometry import symmetry
+from halfmap.geometry import symmetry, symmetry_names
 from halfmap.geometry.rotations import matrix_from_euler, random_rotations
 from halfmap.multiparticle.poses import expanded, resampled, rotated, shifted
 
@@ -44,7 +44,7 @@ def test_a_moved_species_keeps_its_content_in_place_at_every_sample():
 def test_copies_of_a_particle_are_its_views_that_the_remaining_symmetry_tells_apart(group, remaining):
     before = particles()
     after = expanded(before, group=group, remaining=remaining)
-    n = symmetry.order(group) // symmetry.order(remaining)
+    n = symmetry_names.order(group) // symmetry_names.order(remaining)
     assert after.uid.tolist() == np.repeat(before.uid, n).tolist()
     assert np.allclose(after.rotation[::n], before.rotation)
     # copies under the remaining group together are all views under the whole group

@@ -8,7 +8,8 @@ from halfmap.data.half_sets import HalfSets, with_random_subsets
 from halfmap.errors import InconsistentDataError, InputError
 from halfmap.fourier import slices
 from halfmap.fourier.band import FourierBand
-from halfmap.geometry.symmetry import operators, order
+from halfmap.geometry.symmetry import operators
+from halfmap.geometry.symmetry_names import order
 from halfmap.grid import ImageGrid
 from halfmap.imaging.projection import project
 from halfmap.selection.expansion import expand

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from halfmap.errors import ShapeError
-from halfmap.geometry.symmetry import canonical_name, operators
+from halfmap.geometry.symmetry import operators
+from halfmap.geometry.symmetry_names import canonical_name
 from halfmap.grid import ImageGrid
 from halfmap.kernels import symmetry_sums
 from halfmap.tensors import Rotations, Volumes

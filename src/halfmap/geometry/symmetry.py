@@ -7,16 +7,14 @@ with its fourfolds on x, y, z, and four settings of I.
 
 import functools
 import math
-import re
 
 import torch
 from torch import Tensor
 
-from halfmap.errors import InputError
 from halfmap.geometry.rotations import angular_distance_degrees, matrix_from_rotation_vector, viewing_direction
+from halfmap.geometry.symmetry_names import canonical_name, order
 
 _GOLDEN = (1.0 + math.sqrt(5.0)) / 2.0
-_ORDER_OF = {"T": 12, "O": 24, "I1": 60, "I2": 60, "I3": 60, "I4": 60}
 _HALF_EDGE = 0.5 * math.atan(2.0)  # between a fivefold axis of an icosahedron and the nearest twofold
 
 # Two axes, (fold, direction), generate each group.
@@ -29,48 +27,9 @@ _AXES_OF: dict[str, list[tuple[int, tuple[float, float, float]]]] = {
     "I4": [(5, (0.0, 0.0, 1.0)), (2, (math.sin(_HALF_EDGE), 0.0, math.cos(_HALF_EDGE)))],
 }
 
-# What other programs call groups that have one setting, and what stands for none or an improper group.
-_OTHER_SPELLINGS = {
-    **dict.fromkeys(("TET", "T1", "TETRAHEDRAL"), "T"),
-    **dict.fromkeys(("OCT", "O1", "OCTAHEDRAL", "CUBIC"), "O"),
-    **dict.fromkeys(("ICOS", "ICO", "I5", "ICOSAHEDRAL"), "I1, I2, I3 or I4 as its axes lie in the reference"),
-    **dict.fromkeys(("NONE", "ASYM", "1", "C"), "C1"),
-}
 
 # A direction without symmetry; the asymmetric unit holds what is nearest to it among its images.
 _UNIT_CENTRE = (0.7013, 0.1187, 0.7029)
-
-
-def canonical_name(name: str) -> str:
-    """Return a group's name as this module spells it: C1, C2, …, D1, …, T, O, I1, I2, I3, I4.
-
-    Parameters
-    ----------
-    name : upper or lower case; ``I`` means ``I2``, as in RELION.
-
-    Raises
-    ------
-    InputError
-        No such group of rotations.
-    """
-    text = name.strip().upper()
-    text = "I2" if text == "I" else text
-    if text not in _ORDER_OF and re.fullmatch(r"[CD][1-9]\d{0,2}", text) is None:
-        meant = _OTHER_SPELLINGS.get(re.sub(r"[^A-Z0-9]", "", text))
-        meant = meant or next(iter(re.findall(r"^[CD][1-9]\d{0,2}$", re.sub(r"[\s_-]|SYM", "", text))), None)
-        remedy = f"give {meant}" if meant else "choose one"
-        raise InputError(
-            f"A symmetry must be one of C1, C2, …, D2, …, T, O, I, I1, I2, I3, I4; got {name!r}; {remedy}."
-        )
-    return text
-
-
-def order(name: str) -> int:
-    """Return the number of rotations of a group."""
-    text = canonical_name(name)
-    if text in _ORDER_OF:
-        return _ORDER_OF[text]
-    return int(text[1:]) * (2 if text[0] == "D" else 1)
 
 
 def operators(name: str) -> Tensor:
@@ -101,7 +60,7 @@ def operators(name: str) -> Tensor:
 @functools.lru_cache(maxsize=32)
 def _operators(name: str) -> Tensor:
     if name in _AXES_OF:
-        return _closure([_turn(fold, axis) for fold, axis in _AXES_OF[name]], _ORDER_OF[name])
+        return _closure([_turn(fold, axis) for fold, axis in _AXES_OF[name]], order(name))
     fold = int(name[1:])
     cyclic = torch.stack([_turn(1, (0.0, 0.0, 1.0)), *(_turn(fold, (0.0, 0.0, 1.0), k) for k in range(1, fold))])
     return cyclic if name[0] == "C" else torch.cat([cyclic, cyclic @ _turn(2, (1.0, 0.0, 0.0))])

@@ -14,7 +14,8 @@ from halfmap.fourier.resample import rescale, shift
 from halfmap.geometry.healpix import OrientationGrid
 from halfmap.geometry.rotations import matrix_from_rotation_vector
 from halfmap.geometry.symmetric_volumes import rotate_volume
-from halfmap.geometry.symmetry import canonical_name, operators
+from halfmap.geometry.symmetry import operators
+from halfmap.geometry.symmetry_names import canonical_name
 from halfmap.grid import ImageGrid
 from halfmap.tensors import Rotations, Volumes
 

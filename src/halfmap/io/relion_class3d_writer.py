@@ -9,7 +9,7 @@ import torch
 
 from halfmap.data.class3d_run import Class3DRun
 from halfmap.geometry.healpix import OrientationGrid
-from halfmap.geometry.symmetry import canonical_name
+from halfmap.geometry.symmetry_names import canonical_name
 from halfmap.geometry.view_counts import counts_in_asymmetric_unit
 from halfmap.io import mrc, relion, star
 from halfmap.io.relion_models import (

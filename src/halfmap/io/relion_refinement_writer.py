@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from halfmap.data.refinement_run import RefinementRun
 from halfmap.geometry.healpix import OrientationGrid
-from halfmap.geometry.symmetry import canonical_name
+from halfmap.geometry.symmetry_names import canonical_name
 from halfmap.geometry.view_counts import counts_in_asymmetric_unit, view_counts
 from halfmap.io import mrc, relion, star
 from halfmap.io.atomic import write_text

@@ -8,7 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from halfmap.errors import FormatError, InputError
-from halfmap.geometry.symmetry import canonical_name
+from halfmap.geometry.symmetry_names import canonical_name
 from halfmap.grid import ImageGrid
 from halfmap.io import leopard, mrc, star, states
 from halfmap.io.atomic import write_text

@@ -77,7 +77,7 @@ def _run(context: JobContext, params: AddSpeciesParams) -> Path:
     from dataclasses import replace
 
     from halfmap.data.population import Species
-    from halfmap.geometry.symmetry import canonical_name
+    from halfmap.geometry.symmetry_names import canonical_name
     from halfmap.io import warp_population
     from halfmap.jobs.population_files import changing, check_name, new_guid
     from halfmap.jobs.population_given import given_maps, linked_particles

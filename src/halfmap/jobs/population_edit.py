@@ -208,7 +208,7 @@ def _with_changed_maps(
 
 def expand_symmetry(params: ExpandParams) -> Iterator[str]:
     """Copy each particle to all its equivalent views, and lower the symmetry of the species."""
-    from halfmap.geometry.symmetry import canonical_name
+    from halfmap.geometry.symmetry_names import canonical_name
     from halfmap.multiparticle.poses import expanded
 
     remaining = canonical_name(params.remaining)

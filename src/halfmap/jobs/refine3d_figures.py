@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from halfmap.data.refinement_run import RefinementRun
 from halfmap.geometry.healpix import OrientationGrid
 from halfmap.geometry.symmetry import operators
-from halfmap.geometry.symmetry import order as n_equivalents
+from halfmap.geometry.symmetry_names import order as n_equivalents
 from halfmap.geometry.view_counts import pixels_of_directions, transform_coverage, view_counts
 from halfmap.report.blocks import Axis, Block, Curve, Histogram, Line, Mark, Section
 from halfmap.report.blocks import Table as TableBlock

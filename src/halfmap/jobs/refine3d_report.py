@@ -8,7 +8,7 @@ import numpy as np
 
 from halfmap.data.refinement_run import RefinementRun
 from halfmap.data.volumes import Volume
-from halfmap.geometry.symmetry import order as n_equivalents
+from halfmap.geometry.symmetry_names import order as n_equivalents
 from halfmap.jobs import refine3d_figures as figures
 from halfmap.jobs.postprocess_report import methods_table, methods_text, postprocess_facts, postprocess_sections
 from halfmap.jobs.volume_report import central_slices

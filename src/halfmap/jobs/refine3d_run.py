@@ -11,7 +11,7 @@ from halfmap.data.refinement_run import RefinementRun
 from halfmap.data.repeats import NEAR_DIAMETERS, repeats
 from halfmap.data.volumes import Volume
 from halfmap.errors import InputError
-from halfmap.geometry.symmetry import canonical_name
+from halfmap.geometry.symmetry_names import canonical_name
 from halfmap.grid import ImageGrid
 from halfmap.inference.iterate import iterate
 from halfmap.io import mrc

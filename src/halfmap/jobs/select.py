@@ -279,7 +279,7 @@ def _join(context: JobContext, params: SelectJoinParams) -> Path:
 
 
 def _expand(context: JobContext, params: SelectExpandParams) -> Path:
-    from halfmap.geometry.symmetry import canonical_name, order
+    from halfmap.geometry.symmetry_names import canonical_name, order
     from halfmap.io import relion
     from halfmap.report.blocks import Note
     from halfmap.selection.expansion import expand

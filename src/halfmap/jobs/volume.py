@@ -214,7 +214,7 @@ def symmetrise(context: JobContext, params: VolumeSymmetriseParams) -> Path:
     """Write the mean of the map over the rotations of a point group."""
     from halfmap.data.volumes import Volume
     from halfmap.geometry.symmetric_volumes import symmetrise_volume
-    from halfmap.geometry.symmetry import order
+    from halfmap.geometry.symmetry_names import order
 
     n_rotations = order(params.symmetry)
     before = _read(params.volume, params.header_pixel_size_angstrom)
@@ -230,7 +230,7 @@ def symmetry_align(context: JobContext, params: VolumeSymmetryAlignParams) -> Pa
     from halfmap.data.volumes import Volume
     from halfmap.geometry.rotations import euler_from_matrix
     from halfmap.geometry.symmetric_volumes import symmetrise_volume
-    from halfmap.geometry.symmetry import order
+    from halfmap.geometry.symmetry_names import order
     from halfmap.inference.symmetry_axes import aligned, find_axes
 
     n_rotations = order(params.symmetry)

@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 
 from halfmap.data.population import SpeciesParticles
 from halfmap.errors import InputError
-from halfmap.geometry import symmetry
+from halfmap.geometry import symmetry, symmetry_names
 from halfmap.splines.trajectories import path, path_of_rotations
 
 
@@ -69,7 +69,7 @@ def expanded(particles: SpeciesParticles, *, group: str, remaining: str) -> Spec
         The smaller group is not contained in the other.
     """
     operators = symmetry.mates(group, remaining).numpy()
-    if len(operators) * symmetry.order(remaining) != symmetry.order(group):
+    if len(operators) * symmetry_names.order(remaining) != symmetry_names.order(group):
         raise InputError(
             f"The symmetry that remains must be contained in {group}; got {remaining}; choose C1 or a part of {group}."
         )

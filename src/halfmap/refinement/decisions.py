@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from halfmap.geometry import symmetry as groups
+from halfmap.geometry.symmetry import operators
+from halfmap.geometry.symmetry_names import canonical_name
 from halfmap.inference.sampling import shell_of_arc
 from halfmap.refinement.state import PoseSampling, Progression
 
@@ -54,7 +55,7 @@ def first_orders(symmetry: str, healpix_order: int | None, local_from_order: int
     InputError
         No such group.
     """
-    finer = int(groups.canonical_name(symmetry)[0] in "TOI")
+    finer = int(canonical_name(symmetry)[0] in "TOI")
     first = 2 + finer if healpix_order is None else healpix_order
     local = 4 + finer if local_from_order is None else local_from_order
     return first, local
@@ -393,12 +394,12 @@ def changes(
     n = len(before_rotation)
     if n == 0:
         return math.nan, math.nan
-    operators = groups.operators(symmetry).numpy()
-    at_once = max(1, _MOST_ROTATIONS_AT_ONCE // len(operators))
+    rotations_of_group = operators(symmetry).numpy()
+    at_once = max(1, _MOST_ROTATIONS_AT_ONCE // len(rotations_of_group))
     total = 0.0
     for start in range(0, n, at_once):
         part = slice(start, start + at_once)
-        equivalents = after_rotation[part, None] @ operators
+        equivalents = after_rotation[part, None] @ rotations_of_group
         cosines = np.einsum("nij,ngij->ngi", before_rotation[part], equivalents)
         angles = np.arccos(np.clip(cosines, -1.0, 1.0)).mean(-1)
         total += float(angles.min(axis=1).sum())

@@ -9,7 +9,7 @@ from halfmap.compute.executor import Executor
 from halfmap.data.half_sets import HalfSets
 from halfmap.data.image_source import ImageSource
 from halfmap.errors import InputError
-from halfmap.geometry.symmetry import canonical_name
+from halfmap.geometry.symmetry_names import canonical_name
 from halfmap.refinement.params import RefinementParams
 from halfmap.refinement.volume_problem import VolumeProblem
 

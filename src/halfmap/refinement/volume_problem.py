@@ -14,7 +14,7 @@ from halfmap.data.particles import ParticleSet
 from halfmap.errors import ShapeError
 from halfmap.fourier.resample import rescaled_grid
 from halfmap.geometry.shapes import soft_sphere
-from halfmap.geometry.symmetry import canonical_name
+from halfmap.geometry.symmetry_names import canonical_name
 from halfmap.grid import ImageGrid
 from halfmap.inference.image_data import ImageData, check_mask, circular_mask, micrograph_names
 

@@ -5,7 +5,8 @@ import torch
 
 from halfmap.errors import InputError
 from halfmap.geometry.rotations import matrix_from_rotation_vector
-from halfmap.geometry.symmetry import distance_degrees, order
+from halfmap.geometry.symmetry import distance_degrees
+from halfmap.geometry.symmetry_names import order
 from halfmap.template_matching.global_search.orientations import search_grid
 from halfmap.template_matching.global_search.params import MatchTemplateParams
 

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from halfmap.geometry.symmetry import canonical_name
+from halfmap.geometry.symmetry_names import canonical_name
 from halfmap.refinement.initial_model.params import InitialModelParams
 
 SYMMETRIC_MINIBATCHES = 10
