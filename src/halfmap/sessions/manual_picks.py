@@ -71,14 +71,14 @@ def save_manual_picks(
                 raise InputError(f"An edited micrograph must be in {micrographs_star}; got {name!r}; name it as there.")
     before = None if picks_path is None else relion.read_picks(picks_path, names, project_root=project)
     accepted = [name for name in names if edits.accepted.get(name, True)]
-    picks = Picks.concatenate([_edited(name, before, edits) for name in accepted]) if accepted else None
+    if not accepted:
+        raise InputError("At least one micrograph must be accepted; got none; accept one.")
+    picks = Picks.concatenate([_edited(name, before, edits) for name in accepted])
     job = claim(project, TYPE_FOLDER)
     try:
         relion.write_micrographs(
             job.path / "micrographs_selected.star", table.take([name in set(accepted) for name in names])
         )
-        if picks is None:
-            raise InputError("At least one micrograph must be accepted; got none; accept one.")
         path = relion.write_autopick(job.path, picks, project_root=project)
     except BaseException as error:
         job.mark(FAILED, str(error))
