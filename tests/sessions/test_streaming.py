@@ -82,7 +82,7 @@ def resolved_shells(averages: NDArray, numbers: NDArray[np.int64], folder: LiveF
 
 def streamed(work: Path, folder: LiveFolder, n_micrographs: int) -> tuple[NDArray[np.int64], NDArray, ParticleIndex]:
     """Return classes, averages and particles of a session into which micrographs come in portions."""
-    source, seen, number, risen = open_source(folder.path), Observation(), 0, 0
+    source, seen, number, risen = open_source(folder.path, Path("unused")), Observation(), 0, 0
     step = n_micrographs // PORTIONS
     work.mkdir()
     with InProcessExecutor() as executor:

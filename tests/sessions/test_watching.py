@@ -32,7 +32,7 @@ def positions(seen: Observation) -> dict[str, list[float]]:
 def test_settings_of_warp_are_read_and_say_where_they_were_found(tmp_path: Path, version: int) -> None:
     LiveFolder(tmp_path, version=version)
     assert recognise(tmp_path) == f"warp{version}"
-    settings = open_source(tmp_path).settings()
+    settings = open_source(tmp_path, Path("unused")).settings()
     assert settings.number("pixel_size_angstrom", 0.0) == 4.0
     assert settings.text("net_name") == "BoxNet2Mask_test"
     assert settings.values["diameter_angstrom"].provenance == "previous.settings: Picking/Diameter"
@@ -44,14 +44,14 @@ def test_settings_of_warp_are_read_and_say_where_they_were_found(tmp_path: Path,
 def test_a_session_that_exports_no_particles_is_refused_by_the_name_of_the_box(tmp_path: Path) -> None:
     LiveFolder(tmp_path).write_settings(export=False)
     with pytest.raises(InputError, match="Export particles"):
-        open_source(tmp_path)
+        open_source(tmp_path, Path("unused"))
 
 
 def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("nothing")
     assert recognise(tmp_path) is None
     with pytest.raises(InputError, match=r"previous\.settings"):
-        open_source(tmp_path)
+        open_source(tmp_path, Path("unused"))
 
 
 def test_settings_with_a_document_type_are_no_settings(tmp_path: Path) -> None:
@@ -64,7 +64,7 @@ def test_settings_with_a_document_type_are_no_settings(tmp_path: Path) -> None:
 def test_each_particle_is_there_once_however_they_come(tmp_path: Path, version: int) -> None:
     """Live2D left out one particle at the first append, and could not read stacks of half precision."""
     folder = LiveFolder(tmp_path, version=version, n_micrographs=3)
-    source = open_source(tmp_path)
+    source = open_source(tmp_path, Path("unused"))
     seen = Observation()
     for number in range(3):
         folder.arrive(range(number, number + 1))
@@ -79,14 +79,14 @@ def test_a_phase_plate_is_not_forgotten(tmp_path: Path) -> None:
     folder = LiveFolder(tmp_path, n_micrographs=1)
     folder.phase_plate = True
     folder.arrive(range(1))
-    index = index_of(looked(open_source(tmp_path)))
+    index = index_of(looked(open_source(tmp_path, Path("unused"))))
     np.testing.assert_array_equal(index.particles["phase_shift_degrees"], 30.0)
 
 
 def test_an_absent_table_means_try_again_and_never_no_particles(tmp_path: Path) -> None:
     folder = LiveFolder(tmp_path, n_micrographs=2)
     folder.arrive(range(2))
-    source = open_source(tmp_path)
+    source = open_source(tmp_path, Path("unused"))
     seen = looked(source)
     folder.table.rename(tmp_path / "moving")
     again = looked(source, seen)
@@ -97,7 +97,7 @@ def test_an_absent_table_means_try_again_and_never_no_particles(tmp_path: Path) 
 def test_a_half_written_table_changes_nothing(tmp_path: Path, share: float) -> None:
     folder = LiveFolder(tmp_path, n_micrographs=2)
     folder.arrive(range(2))
-    source = open_source(tmp_path)
+    source = open_source(tmp_path, Path("unused"))
     seen = looked(source)
     text = folder.table.read_text()
     folder.table.write_text(text[: int(share * len(text))].rsplit(" ", 1)[0] + "\n")
@@ -111,7 +111,7 @@ def test_a_stack_counts_when_it_is_whole_and_has_stopped_growing(tmp_path: Path)
     path = tmp_path / folder.name(1)
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
-    source = open_source(tmp_path)
+    source = open_source(tmp_path, Path("unused"))
     seen = looked(source, times=3)
     assert set(seen.stacks) == {folder.name(0)}
     assert "truncated" in seen.waiting[folder.name(1)].reason or "bytes" in seen.waiting[folder.name(1)].reason
@@ -124,7 +124,7 @@ def test_a_stack_named_before_it_is_there_is_waited_for(tmp_path: Path) -> None:
     folder = LiveFolder(tmp_path, n_micrographs=2)
     folder.arrive(range(2))
     (tmp_path / folder.name(1)).rename(tmp_path / "late")
-    source = open_source(tmp_path)
+    source = open_source(tmp_path, Path("unused"))
     seen = looked(source)
     assert [one.name for one in seen.quarantine] == [folder.name(1)]
     (tmp_path / "late").rename(tmp_path / folder.name(1))
@@ -136,7 +136,7 @@ def test_a_stack_with_another_number_of_images_than_rows_is_waited_for(tmp_path:
     folder.arrive(range(2))
     folder.add_rows(0, keep=15)
     folder.write_table()
-    seen = looked(open_source(tmp_path))
+    seen = looked(open_source(tmp_path, Path("unused")))
     assert set(seen.stacks) == {folder.name(1)}
     assert "15 images" in seen.waiting[folder.name(0)].reason
 
@@ -145,7 +145,7 @@ def test_a_micrograph_that_is_processed_again_is_replaced_and_others_stay_as_the
     """Live2D went by row numbers: CTF and images shifted against each other, and a shrinking table was its end."""
     folder = LiveFolder(tmp_path, n_micrographs=3)
     folder.arrive(range(3))
-    source = open_source(tmp_path)
+    source = open_source(tmp_path, Path("unused"))
     seen = looked(source)
     before = index_of(seen)
     folder.process(1, keep=12, moved=0.5)
@@ -164,7 +164,7 @@ def test_a_micrograph_that_is_processed_again_is_replaced_and_others_stay_as_the
 def test_rows_that_change_before_their_stack_wait_for_it(tmp_path: Path) -> None:
     folder = LiveFolder(tmp_path, n_micrographs=2)
     folder.arrive(range(2))
-    source = open_source(tmp_path)
+    source = open_source(tmp_path, Path("unused"))
     seen = looked(source)
     old = positions(seen)
     folder.add_rows(0, moved=3.0)
@@ -182,7 +182,7 @@ def test_rows_that_change_alone_are_taken_after_some_looks(tmp_path: Path) -> No
     """A new CTF comes without a new stack."""
     folder = LiveFolder(tmp_path, n_micrographs=2)
     folder.arrive(range(2))
-    source = open_source(tmp_path)
+    source = open_source(tmp_path, Path("unused"))
     seen = looked(source)
     folder.add_rows(0, moved=3.0)
     folder.write_table()
@@ -192,7 +192,7 @@ def test_rows_that_change_alone_are_taken_after_some_looks(tmp_path: Path) -> No
 def test_micrographs_that_leave_the_table_take_their_particles_along_and_it_is_said(tmp_path: Path) -> None:
     folder = LiveFolder(tmp_path, n_micrographs=3)
     folder.arrive(range(3))
-    source = open_source(tmp_path)
+    source = open_source(tmp_path, Path("unused"))
     seen = looked(source)
     del folder.rows["mic001"]
     folder.write_table()
@@ -206,7 +206,7 @@ def test_bad_images_are_set_aside_with_their_reason(tmp_path: Path) -> None:
     folder.images[3] = np.nan
     folder.images[5] = 7.0
     folder.arrive(range(2))
-    seen = looked(open_source(tmp_path))
+    seen = looked(open_source(tmp_path, Path("unused")))
     assert seen.n_particles == 2 * PER_MICROGRAPH - 2
     assert "NaN" in seen.quarantine[0].reason
     assert len(index_of(seen)) == 2 * PER_MICROGRAPH - 2
@@ -217,7 +217,7 @@ def test_the_clock_of_this_machine_does_not_matter(tmp_path: Path) -> None:
     folder.arrive(range(2))
     for number, stamp in ((0, 4_000_000_000), (1, 1_000)):
         os.utime(tmp_path / folder.name(number), (stamp, stamp))
-    assert looked(open_source(tmp_path)).n_particles == 2 * PER_MICROGRAPH
+    assert looked(open_source(tmp_path, Path("unused"))).n_particles == 2 * PER_MICROGRAPH
 
 
 def test_nothing_in_an_acquisition_folder_is_ever_written_to(tmp_path: Path) -> None:
@@ -227,7 +227,7 @@ def test_nothing_in_an_acquisition_folder_is_ever_written_to(tmp_path: Path) -> 
     before = {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in folder.path.rglob("*")}
     for path in folder.path.rglob("*"):
         path.chmod(0o555 if path.is_dir() else 0o444)
-    seen = looked(open_source(folder.path))
+    seen = looked(open_source(folder.path, Path("unused")))
     for path in folder.path.rglob("*"):
         path.chmod(0o755 if path.is_dir() else 0o644)
     assert seen.n_particles == 2 * PER_MICROGRAPH
@@ -238,7 +238,7 @@ def test_micrographs_are_listed_with_what_warp_says_of_them(tmp_path: Path) -> N
     folder = LiveFolder(tmp_path, n_micrographs=2)
     folder.arrive(range(2))
     (tmp_path / "mic009.xml").write_text("<Movie CTFResolutionEstimate=")  # being written
-    seen = looked(open_source(tmp_path))
+    seen = looked(open_source(tmp_path, Path("unused")))
     row = seen.micrographs["mic001"]
     assert (row.defocus_angstrom, row.resolution_angstrom, row.motion_angstrom) == (12000.0, 4.5, 0.75)
     assert (row.picks, row.accepted) == (PER_MICROGRAPH, True)
@@ -258,7 +258,7 @@ def test_warptools_is_followed_by_its_list_of_items_and_its_exported_table(tmp_p
     ]  # fmt: skip
     (tmp_path / "processed_items.json").write_text(json.dumps(items))
     assert recognise(tmp_path) == "warptools"
-    source = open_source(tmp_path)
+    source = open_source(tmp_path, Path("unused"))
     seen = looked(source)
     assert seen.n_particles == 0
     assert [one.accepted for one in seen.micrographs.values()] == [False, True]
@@ -287,11 +287,11 @@ def test_a_project_of_relion_is_followed_by_its_newest_tables(tmp_path: Path) ->
         os.utime(part / "particles.star", (1_700_000_000 + n, 1_700_000_000 + n))
     (project / "default_pipeline.star").touch()
     assert recognise(project) == "relion"
-    source = open_source(project)
+    source = open_source(project, Path("unused"))
     seen = looked(source)
     assert seen.n_particles == 3 * PER_MICROGRAPH
     assert all(name.startswith("Extract/job007/") for name in seen.stacks)
-    assert looked(open_source(project / "Extract/job003")).n_particles == 2 * PER_MICROGRAPH
+    assert looked(open_source(project / "Extract/job003", Path("unused"))).n_particles == 2 * PER_MICROGRAPH
     assert source.settings().values["pixel_size_angstrom"].value == GRID.pixel_size_angstrom
 
 
@@ -307,7 +307,7 @@ def test_a_table_of_micrographs_alone_is_listed(tmp_path: Path) -> None:
     path.parent.mkdir(parents=True)
     relion.write_micrographs(path, MicrographSet(columns=columns))
     assert recognise(tmp_path) == "micrographs"
-    seen = looked(open_source(tmp_path))
+    seen = looked(open_source(tmp_path, Path("unused")))
     assert seen.micrographs["b"].defocus_angstrom == 10500.0
     assert seen.micrographs["b"].resolution_angstrom == 5.0
 
@@ -319,4 +319,4 @@ def test_a_table_whose_columns_have_another_order_and_more_of_them_is_read(tmp_p
     columns = {label: table.raw(label) for label in reversed(table.labels)}
     columns["rlnExtra"] = star.compact_text(["1"] * len(table))
     star.write(folder.table, [star.StarTable(name="", columns=columns)])
-    assert looked(open_source(tmp_path)).n_particles == PER_MICROGRAPH
+    assert looked(open_source(tmp_path, Path("unused"))).n_particles == PER_MICROGRAPH

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +16,16 @@ TERMINATION_SECONDS = 10.0
 
 
 class Child:
-    """A running ``python -m halfmap.sessions.worker``.
+    """A running ``python -m MODULE ARGUMENTS``.
 
     Parameters
     ----------
-    work : folder of the session.
-    devices, workers : as of `halfmap.sessions.session.Session`.
+    work : folder of the session, in which it runs.
+    arguments : module and arguments.
     """
 
-    def __init__(self, work: Path, *, devices: str, workers: int | None) -> None:
-        command = [sys.executable, "-m", "halfmap.sessions.worker", str(work), devices, str(workers or 0)]
+    def __init__(self, work: Path, arguments: Sequence[str]) -> None:
+        command = [sys.executable, "-m", *arguments]
         self.process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,

@@ -20,6 +20,7 @@ from halfmap.sessions.journal import Journal
 from halfmap.sessions.log import SessionLog
 from halfmap.sessions.notifications import Alarms, NotificationSettings, Sender
 from halfmap.sessions.observation import Observation
+from halfmap.sessions.raw_source import Preparation, RawSource
 from halfmap.sessions.record import Record, applied
 from halfmap.sessions.settings import LiveSettings
 from halfmap.sessions.watch import Watch
@@ -45,7 +46,7 @@ class Course:
     ) -> None:
         self.work, self.folder = work, folder
         self.locked = threading.RLock()
-        source = open_source(folder)
+        source = open_source(folder, work)
         if folder.resolve() == work.resolve() or work.resolve().is_relative_to(folder.resolve()):
             raise InputError(
                 f"The session's own folder must lie outside the acquisition folder {folder}; got {work}; choose "
@@ -61,6 +62,9 @@ class Course:
         self._alarms = Alarms(notifications)
         self._sender = Sender(notifications, name, self.log.line)
         self._child: Child | None = None
+        self._preparation = (
+            Preparation(source, devices=devices, workers=workers) if isinstance(source, RawSource) else None
+        )
         self._in_flight: int | None = None
         self._retry_at: float | None = None
         self._closed = False
@@ -199,6 +203,7 @@ class Course:
             try:
                 self._hear()
                 self._go_on()
+                self._prepare()
                 self._alarm()
             except (HalfmapError, OSError) as error:
                 self._say_once(str(error))
@@ -210,6 +215,8 @@ class Course:
             child, self._child = self._child, None
         if child is not None:
             child.end()
+        if self._preparation is not None:
+            self._preparation.close()
         with suppress(HalfmapError):
             self.journal.save_snapshot(self.record.to_json())
         self._sender.close()
@@ -254,6 +261,15 @@ class Course:
             if self.cycles and self.record.restart_key not in ((), key) and not self.record.forced:
                 self.note({"event": "forced"})
                 self.tell("Box, network or threshold of the particles changed: the next job begins ab initio.")
+
+    def _prepare(self) -> None:
+        """Let micrographs be picked and extracted while jobs run or are listened for."""
+        if self._preparation is not None:
+            settings = build(LiveSettings, {**self.record.settings, **self.record.staged})
+            is_wanted = self.record.state in ("running", "listening") and self.folder.is_dir()
+            told = self._preparation.step(settings, is_wanted=is_wanted)
+            if told:
+                self.tell(told)
 
     def _alarm(self) -> None:
         seen = self.observation
@@ -338,7 +354,8 @@ class Course:
             is_ab_initio=job["type"] == "abinit",
         )
         if self._child is None:
-            self._child = Child(self.work, devices=self._devices, workers=self._workers)
+            options = (self._devices, str(self._workers or 0))
+            self._child = Child(self.work, ("halfmap.sessions.worker", str(self.work), *options))
             store.note_child(self.work, self._child.process.pid)
         self._in_flight = number
         self.note({"event": "cycle started", "cycle": number})

@@ -37,7 +37,7 @@ class RelionSource:
     Parameters
     ----------
     folder : it.
-    kind : ``relion``, or ``micrographs`` where there are no particles yet.
+    kind : ``relion``; ``micrographs`` of a `halfmap.sessions.raw_source.RawSource`.
     """
 
     def __init__(self, folder: Path, kind: SourceKind) -> None:
@@ -86,7 +86,7 @@ class RelionSource:
                 return False
             particles = relion.read_particles(path)
             names = [str(name).partition("@")[2] for name in particles.get("image_name", "")[:1].tolist()]
-            base = relion.resolve_paths(path, self._project(path), names) if names else self.folder
+            base = relion.resolve_paths(path, self.project_of(path), names) if names else self.folder
             rows = stacks.rows_by_stack(particles, os.path.relpath(base, self.folder))
         except (HalfmapError, OSError):
             return False
@@ -105,9 +105,10 @@ class RelionSource:
         except (HalfmapError, OSError):
             return previous.micrographs
         memory["micrographs table"] = key
-        return _rows_of(table, previous, key[1][0] * 1e-9, self._project(path))
+        return _rows_of(table, previous, key[1][0] * 1e-9, self.project_of(path))
 
-    def _project(self, path: Path) -> Path:
+    def project_of(self, path: Path) -> Path:
+        """Return the project folder of a table."""
         for folder in path.parents:
             if any((folder / mark).exists() for mark in _PROJECT_MARKS):
                 return folder

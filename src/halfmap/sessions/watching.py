@@ -6,6 +6,7 @@ from typing import Protocol
 
 from halfmap.errors import HalfmapError, InputError
 from halfmap.sessions.observation import Observation, SourceKind, SourceSettings
+from halfmap.sessions.raw_source import RawSource
 from halfmap.sessions.relion_source import RelionSource, micrographs_table, particles_table
 from halfmap.sessions.warp_settings import settings_of
 from halfmap.sessions.warp_source import PREVIOUS, WarpSource, settings_files
@@ -58,8 +59,13 @@ def recognise(folder: Path) -> SourceKind | None:
     return None
 
 
-def open_source(folder: Path) -> Source:
+def open_source(folder: Path, work: Path) -> Source:
     """Return what reads a folder.
+
+    Parameters
+    ----------
+    folder : of the acquisition.
+    work : of the session, where particles go that are found in micrographs.
 
     Raises
     ------
@@ -78,7 +84,7 @@ def open_source(folder: Path) -> Source:
         "warp2": lambda path: WarpSource(path, "warp2"),
         "warptools": lambda path: WarpSource(path, "warptools"),
         "relion": lambda path: RelionSource(path, "relion"),
-        "micrographs": lambda path: RelionSource(path, "micrographs"),
+        "micrographs": lambda path: RawSource(path, work),
     }
     source = openers[kind](folder)
     source.settings()

@@ -1,0 +1,156 @@
+"""`RawSource`: micrographs alone are watched, and their particles are those that the session has found itself."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from halfmap.errors import HalfmapError
+from halfmap.io import relion
+from halfmap.sessions import stacks
+from halfmap.sessions.child import Child
+from halfmap.sessions.observation import Observation, Setting, SourceSettings
+from halfmap.sessions.preparation import PARTICLES, batch_plan, batches, next_batch, write_batch
+from halfmap.sessions.relion_source import RelionSource, micrographs_table
+from halfmap.sessions.settings import LiveSettings
+
+
+class RawSource(RelionSource):
+    """A project of micrographs with their CTF, and a work folder with particles found in them.
+
+    Parameters
+    ----------
+    folder : the project.
+    work : the session's folder.
+    """
+
+    def __init__(self, folder: Path, work: Path) -> None:
+        super().__init__(folder, "micrographs")
+        self.work = work
+
+    def settings(self) -> SourceSettings:
+        """Read the pixel size of the micrographs; see `halfmap.sessions.watching.Source`."""
+        path = micrographs_table(self.folder)
+        if path is None:
+            return SourceSettings()
+        optics = relion.read_micrographs(path).optics
+        if "micrograph_pixel_size_angstrom" not in optics or not len(optics):
+            return SourceSettings()
+        size = float(optics["micrograph_pixel_size_angstrom"][0])
+        where = f"{path.relative_to(self.folder)}: optics table"
+        return SourceSettings(
+            values={"micrograph_pixel_size_angstrom": Setting(value=size, unit="Å", provenance=where)}
+        )
+
+    def poll(self, previous: Observation) -> Observation:
+        """Look again; see `halfmap.sessions.watching.Source`."""
+        memory: dict[str, Any] = dict(previous.remembered)
+        number = previous.number + 1
+        micrographs = self._micrographs(previous, memory)
+        rows: dict[str, stacks.TableRows] = dict(memory.get("rows", {}))
+        read: set[str] = set(memory.get("batches", ()))
+        for batch in batches(self.work):
+            if batch.name not in read:
+                particles = relion.read_particles(batch / PARTICLES)
+                rows |= stacks.rows_by_stack(particles, os.path.relpath(batch, self.folder))
+                read.add(batch.name)
+        picks: dict[str, int] = {}
+        for one in rows.values():
+            for name in one.particles["micrograph_name"].tolist():
+                picks[Path(name).stem] = picks.get(Path(name).stem, 0) + 1
+        memory |= {"rows": rows, "batches": tuple(sorted(read))}
+        look = stacks.looked_at(
+            self.folder,
+            rows,
+            previous.stacks,
+            memory.get("keys", {}),
+            memory.get("seen", {}),
+            previous.waiting,
+            exact=False,
+            diameter_angstrom=0.0,
+            again=False,
+        )
+        memory |= {"keys": look.keys, "seen": look.seen}
+        return replace(
+            previous,
+            number=number,
+            settings=self._read_settings(previous),
+            micrographs={
+                name: replace(one, picks=picks[name]) if name in picks else one for name, one in micrographs.items()
+            },
+            stacks=look.stacks,
+            waiting=look.waiting,
+            notices=tuple(look.notices),
+            remembered=memory,
+        )
+
+    def _read_settings(self, previous: Observation) -> SourceSettings:
+        try:
+            return self.settings() if not previous.settings.values else previous.settings
+        except (HalfmapError, OSError):
+            return previous.settings
+
+
+class Preparation:
+    """Picks and extracts batches of new micrographs, one after the other, in a process of their own.
+
+    Parameters
+    ----------
+    source : of the micrographs.
+    devices, workers : of the jobs.
+    """
+
+    def __init__(self, source: RawSource, *, devices: str, workers: int | None) -> None:
+        self._source = source
+        self._options = (devices, str(workers or 0))
+        self._child: Child | None = None
+        self._batch: Mapping[str, Path] = {}
+        self._failed: dict[str, str] = {}
+
+    def step(self, settings: LiveSettings, *, is_wanted: bool) -> str:
+        """Begin a batch where none runs and there are new micrographs; return what went wrong, or nothing.
+
+        Micrographs of a batch that failed are tried one by one, and left out where they fail alone.
+        """
+        told = self._hear()
+        if self._child is not None or not is_wanted:
+            return told
+        source = self._source
+        table = micrographs_table(source.folder)
+        size = source.settings().number("micrograph_pixel_size_angstrom", 0.0)
+        if table is None or size <= 0:
+            return told
+        names = [str(name) for name in relion.read_micrographs(table)["micrograph_name"].tolist()]
+        number, found = next_batch(source.work, source.project_of(table), names, self._failed)
+        if self._batch and set(self._batch) & set(found):  # the last batch failed
+            alone = next(name for name in found if name in self._batch)
+            found = {alone: found[alone]}
+        if found:
+            write_batch(source.work, number, table, found, batch_plan(settings, size))
+            self._batch = found
+            arguments = ("halfmap.sessions.preparation", str(source.work), str(number), *self._options)
+            self._child = Child(source.work, arguments)
+        return told
+
+    def close(self) -> None:
+        """End the batch that runs; its micrographs come again."""
+        if self._child is not None:
+            self._child.end()
+            self._child = None
+
+    def _hear(self) -> str:
+        child = self._child
+        if child is None or child.is_alive:
+            return ""
+        self._child = None
+        child.end()
+        if child.process.returncode == 0:
+            self._batch = {}
+            return ""
+        reason = child.last_words()
+        if len(self._batch) == 1:
+            name = next(iter(self._batch))
+            self._failed[name], self._batch = reason, {}
+            return f"No particles can be found in {name}, it is left out: {reason}"
+        return f"Finding particles in {len(self._batch)} micrographs has failed; they are tried one by one: {reason}"
