@@ -19,6 +19,13 @@ from halfmap.project.job import ImmediateCommand, JobType
 
 DONE, OTHER, MISTAKE, INTERRUPTED = 0, 1, 2, 130
 
+COMMANDS = (
+    *registry.COMMANDS,
+    registry.Entry(
+        "live", "halfmap.web.command:COMMAND", "Classify while the microscope runs, in the browser", "Begin here"
+    ),
+)
+
 _UsageError: Any = typer.BadParameter.__base__  # wherever this version of typer keeps it
 
 
@@ -48,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _known(words: Sequence[str]) -> list[str]:
     """Return the words at the beginning that name a command or group."""
-    names = {entry.command for entry in registry.COMMANDS} | set(registry.GROUPS)
+    names = {entry.command for entry in COMMANDS} | set(registry.GROUPS)
     return next((list(words[:n]) for n in (2, 1) if " ".join(words[:n]) in names), [])
 
 
@@ -70,7 +77,7 @@ def build_app(words: Sequence[str]) -> typer.Typer:
     )
     app.callback()(_top)
     groups: dict[str, typer.Typer] = {}
-    for entry in registry.COMMANDS:
+    for entry in COMMANDS:
         *group, name = entry.command.split(" ")
         home = app
         if group:
@@ -117,8 +124,9 @@ def _command(entry: registry.Entry) -> Callable[..., None]:
 def _answer(command: ImmediateCommand, values: dict[str, Any]) -> None:
     from halfmap.project.parameters import build
 
-    for line in command.run(build(command.parameters, values)):
-        typer.echo(line)
+    with _interrupt_told():
+        for line in command.run(build(command.parameters, command.completed(values) if command.completed else values)):
+            typer.echo(line)
 
 
 def _run(job_type: JobType, values: dict[str, Any], run: dict[str, Any]) -> None:

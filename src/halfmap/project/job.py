@@ -139,6 +139,8 @@ class ImmediateCommand:
     command, parameters, summary : as of a `JobType`.
     run : takes the parameters and yields lines of text for the standard output.
     positional : names of the fields that are positional on the command line, in order.
+    completed : takes the values that were given and returns them with those of a settings file below them; for commands
+        that have one.
     """
 
     command: str
@@ -146,6 +148,7 @@ class ImmediateCommand:
     run: Callable[[Any], Iterable[str]]
     summary: str
     positional: tuple[str, ...] = ()
+    completed: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -1,0 +1,89 @@
+"""The application: routes, what stands around them, and what runs beside them."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager, suppress
+
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
+from starlette.types import ASGIApp
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
+
+from halfmap.errors import HalfmapError, ProjectError
+from halfmap.web import routes_access, routes_events, routes_health, routes_pages, routes_sessions
+from halfmap.web.guard import Guard, Proxied
+from halfmap.web.services import Services
+
+API = "/api/v1"
+RETRY_SECONDS = 30.0
+_PULSE_SECONDS = 1.0
+
+
+def make_app(services: Services) -> FastAPI:
+    """Return the application with all its routes, without what guards it."""
+    app = FastAPI(
+        title="halfmap live",
+        description="2D classification while a microscope runs. Send a token in the header X-Halfmap-Token.",
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        lifespan=_running,
+    )
+    app.state.services = services
+    app.include_router(routes_pages.router)
+    app.include_router(routes_health.router)
+    for module in (routes_access, routes_sessions, routes_events):
+        app.include_router(module.router, prefix=API)
+    app.add_exception_handler(HalfmapError, _explained)
+    return app
+
+
+def guarded(app: FastAPI, hosts: Iterable[str]) -> ASGIApp:
+    """Return the application behind its guard, as a server must run it.
+
+    Parameters
+    ----------
+    hosts : names under which browsers may know the server, without port.
+    """
+    services: Services = app.state.services
+    trusted = list(services.params.trusted_proxy)
+    inner: ASGIApp = Guard(app, services, hosts)
+    if trusted:
+        inner = ProxyHeadersMiddleware(inner, trusted_hosts=trusted)  # type: ignore[arg-type, assignment]
+    return Proxied(inner, trusted)
+
+
+async def _explained(request: Request, error: Exception) -> JSONResponse:
+    """Answer with what a user can do: 409 where folders are not in the state that is needed, else 422."""
+    return JSONResponse({"detail": str(error)}, 409 if isinstance(error, ProjectError) else 422)
+
+
+@asynccontextmanager
+async def _running(app: FastAPI) -> AsyncIterator[None]:
+    services: Services = app.state.services
+    services.hub.attach(asyncio.get_running_loop())
+    tasks = [asyncio.create_task(_resuming(services)), asyncio.create_task(_pulse(services))]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+        await asyncio.to_thread(services.catalogue.close)
+
+
+async def _resuming(services: Services) -> None:
+    """Open the listed sessions, and again now and then those whose folders were not there."""
+    while True:
+        await asyncio.to_thread(services.catalogue.resume)
+        await asyncio.sleep(RETRY_SECONDS)
+
+
+async def _pulse(services: Services) -> None:
+    """Measure by how much the loop is late, which nothing but computing or reading in it can make long."""
+    while True:
+        before = time.monotonic()
+        await asyncio.sleep(_PULSE_SECONDS)
+        services.loop_lag_seconds = max(0.0, time.monotonic() - before - _PULSE_SECONDS)

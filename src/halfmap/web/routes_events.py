@@ -1,0 +1,100 @@
+"""What happens, pushed: a websocket for browsers, an event stream for scripts. Nothing is taken from clients."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from typing import Annotated
+
+from fastapi import APIRouter, Header, HTTPException, Query, Request, WebSocket, WebSocketDisconnect, status
+from fastapi.responses import StreamingResponse
+
+from halfmap.web.hub import MOST_CLIENTS
+from halfmap.web.permissions import viewer
+from halfmap.web.services import Services, services_of
+
+SEND_SECONDS = 10.0
+
+router = APIRouter()
+
+
+@router.get("/events", dependencies=[viewer], response_class=StreamingResponse)
+async def events(
+    request: Request,
+    since: Annotated[int | None, Query(ge=0, le=2**53)] = None,
+    session: Annotated[str | None, Query(max_length=100)] = None,
+    last_event_id: Annotated[str | None, Header(max_length=20)] = None,
+) -> StreamingResponse:
+    """Return events as they come, as server-sent events with their numbers as ids.
+
+    They begin above ``since`` or the header Last-Event-ID, else with the next; with ``session`` those of others are
+    left out. One of the type ``reset`` says that
+    some are forgotten: what is shown must be read anew.
+    """
+    services = services_of(request)
+    _refuse_many(services)
+    known = last_event_id if last_event_id and last_event_id.isdigit() else None
+    start = int(known) if known is not None else since
+    return StreamingResponse(
+        _stream(request, services, services.hub.sequence if start is None else start, session),
+        media_type="text/event-stream",
+        headers={"x-accel-buffering": "no"},
+    )
+
+
+async def _stream(request: Request, services: Services, since: int, session: str | None) -> AsyncIterator[str]:
+    yield ": halfmap\n\n"
+    async for event in services.hub.follow(since, session):
+        if not services.access.holds(request.state.grant):
+            return
+        if event is None:
+            yield ": still here\n\n"
+        else:
+            yield f"id: {event['seq']}\nevent: {event['type']}\ndata: {json.dumps(event)}\n\n"
+
+
+@router.websocket("/ws", dependencies=[viewer])
+async def websocket(
+    socket: WebSocket,
+    since: Annotated[int | None, Query(ge=0, le=2**53)] = None,
+    session: Annotated[str | None, Query(max_length=100)] = None,
+) -> None:
+    """Send events as JSON, one a message, as `events` does; messages that come are passed over."""
+    services = services_of(socket)
+    if services.hub.n_clients >= MOST_CLIENTS:
+        await socket.close(status.WS_1013_TRY_AGAIN_LATER)
+        return
+    await socket.accept()
+    sending = asyncio.create_task(_send(socket, services, services.hub.sequence if since is None else since, session))
+    listening = asyncio.create_task(_until_gone(socket))
+    await asyncio.wait((sending, listening), return_when=asyncio.FIRST_COMPLETED)
+    for task in (sending, listening):
+        task.cancel()
+        with suppress(asyncio.CancelledError, TimeoutError, RuntimeError, WebSocketDisconnect):
+            await task
+    with suppress(RuntimeError):  # it has gone already
+        await socket.close(status.WS_1013_TRY_AGAIN_LATER)
+
+
+async def _send(socket: WebSocket, services: Services, since: int, session: str | None) -> None:
+    """Send events; end where the client does not take them within 10 s, or its right has ended."""
+    await socket.send_json({"seq": since, "type": "hello"})
+    async for event in services.hub.follow(since, session):
+        if not services.access.holds(socket.state.grant):
+            return
+        message = event if event is not None else {"seq": services.hub.sequence, "type": "heartbeat"}
+        try:
+            await asyncio.wait_for(socket.send_json(message), SEND_SECONDS)
+        except TimeoutError:
+            services.hub.dropped += 1
+            raise
+
+
+async def _until_gone(socket: WebSocket) -> None:
+    while (await socket.receive())["type"] != "websocket.disconnect":
+        pass
+
+
+def _refuse_many(services: Services) -> None:
+    if services.hub.n_clients >= MOST_CLIENTS:
+        raise HTTPException(503, "Too many clients listen already.")
