@@ -2,6 +2,7 @@
 
     python benchmarks/ctf_estimation.py --real                 the real apoferritin micrographs, against their table
     python benchmarks/ctf_estimation.py --number 8             simulated ones, defocus 0.4 to 4 µm, of several doses
+    python benchmarks/ctf_estimation.py --empty 25             how many empty ones are taken for good
 
 Simulated micrographs are those of `halfmap simulate micrographs`, dirt included, particles of 120 Å. Besides, there
 are pictures that hold no CTF of particles: an empty one, one of carbon film alone, and crystalline ice. Errors are of
@@ -144,6 +145,19 @@ def without_particles(side: int, microscope: Microscope, others: list[CtfEstimat
         )
 
 
+def empty(number: int, side: int) -> None:
+    microscope = Microscope(voltage_kv=300.0, spherical_aberration_mm=2.7, amplitude_contrast=0.1)
+    found = [
+        run(counts_of(torch.zeros((side, side)), index), 1.5, microscope, CtfEstimationParams())
+        for index in range(number)
+    ]
+    merits = [one.figure_of_merit for one in found]
+    print(
+        f"{sum(not one.failure for one in found)} of {number} empty pictures of {side}² pixels taken for good; "
+        f"figure of merit {np.mean(merits):.2f} ± {np.std(merits):.2f}, at most {max(merits):.2f}."
+    )
+
+
 def counts_of(contrast: torch.Tensor, uid: int) -> np.ndarray:
     return ice.detected_counts((1 + contrast).clamp(min=0) * 40.0 * 1.5**2, seed=1, uid=uid, dqe=0.8)
 
@@ -193,11 +207,14 @@ def _frequencies(side: int) -> torch.Tensor:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--real", action="store_true", help="take the real micrographs")
+    parser.add_argument("--empty", type=int, default=0, help="so many pictures of nothing alone")
     parser.add_argument("--number", type=int, default=8, help="simulated micrographs of each case")
     parser.add_argument("--side", type=int, default=2048, help="of the simulated micrographs, in pixels of 1.5 Å")
     given = parser.parse_args()
     if given.real:
         real()
+    elif given.empty:
+        empty(given.empty, given.side)
     else:
         simulated(given.number, given.side)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

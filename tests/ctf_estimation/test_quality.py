@@ -69,3 +69,14 @@ def test_ring_of_crystalline_ice_is_measured():
     assert abs(clean) < 0.1
     assert quality.ice_ring_density(rings(spectra, finest=3.05)) == pytest.approx(2 / 3, abs=0.3)
     assert math.isnan(quality.ice_ring_density(rings(spectra, finest=5.0)))
+
+
+def test_rings_alone_are_the_data_where_rings_are_all_there_is():
+    truth = lens(15_000)
+    profile = quality.ring_profile(rings(thon_spectra(truth, n_windows=1e6)), TITAN, truth, step=STEP)
+    data, model = quality.rings_alone(profile, (1 / 30, 1 / 5))
+    fitted = np.isfinite(model)
+    assert profile.s[fitted].max() < 0.2 < profile.s.max()
+    # pixels average over a part of a ring, and the fall was divided out by a polynomial
+    np.testing.assert_allclose(data[fitted], model[fitted], atol=0.1)
+    assert np.quantile(model[fitted], 0.95) == pytest.approx(1)

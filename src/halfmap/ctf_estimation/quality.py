@@ -82,13 +82,17 @@ def mean_defocus_frequency(frequencies: Tensor, microscope: Microscope, lens: Le
     return (2 * phase / (k1 + root)).clamp(min=0).sqrt()  # the smaller solution, without cancellation
 
 
-def profile_model(profile: RingProfile, limits: tuple[float, float]) -> NDArray[np.float64]:
-    """Return background and rings that go best with a profile, shape (n,); NaN outside the limits.
+def rings_alone(profile: RingProfile, limits: tuple[float, float]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return a profile less its background, and the model of its rings, both as parts of the rings' height.
 
     Parameters
     ----------
     profile : of a fitted CTF.
-    limits : lowest and highest frequency that were fitted, 1/Å.
+    limits : lowest and highest frequency that were fitted, 1/Å; the model is NaN outside them.
+
+    Returns
+    -------
+    data, model : shape (n,). The height is that which nineteen in twenty points of the model stay below.
     """
     inside = (profile.s >= limits[0]) & (profile.s <= limits[1])
     s = torch.from_numpy(profile.s[inside])
@@ -97,9 +101,11 @@ def profile_model(profile: RingProfile, limits: tuple[float, float]) -> NDArray[
     columns = np.concatenate([background, strength], axis=1)
     root = np.sqrt(profile.counts[inside])
     solved = np.linalg.lstsq(columns * root[:, None], profile.data[inside] * root, rcond=None)[0]
-    values = np.full(len(profile.s), np.nan)
-    values[inside] = columns @ solved
-    return values
+    model = np.full(len(profile.s), np.nan)
+    model[inside] = strength @ solved[N_BACKGROUND:]
+    level = np.interp(profile.s, profile.s[inside], background @ solved[:N_BACKGROUND])
+    height = max(float(np.quantile(model[inside], 0.95)), np.finfo(np.float32).tiny)
+    return (profile.data - level) / height, model / height
 
 
 def fit_resolution(profile: RingProfile, microscope: Microscope, lens: Lens) -> tuple[float, NDArray[np.float64]]:

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from halfmap.ctf_estimation.estimate import CtfEstimate
-from halfmap.ctf_estimation.quality import profile_model
+from halfmap.ctf_estimation.quality import rings_alone
 from halfmap.jobs.ctf_micrograph import CtfMicrograph
 from halfmap.jobs.per_micrograph import Rejected
 from halfmap.report.blocks import Axis, Block, Fact, Facts, Histogram, Line, Mark, Note, Report, Scatter, Section, Table
@@ -120,9 +120,9 @@ def _gallery(shown: Sequence[ShownMicrograph]) -> RankedGallery:
         entries=tuple(_entry(one, name) for one, name in zip(shown, _short_names(shown), strict=True)),
         tile_pixel=200,
         x=Axis(label="resolution", unit="Å", scale="resolution"),
-        y=Axis(label="power over its fall"),
+        y=Axis(label="power less background, rings' height", limits=(-0.5, 1.5)),
         details_title="Spectrum and fit of each micrograph",
-        curve_caption="Power averaged along lines of equal phase; background and CTF² as fitted.",
+        curve_caption="Power averaged along lines of equal phase, less the background, and the rings as fitted.",
     )
 
 
@@ -164,10 +164,10 @@ def _lens_in_words(estimate: CtfEstimate) -> str:
 
 
 def _lines(estimate: CtfEstimate) -> tuple[Line, ...]:
-    profile, model = estimate.profile, profile_model(estimate.profile, estimate.fitted_limits)
+    data, model = rings_alone(estimate.profile, estimate.fitted_limits)
     return (
-        Line(label="data", x=profile.s, y=profile.data),
-        Line(label="model", x=profile.s, y=model, style="dashed"),
+        Line(label="data", x=estimate.profile.s, y=data),
+        Line(label="model", x=estimate.profile.s, y=model, style="dashed"),
     )
 
 
