@@ -103,9 +103,22 @@ def test_a_movie_has_doses_optics_and_used_frames(tmp_path):
     assert series.further == {"rlnMicrographGainName": "gain.mrc"}
 
 
+def test_a_local_model_counts_in_pixels_of_the_binned_sum(tmp_path):
+    coefficients = np.random.default_rng(3).normal(0, 0.02, 36)
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "binned").mkdir()
+    whole, binned = (
+        read_corrected_movies(
+            written(tmp_path / name, coefficients, binning=binning), project_root=tmp_path / name
+        ).series[0]
+        for name, binning in (("whole", 1.0), ("binned", 2.0))
+    )
+    # as relion_run_motioncorr 3.1.3 writes the same movie with --bin_factor 1 and 2
+    torch.testing.assert_close(binned.local_movement_x_angstrom.values, 2 * whole.local_movement_x_angstrom.values)
+    torch.testing.assert_close(binned.movement_x_angstrom.values, whole.movement_x_angstrom.values)
+
+
 def test_what_cannot_be_read_is_said(tmp_path):
-    with pytest.raises(FormatError, match="without binning"):
-        read_corrected_movies(written(tmp_path, np.zeros(36), binning=2.0), project_root=tmp_path)
     path = written(tmp_path)
     path.write_text(path.read_text().replace("rlnMicrographMetadata", "rlnOther"))
     with pytest.raises(FormatError, match="_rlnMicrographMetadata"):

@@ -19,6 +19,9 @@ from halfmap.splines.grids import SplineGrid
 _NOT_OBSERVED = -9999.0
 "What the table of shifts holds for frames that were not used."
 
+BAD_FRAME = "halfmapIsBadFrame"
+"""Column of frames that halfmap left out; their shift lies between those of their neighbours."""
+
 _N_COEFFICIENTS = 18
 "Of each direction of the local model."
 
@@ -63,7 +66,8 @@ def read_corrected_movies(path: str | Path, *, project_root: str | Path) -> Corr
     -----
     A particle at x of the micrograph lies at x − shift in a frame; a shift is that of the frame plus the local model's,
     a polynomial of third order in time and second in place that is 0 in the first frame used. The local model is kept
-    on 9 × 9 nodes for each frame. Frames that were not used do not take part.
+    on 9 × 9 nodes for each frame. Shifts of frames are in pixels of the movie, the local model's in those of the binned
+    sum. Frames that were not used do not take part.
     """
     micrographs = relion.read_micrographs(path)
     if "metadata_name" not in micrographs:
@@ -143,10 +147,13 @@ def _shifts(file: star.StarFile, n: int) -> tuple[NDArray[np.float64], NDArray[n
         raise table.error(row, expected=f"a frame from 1 to {n}", found=str(frame[row] + 1), remedy="mend the file")
     shift = np.full((n, 2), _NOT_OBSERVED)
     shift[frame] = np.stack([table.numbers(f"rlnMicrographShift{axis}") for axis in "XY"], axis=-1)
-    is_used = (shift != _NOT_OBSERVED).all(axis=-1)
+    is_known = (shift != _NOT_OBSERVED).all(axis=-1)
+    is_used = is_known.copy()
+    if BAD_FRAME in table:
+        is_used[frame] &= table.integers(BAD_FRAME) == 0
     last = np.zeros(2)
     for one in range(n):
-        last = shift[one] if is_used[one] else last
+        last = shift[one] if is_known[one] else last
         shift[one] = last
     return shift, is_used
 
@@ -156,25 +163,19 @@ def _local_motion(file: star.StarFile, n: int, pixel_size: float) -> tuple[Splin
     if "local_motion_model" not in file:
         return SplineGrid.constant(0.0), SplineGrid.constant(0.0)
     general, table = file["general"], file["local_motion_model"]
-    if abs(_optional(general, "rlnMicrographBinning", 1.0) - 1.0) > 1e-6:
-        raise general.error(
-            0,
-            expected="movies corrected without binning where there is a local model of motion",
-            found=f"_rlnMicrographBinning {general.value('rlnMicrographBinning')}",
-            remedy="correct them without binning",
-        )
     index = table.integers("rlnMotionModelCoeffsIdx")
     if sorted(index.tolist()) != list(range(2 * _N_COEFFICIENTS)):
         raise table.error(0, expected=f"coefficients 0 to {2 * _N_COEFFICIENTS - 1}", found=f"{len(index)} of them")
     coefficients = np.empty(2 * _N_COEFFICIENTS)
     coefficients[index] = table.numbers("rlnMotionModelCoeff")
+    binning = _optional(general, "rlnMicrographBinning", 1.0)
     time = np.arange(n) + 1 - _optional(general, "rlnMicrographStartFrame", 1.0)
     place = np.linspace(-0.5, 0.5, _N_NODES)
     y, x = np.meshgrid(place, place, indexing="ij")
     terms = np.stack([np.ones_like(x), x, x**2, y, y**2, x * y])
     powers = np.stack([time, time**2, time**3])
     grids = [
-        np.einsum("kp,pt,kyx->tyx", part.reshape(6, 3), powers, terms) * pixel_size
+        np.einsum("kp,pt,kyx->tyx", part.reshape(6, 3), powers, terms) * (pixel_size * binning)
         for part in (coefficients[:_N_COEFFICIENTS], coefficients[_N_COEFFICIENTS:])
     ]
     return SplineGrid(values=torch.from_numpy(grids[0])), SplineGrid(values=torch.from_numpy(grids[1]))
