@@ -38,7 +38,7 @@ def saved(project: Path, **values: object) -> Path:
         project,
         project / "CtfFind/job003/micrographs_ctf.star",
         edits(**values),
-        picks_path=project / "AutoPick/job004",
+        picks=project / "AutoPick/job004",
     )
 
 

@@ -60,6 +60,17 @@ def read_events(project: Path, *, after: int = 0) -> list[dict[str, Any]]:
     return [event for event in events if event is not None and event["number"] > after]
 
 
+def recent_events(project: Path) -> list[dict[str, Any]]:
+    """Return the newest events, those of the last 64 KiB: enough to see what goes on now, however long the file is."""
+    try:
+        with open(project / ".halfmap" / "events.jsonl", "rb") as stream:
+            stream.seek(max(0, stream.seek(0, os.SEEK_END) - _TAIL_BYTES))
+            lines = stream.read().splitlines()
+    except FileNotFoundError:
+        return []
+    return [event for event in map(_parsed, lines) if event is not None]
+
+
 def _last_number(tail: bytes) -> int:
     for line in reversed(tail.splitlines()):
         event = _parsed(line)

@@ -36,7 +36,7 @@ class PickEdits:
 
 
 def save_manual_picks(
-    project: Path, micrographs_star: Path, edits: PickEdits, *, picks_path: Path | None = None
+    project: Path, micrographs_star: Path, edits: PickEdits, *, picks: Path | Picks | None = None
 ) -> Path:
     """Write edited picks and the accepted micrographs into a new job folder; nothing is overwritten.
 
@@ -45,7 +45,7 @@ def save_manual_picks(
     project : its folder.
     micrographs_star : the table of micrographs.
     edits : what was changed.
-    picks_path : picks to begin with, in any form that ``halfmap extract`` takes; None: none.
+    picks : to begin with, or a file of them in any form that ``halfmap extract`` takes; None: none.
 
     Returns
     -------
@@ -69,17 +69,17 @@ def save_manual_picks(
         for name in given:
             if name not in known:
                 raise InputError(f"An edited micrograph must be in {micrographs_star}; got {name!r}; name it as there.")
-    before = None if picks_path is None else relion.read_picks(picks_path, names, project_root=project)
+    before = relion.read_picks(picks, names, project_root=project) if isinstance(picks, Path) else picks
     accepted = [name for name in names if edits.accepted.get(name, True)]
     if not accepted:
         raise InputError("At least one micrograph must be accepted; got none; accept one.")
-    picks = Picks.concatenate([_edited(name, before, edits) for name in accepted])
+    edited = Picks.concatenate([_edited(name, before, edits) for name in accepted])
     job = claim(project, TYPE_FOLDER)
     try:
         relion.write_micrographs(
             job.path / "micrographs_selected.star", table.take([name in set(accepted) for name in names])
         )
-        path = relion.write_autopick(job.path, picks, project_root=project)
+        path = relion.write_autopick(job.path, edited, project_root=project)
     except BaseException as error:
         job.mark(FAILED, str(error))
         raise

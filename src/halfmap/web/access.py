@@ -141,6 +141,10 @@ class Access:
         """Return what opens one thing alone, without any other right."""
         return hmac.new(self._secret, f"ticket\0{what}".encode(), "sha256").hexdigest()
 
+    def is_ticket(self, ticket: str, what: str) -> bool:
+        """Whether a ticket opens a thing."""
+        return hmac.compare_digest(ticket.encode("utf-8", "surrogatepass"), self.ticket(what).encode())
+
     def may_try(self, address: str) -> bool:
         """Whether an address may show a token: not after many wrong ones within a minute."""
         recent = [at for at in self._failures.get(address, []) if at > time.monotonic() - FAILURE_SECONDS]

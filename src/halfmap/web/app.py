@@ -11,7 +11,17 @@ from starlette.types import ASGIApp
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from halfmap.errors import HalfmapError, ProjectError
-from halfmap.web import routes_access, routes_events, routes_health, routes_pages, routes_sessions
+from halfmap.web import (
+    routes_access,
+    routes_events,
+    routes_health,
+    routes_jobs,
+    routes_live2d,
+    routes_maps,
+    routes_micrographs,
+    routes_pages,
+    routes_sessions,
+)
 from halfmap.web.guard import Guard, Proxied
 from halfmap.web.services import Services
 
@@ -33,7 +43,8 @@ def make_app(services: Services) -> FastAPI:
     app.state.services = services
     app.include_router(routes_pages.router)
     app.include_router(routes_health.router)
-    for module in (routes_access, routes_sessions, routes_events):
+    app.include_router(routes_live2d.router)
+    for module in (routes_access, routes_sessions, routes_micrographs, routes_events, routes_jobs, routes_maps):
         app.include_router(module.router, prefix=API)
     app.add_exception_handler(HalfmapError, _explained)
     return app

@@ -49,7 +49,7 @@ class Demand:
         method = connection.scope.get("method", "GET")
         if method not in _SAFE and grant.is_ambient:
             shown = connection.headers.get(PROOF_HEADER, "")
-            if not hmac.compare_digest(shown.encode(), services.access.proof(grant).encode()):
+            if not hmac.compare_digest(shown.encode("utf-8", "surrogatepass"), services.access.proof(grant).encode()):
                 raise _refusal(connection, 403, f"The header {PROOF_HEADER} must hold the value that /api/v1/me gives.")
 
 

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from fastapi import HTTPException
 from starlette.requests import HTTPConnection
 
 from halfmap.sessions.notifications import NotificationSettings
@@ -39,6 +40,37 @@ class Services:
     loop_lag_seconds: float = 0.0
     _done: OrderedDict[str, None] = field(default_factory=OrderedDict)
     _locked: threading.Lock = field(default_factory=threading.Lock)
+
+    def reach(self, project: str, relative: str) -> Path:
+        """Return the real path of something that a browser names within a project.
+
+        Raises
+        ------
+        HTTPException
+            404: there is nothing, or a link leads out of the project and the roots.
+        """
+        folder = self.projects.folders.get(project)
+        if folder is None or relative.startswith("/") or "\0" in relative:
+            raise HTTPException(404, "There is no such project.")
+        return self.reachable(folder / relative)
+
+    def reachable(self, path: Path) -> Path:
+        """Return the real path of something that lies in the project or under a root.
+
+        Raises
+        ------
+        HTTPException
+            404: there is nothing, or it lies outside.
+        """
+        try:
+            found = path.resolve(strict=True)
+        except (OSError, RuntimeError, ValueError):
+            found = None
+        allowed = (*self.projects.folders.values(), *self.roots.folders.values())
+        is_own = found is not None and found.parent == self.work.resolve()  # tokens' digests, the audit file
+        if found is None or is_own or not any(found.is_relative_to(folder) for folder in allowed):
+            raise HTTPException(404, "There is no such file or folder.")
+        return found
 
     @contextmanager
     def once(self, what: str, key: str | None) -> Iterator[bool]:
