@@ -61,12 +61,12 @@ class Child:
         return self.process.poll() is None
 
     def last_words(self) -> str:
-        """Return how it ended and its last lines on stderr."""
+        """Return how it ended and its last line on stderr."""
         for reader in self._readers:
             reader.join(1.0)
         code = self.process.returncode
         how = f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
-        return f"{how}{': ' if self._errors else ''}{' | '.join(self._errors[-3:])}"
+        return f"{how}{': ' if self._errors else ''}{''.join(self._errors[-1:])}"
 
     def end(self) -> None:
         """End it and all it has started, and wait until it is dead: first asked to, after 10 s killed."""

@@ -1,36 +1,28 @@
 """`Course`: what goes on in a session, its looks at the folder, jobs, cycles and failures; `Session` is the facade."""
 
 import shutil
-import threading
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from halfmap.errors import HalfmapError, InputError
 from halfmap.project import lock
 from halfmap.project.parameters import build
 from halfmap.project.parameters_json import to_json
 from halfmap.sessions import plan, store
+from halfmap.sessions.book import Book
 from halfmap.sessions.child import Child
-from halfmap.sessions.events import EventBus
-from halfmap.sessions.journal import Journal
-from halfmap.sessions.log import SessionLog
-from halfmap.sessions.notifications import Alarms, NotificationSettings, Sender
+from halfmap.sessions.notifications import Alarms, NotificationSettings
 from halfmap.sessions.observation import Observation
 from halfmap.sessions.raw_source import Preparation, RawSource
-from halfmap.sessions.record import Record, applied
 from halfmap.sessions.settings import LiveSettings
 from halfmap.sessions.watch import Watch
 from halfmap.sessions.watching import open_source
 
 LEAST_FREE_BYTES = 256 << 20
-_SNAPSHOT_EVERY = 50
 
 
-class Course:
+class Course(Book):
     """What goes on in a session; see `halfmap.sessions.session.Session` for the parameters."""
 
     def __init__(
@@ -44,8 +36,6 @@ class Course:
         name: str,
         notifications: NotificationSettings,
     ) -> None:
-        self.work, self.folder = work, folder
-        self.locked = threading.RLock()
         source = open_source(folder, work)
         if folder.resolve() == work.resolve() or work.resolve().is_relative_to(folder.resolve()):
             raise InputError(
@@ -54,13 +44,12 @@ class Course:
             )
         work.mkdir(parents=True, exist_ok=True)
         before = lock.acquire(work, "The session folder")
-        self.log = SessionLog(work / "log.txt")
+        store.end_orphan(work)
+        super().__init__(work, name=name, notifications=notifications)
+        self.folder = folder
         self.watch = Watch(source, poll_seconds)
-        self.progress: dict[str, Any] | None = None
-        self.notices: list[str] = []
-        self._devices, self._workers = devices, workers
+        self._options = (devices, str(workers or 0))
         self._alarms = Alarms(notifications)
-        self._sender = Sender(notifications, name, self.log.line)
         self._child: Child | None = None
         self._preparation = (
             Preparation(source, devices=devices, workers=workers) if isinstance(source, RawSource) else None
@@ -68,21 +57,12 @@ class Course:
         self._in_flight: int | None = None
         self._retry_at: float | None = None
         self._closed = False
-        store.end_orphan(work)
-        self.journal = Journal(work)
-        self.record = _restored(self.journal)
-        self.events = EventBus(first=time.time_ns() // 1_000_000)
-        self.cycles: list[dict[str, Any]] = []
-        self._open()
+        guess = self.observation.settings.mask_radius_angstrom
+        if not self.record.settings:
+            first = LiveSettings() if guess is None else LiveSettings(mask_radius_angstrom=guess)
+            self.note({"event": "opened", "folder": str(folder), "settings": to_json(first)})
         if before is not None:
             self.tell(f"Took over the session from {before}, which is gone.")
-
-    # what others read
-
-    @property
-    def settings(self) -> LiveSettings:
-        """The settings of the job that runs or ran last, or the first guess."""
-        return build(LiveSettings, self.record.settings)
 
     @property
     def observation(self) -> Observation:
@@ -94,52 +74,7 @@ class Course:
         """Particles that can be used now."""
         return self.observation.n_particles
 
-    def cycle(self, number: int) -> dict[str, Any]:
-        """Return what ``cycle.json`` says of a cycle."""
-        for one in self.cycles:
-            if one["number"] == number:
-                return one
-        raise InputError(f"A cycle must be one of those published; got number {number}; ask for the list of cycles.")
-
-    def cycle_folder(self, number: int) -> Path:
-        """Return the folder of a cycle."""
-        return store.folder_of(self.work, number)
-
-    def newest_with_particles(self) -> dict[str, Any]:
-        """Return the newest cycle whose particles have classes."""
-        for one in reversed(self.cycles):
-            if one["kind"] != "seed":
-                return one
-        raise InputError("A cycle with classified particles must be there; got none yet; wait for the second cycle.")
-
-    def tracks_of(self, number: int, classes: Sequence[int]) -> list[int]:
-        """Return the tracks of classes of a cycle, by number from 1."""
-        rows = {one["index"]: one["track"] for one in self.cycle(number)["classes"]}
-        unknown = [one for one in classes if one not in rows]
-        if unknown:
-            raise InputError(f"A class must be one of 1 to {len(rows)}; got {unknown[0]}; look at the cycle again.")
-        return [int(rows[one]) for one in classes]
-
     # what changes it
-
-    def note(self, event: Mapping[str, Any]) -> None:
-        """Write an event into the journal, take what follows from it, and tell whoever watches."""
-        with self.locked:
-            numbered = self.journal.append(event)
-            self.record = applied(self.record, numbered)
-            self.events.publish("changed", what=event["event"])
-            if numbered["seq"] % _SNAPSHOT_EVERY == 0:
-                with suppress(HalfmapError):  # the journal holds all
-                    self.journal.save_snapshot(self.record.to_json())
-
-    def tell(self, text: str, *, kind: str = "notice") -> None:
-        """Say something to people: in the log, in the page's notices, and to those who asked to be notified."""
-        self.log.line(text)
-        if kind == "notice":
-            self.notices = [*self.notices[-49:], text]
-        else:
-            self._sender.send(kind, text)
-        self.events.publish(kind, text=text)
 
     def require(self, act: str, what: str) -> None:
         """Refuse an act that the state does not allow."""
@@ -170,7 +105,7 @@ class Course:
                 "type": kind,
                 "settings": to_json(settings),
                 "cycles": [asdict(one) for one in cycles],
-                "first_cycle": self._last_cycle + 1,
+                "first_cycle": self.last_cycle + 1,
                 "n_particles": n,
                 "rises": cycles[0].kind in ("seed", "startup"),
                 "restart_key": list(self.observation.settings.restart_key),
@@ -187,26 +122,29 @@ class Course:
         if child is not None:
             child.end()
             with self.locked:
-                self._note_published()
+                self.note_published()
                 store.remove_parts(self.work)
-        self._show(None)
+        self.show(None)
 
     def tick(self) -> None:
         """Do what there is to do now, once; what goes wrong becomes a notice or a failure, never an exception."""
         try:
             self._look()
         except (HalfmapError, OSError) as error:
-            self._say_once(f"The folder cannot be read now, it is tried again: {error}")
+            self.say_once(f"The folder cannot be read now, it is tried again: {error}")
         with self.locked:
             if self._closed:
                 return
+            number: int | None = None
             try:
                 self._hear()
-                self._go_on()
+                number = self._go_on()
                 self._prepare()
                 self._alarm()
             except (HalfmapError, OSError) as error:
-                self._say_once(str(error))
+                self.say_once(str(error))
+        if number is not None:
+            self._make_ready(number)
 
     def close(self) -> None:
         """End the child and give the folder back; the state stays."""
@@ -217,36 +155,10 @@ class Course:
             child.end()
         if self._preparation is not None:
             self._preparation.close()
-        with suppress(HalfmapError):
-            self.journal.save_snapshot(self.record.to_json())
-        self._sender.close()
+        self.close_book()
         lock.release(self.work)
 
     # within
-
-    def _open(self) -> None:
-        guess = self.observation.settings.mask_radius_angstrom
-        if not self.record.settings:
-            first = LiveSettings() if guess is None else LiveSettings(mask_radius_angstrom=guess)
-            self.note({"event": "opened", "folder": str(self.folder), "settings": to_json(first)})
-        self._note_published()
-
-    def _note_published(self) -> None:
-        """Let the journal know of cycles that are published; a kill may have come between."""
-        self.cycles = store.published(self.work)
-        for one in self.cycles:
-            if one["number"] > self.record.last_cycle:
-                self.note(
-                    {
-                        "event": "cycle",
-                        "cycle": one["number"],
-                        "kind": one["kind"],
-                        "n_particles": one["particles"],
-                        "anew": one["kind"] == "seed",
-                        "born": one["born"],
-                    }
-                )
-                self.log.line(f"Cycle {one['number']} ({one['kind']}) is there: {one['particles']:,} particles.")
 
     def _look(self) -> None:
         if not self.watch.is_due:
@@ -286,13 +198,13 @@ class Course:
         for message in self._child.messages():
             kind = message["event"]
             if kind == "progress":
-                self._show({name: message[name] for name in ("label", "done", "total")})
+                self.show({name: message[name] for name in ("label", "done", "total")})
             elif kind == "phase":
                 self.note({"event": "phase", "cycle": message["cycle"], "phase": message["phase"]})
             elif kind == "published":
                 self._in_flight = None
-                self._show(None)
-                self._note_published()
+                self.show(None)
+                self.note_published()
                 store.prune(self.work)
                 self.events.publish("cycle", number=message["cycle"])
             elif kind == "failed":
@@ -305,19 +217,21 @@ class Course:
             words = self._child.last_words()
             self._child.end()
             self._child = None
-            if self._in_flight is not None:
-                self._in_flight = None
-                self._note_published()
+            number, self._in_flight = self._in_flight, None
+            self.note_published()
+            if number is not None and self.last_cycle < number:
                 self._fail(f"The process that computes has ended with {words}.")
 
-    def _go_on(self) -> None:
+    def _go_on(self) -> int | None:
+        """Do what the state asks for; return the number of a cycle that is to begin."""
         record = self.record
         if record.state in ("running", "stopping") and self._in_flight is None:
-            position = self._last_cycle + 1 - int(record.job["first_cycle"])
+            position = self.last_cycle + 1 - int(record.job["first_cycle"])
             if record.state == "stopping" or record.forced or position >= len(record.job["cycles"]):
                 self._finish_job()
             elif self._has_room() and self._has_folder():
-                self._begin_cycle(position)
+                self._in_flight = self.last_cycle + 1
+                return self._in_flight
         elif record.state == "listening":
             settings = build(LiveSettings, {**record.settings, **record.staged})
             if plan.should_start(
@@ -330,48 +244,56 @@ class Course:
                 self.begin_job(settings)
         elif record.state == "failed":
             self._retry()
+        return None
 
     def _finish_job(self) -> None:
         settings = to_json(self.settings)
         if self.record.state == "running" and not self.record.forced:
             settings["classification_type"] = plan.type_after(self.settings)
-            self.tell(f"The job has ended after cycle {self._last_cycle}.", kind="job ended")
+            self.tell(f"The job has ended after cycle {self.last_cycle}.", kind="job ended")
         self.note({"event": "finished", "settings": settings})
         if self._child is not None:
             self._child.end()
             self._child = None
 
-    def _begin_cycle(self, position: int) -> None:
-        number = self._last_cycle + 1
-        job = self.record.job
-        store.prepare(
-            self.work,
-            number,
-            observation=self.observation,
-            folder=self.folder,
-            settings=job["settings"],
-            plan=job["cycles"][position],
-            is_ab_initio=job["type"] == "abinit",
-        )
-        if self._child is None:
-            options = (self._devices, str(self._workers or 0))
-            self._child = Child(self.work, ("halfmap.sessions.worker", str(self.work), *options))
-            store.note_child(self.work, self._child.process.pid)
-        self._in_flight = number
-        self.note({"event": "cycle started", "cycle": number})
-        self._child.send({"cycle": number})
+    def _make_ready(self, number: int) -> None:
+        """Write down what the next cycle is made of, without the lock: it may take long; then ask for it."""
+        job, position = self.record.job, number - int(self.record.job["first_cycle"])
+        try:
+            store.prepare(
+                self.work,
+                number,
+                observation=self.observation,
+                folder=self.folder,
+                settings=job["settings"],
+                plan=job["cycles"][position],
+                is_ab_initio=job["type"] == "abinit",
+            )
+        except (HalfmapError, OSError) as error:
+            with self.locked:
+                self._in_flight = None
+                self._fail(str(error))
+            return
+        with self.locked:
+            if self._closed or self._in_flight != number or self.record.job is not job:
+                return
+            if self._child is None:
+                self._child = Child(self.work, ("halfmap.sessions.worker", str(self.work), *self._options))
+                store.note_child(self.work, self._child.process.pid)
+            self.note({"event": "cycle started", "cycle": number})
+            self._child.send({"cycle": number})
 
     def _has_room(self) -> bool:
         free = shutil.disk_usage(self.work).free
         if free >= LEAST_FREE_BYTES:
             return True
-        self._say_once(f"The disk of {self.work} is full: {free >> 20} MiB are free; the next cycle waits for room.")
+        self.say_once(f"The disk of {self.work} is full: {free >> 20} MiB are free; the next cycle waits for room.")
         return False
 
     def _has_folder(self) -> bool:
         if self.folder.is_dir():
             return True
-        self._say_once(f"The folder {self.folder} is not there; the next cycle waits for it.")
+        self.say_once(f"The folder {self.folder} is not there; the next cycle waits for it.")
         return False
 
     def _fail(self, reason: str) -> None:
@@ -380,7 +302,7 @@ class Course:
         self._retry_at = None if pause is None else time.monotonic() + pause
         again = f" It is tried again in {pause:.0f} s." if pause is not None else ""
         self.tell(f"The job has failed: {reason}{again}", kind="failure")
-        self._show(None)
+        self.show(None)
 
     def _retry(self) -> None:
         if self._retry_at is None and plan.pause_seconds(self.record.failures) is not None:
@@ -388,25 +310,3 @@ class Course:
         if self._retry_at is not None and time.monotonic() >= self._retry_at:
             self._retry_at = None
             self.note({"event": "act", "act": "retry"})
-
-    def _show(self, progress: dict[str, Any] | None) -> None:
-        if progress != self.progress:
-            self.progress = progress
-            self.events.publish("progress", progress=progress)
-
-    def _say_once(self, text: str) -> None:
-        if not self.notices or self.notices[-1] != text:
-            self.tell(text)
-
-    @property
-    def _last_cycle(self) -> int:
-        return int(self.cycles[-1]["number"]) if self.cycles else 0
-
-
-def _restored(journal: Journal) -> Record:
-    """Return what follows from the newest snapshot and the events after it."""
-    sequence, values = journal.newest_snapshot()
-    record = Record.from_json(values)
-    for event in journal.replay(after=sequence):
-        record = applied(record, event)
-    return record

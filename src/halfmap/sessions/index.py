@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from halfmap.data.optics_groups import OpticsGroups
 from halfmap.data.particles import ParticleSet
 from halfmap.errors import InputError
-from halfmap.sessions.observation import Observation, StackParticles, identities
+from halfmap.sessions.observation import Observation, StackParticles
 
 OPTICS = ("voltage_kv", "spherical_aberration_mm", "amplitude_contrast", "pixel_size_angstrom")
 _NUMBERS = (
@@ -124,7 +124,7 @@ def _columns(one: StackParticles, keys: list[tuple[float, ...]]) -> dict[str, ND
     particles = one.particles
     number_of = {number: keys.index(_optics_key(one, number)) + 1 for number in particles.optics.numbers.tolist()}
     columns: dict[str, NDArray] = {
-        "uid": identities(particles, one.section, one.signature),
+        "uid": particles.uid,
         "image_name": particles["image_name"],
         "micrograph_name": particles["micrograph_name"],
         "position_pixel": np.array(particles.get("position_pixel", 0.0)),

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -104,7 +105,7 @@ class StackParticles:
     ----------
     stack : its path from the source's folder.
     signature : of the stack when it was measured.
-    particles : with image_name, micrograph_name, position_pixel and CTF, in the order of the table.
+    particles : with uid (`identities`), image_name, micrograph_name, position_pixel and CTF, in the order of the table.
     section : 0-based place of each image in the stack; int64, shape (n,).
     shape : (y, x) of the images.
     background_mean, background_deviation : of each image; float64, shape (n,).
@@ -163,12 +164,12 @@ class Observation:
     notices: tuple[str, ...] = ()
     remembered: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
-    @property
+    @cached_property
     def n_particles(self) -> int:
         """Particles that can be used."""
         return sum(int((one.problem == "").sum()) for one in self.stacks.values())
 
-    @property
+    @cached_property
     def quarantine(self) -> list[Quarantined]:
         """What is waited for, and images that cannot be used."""
         bad = [
@@ -178,7 +179,12 @@ class Observation:
         ]
         return [*self.waiting.values(), *bad]
 
-    @property
+    @cached_property
+    def in_order(self) -> list[Micrograph]:
+        """The micrographs in the order of their time."""
+        return sorted(self.micrographs.values(), key=lambda one: (one.time_s, one.name))
+
+    @cached_property
     def last_image_s(self) -> float | None:
         """When the newest micrograph's metadata or stack were written; None before the first."""
         times = [one.time_s for one in self.micrographs.values()]

@@ -103,6 +103,8 @@ def write_batch(work: Path, number: int, table: Path, names: Mapping[str, Path],
 def make_batch(work: Path, number: int, *, devices: str = "auto", workers: int | None = None) -> None:
     """Pick and extract a batch that was written down, and publish it.
 
+    The working directory must be the folder of batches, which is a project of its own.
+
     Raises
     ------
     HalfmapError
@@ -133,7 +135,7 @@ def make_batch(work: Path, number: int, *, devices: str = "auto", workers: int |
     )
     particles = relion.read_particles(extracted.main_output)
     names = [str(name) for name in particles["image_name"].tolist()]
-    base = relion.resolve_paths(extracted.main_output, part, names)
+    base = relion.resolve_paths(extracted.main_output, work / RAW, names)
     places = [f"{image.partition('@')[0]}@{os.path.relpath(base / image.partition('@')[2], part)}" for image in names]
     relion.write_particles(part / PARTICLES, particles.with_columns(image_name=np.array(places, dtype=object)))
     os.replace(part, work / RAW / f"{number:04d}")
@@ -173,4 +175,6 @@ def _end_with_input() -> None:
 
 if __name__ == "__main__":
     threading.Thread(target=_end_with_input, daemon=True).start()
+    (Path(sys.argv[1]) / RAW / ".halfmap").mkdir(exist_ok=True)
+    os.chdir(Path(sys.argv[1]) / RAW)
     make_batch(Path(sys.argv[1]), int(sys.argv[2]), devices=sys.argv[3], workers=int(sys.argv[4]) or None)

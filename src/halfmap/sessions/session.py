@@ -54,6 +54,7 @@ class Session:
         poll_seconds: float = 10.0,
         notifications: NotificationSettings | None = None,
     ) -> None:
+        work, folder = work.absolute(), folder.absolute()
         self.id = work.name
         self.name = name or folder.name
         self.microscope = microscope

@@ -17,7 +17,7 @@ from halfmap.io.mrc import split_image_name
 from halfmap.io.mrc_header import MrcHeader, read_header
 from halfmap.io.mrc_values import read_sections
 from halfmap.sessions.index import OPTICS
-from halfmap.sessions.observation import Quarantined, Signature, StackParticles
+from halfmap.sessions.observation import Quarantined, Signature, StackParticles, identities
 
 PATIENCE = 3
 """Looks for which rows and stack may have changed one without the other, before they are taken together."""
@@ -239,7 +239,7 @@ def measured(
     return StackParticles(
         stack=name,
         signature=signature,
-        particles=table.particles,
+        particles=table.particles.with_columns(uid=identities(table.particles, table.section, signature)),
         section=table.section,
         shape=(header.shape[1], header.shape[2]),
         background_mean=checks.background_mean,

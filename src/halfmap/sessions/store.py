@@ -42,11 +42,11 @@ def part_of(work: Path, number: int) -> Path:
     return work / CYCLES / f"{number:04d}.part"
 
 
-def published(work: Path) -> list[dict[str, Any]]:
-    """Return ``cycle.json`` of the published cycles, the first first; one that cannot be read ends the list."""
+def published(work: Path, *, after: int = 0) -> list[dict[str, Any]]:
+    """Return ``cycle.json`` of the cycles published after a number, in order; one that cannot be read ends the list."""
     found = []
     for folder in sorted((work / CYCLES).glob("[0-9]*")):
-        if folder.name.isdigit():
+        if folder.name.isdigit() and int(folder.name) > after:
             try:
                 found.append(json.loads((folder / CYCLE).read_text()))
             except (OSError, ValueError):

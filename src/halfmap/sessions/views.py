@@ -118,7 +118,7 @@ def orientation_hint(classes: Sequence[Mapping[str, Any]]) -> str | None:
 
 def micrographs(seen: Observation, offset: int, limit: int, filters: Mapping[str, float]) -> dict[str, Any]:
     """Return micrographs in the order of their time."""
-    rows = _in_order(seen)
+    rows = seen.in_order
     passes = _passes(rows, filters)
     page = range(max(0, offset), min(len(rows), max(0, offset) + max(0, limit)))
     return {
@@ -142,7 +142,7 @@ def micrographs(seen: Observation, offset: int, limit: int, filters: Mapping[str
 
 def thresholds(seen: Observation, values: Mapping[str, float]) -> dict[str, Any]:
     """Return what thresholds would leave."""
-    rows = _in_order(seen)
+    rows = seen.in_order
     passes = _passes(rows, values)
     picks = np.maximum(np.array([one.picks for one in rows], dtype=np.int64), 0)
     return {
@@ -158,7 +158,7 @@ def plots(
     seen: Observation, counted: Sequence[tuple[float, int]], cycles: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
     """Return what is drawn against time, times in seconds since 1970."""
-    rows = _in_order(seen)
+    rows = seen.in_order
     kept = _thinned(len(rows))
     time = [rows[row].time_s for row in kept]
     some = _thinned(len(counted))
@@ -182,10 +182,6 @@ def plots(
             },
         },
     }
-
-
-def _in_order(seen: Observation) -> list[Micrograph]:
-    return sorted(seen.micrographs.values(), key=lambda one: (one.time_s, one.name))
 
 
 def _passes(rows: Sequence[Micrograph], values: Mapping[str, float]) -> NDArray[np.bool_]:
