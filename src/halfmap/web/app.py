@@ -5,8 +5,9 @@ import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
 
-from fastapi import FastAPI, Request
+from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import JSONResponse
+from fastapi.routing import APIRoute, APIWebSocketRoute
 from starlette.types import ASGIApp
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
@@ -23,9 +24,21 @@ from halfmap.web import (
     routes_sessions,
 )
 from halfmap.web.guard import Guard, Proxied
+from halfmap.web.permissions import Demand, demands_of
 from halfmap.web.services import Services
 
 API = "/api/v1"
+ROUTERS: tuple[tuple[str, APIRouter], ...] = (
+    ("", routes_pages.router),
+    ("", routes_health.router),
+    ("", routes_live2d.router),
+    (API, routes_access.router),
+    (API, routes_sessions.router),
+    (API, routes_micrographs.router),
+    (API, routes_events.router),
+    (API, routes_jobs.router),
+    (API, routes_maps.router),
+)
 RETRY_SECONDS = 30.0
 _PULSE_SECONDS = 1.0
 
@@ -41,13 +54,21 @@ def make_app(services: Services) -> FastAPI:
         lifespan=_running,
     )
     app.state.services = services
-    app.include_router(routes_pages.router)
-    app.include_router(routes_health.router)
-    app.include_router(routes_live2d.router)
-    for module in (routes_access, routes_sessions, routes_micrographs, routes_events, routes_jobs, routes_maps):
-        app.include_router(module.router, prefix=API)
+    for prefix, router in ROUTERS:
+        app.include_router(router, prefix=prefix)
+    app.state.routes = declared_routes()
     app.add_exception_handler(HalfmapError, _explained)
     return app
+
+
+def declared_routes() -> list[tuple[str, set[str], list[Demand]]]:
+    """Return every route: its path, its methods (none of websockets), and what it demands of who calls it."""
+    return [
+        (prefix + route.path, set(getattr(route, "methods", ())), demands_of(route.dependencies))
+        for prefix, router in ROUTERS
+        for route in router.routes
+        if isinstance(route, APIRoute | APIWebSocketRoute)
+    ]
 
 
 def guarded(app: FastAPI, hosts: Iterable[str]) -> ASGIApp:

@@ -2,12 +2,12 @@
 
 import html
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, HTTPException, Query, Request
 from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, RedirectResponse, Response
 
-from halfmap.web.permissions import Demand, demands_of, identified, open_to_all, viewer
+from halfmap.web.permissions import Demand, identified, open_to_all, viewer
 from halfmap.web.roots import confined
 from halfmap.web.routes_access import cookie_path, give_proof, logged_in
 from halfmap.web.services import services_of
@@ -56,7 +56,9 @@ def openapi(request: Request) -> Response:
 def docs(request: Request) -> Response:
     """Return a page that lists what scripts may ask."""
     document = request.app.openapi()
-    needed = {(method, route.path): _needed(route) for route in _routes(request) for method in route.methods}
+    needed = {
+        (method, path): _needed(demands) for path, methods, demands in request.app.state.routes for method in methods
+    }
     rows = []
     for path, methods in document["paths"].items():
         for method, entry in methods.items():
@@ -71,10 +73,6 @@ def docs(request: Request) -> Response:
     )
 
 
-def _routes(request: Request) -> list[Any]:
-    return [route for route in request.app.routes if getattr(route, "methods", None)]
-
-
-def _needed(route: Any) -> str:
-    demand: Demand | None = next(iter(demands_of(route.dependencies)), None)
-    return "anyone" if demand is None or demand.role is None else demand.role.name.lower()
+def _needed(demands: list[Demand]) -> str:
+    role = demands[0].role if demands else None
+    return "anyone" if role is None else role.name.lower()
