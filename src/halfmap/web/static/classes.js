@@ -1,0 +1,76 @@
+// The class averages of a cycle, and which cycle is looked at.
+
+import { api } from "./api.js";
+import { angstrom, clock, count, percent } from "./format.js";
+import { Gallery, loadAtlas, SORTS, sorted } from "./gallery.js";
+import { History, KINDS } from "./history.js";
+import { Lightbox } from "./lightbox.js";
+import { Banner, Empty, Problem, useKeys } from "./parts.js";
+import { useCycle } from "./session.js";
+import { html, useEffect, useMemo, useState } from "./vendor/preact-htm.module.js";
+
+// Which cycle is shown: the newest while it is followed, else the one that was chosen, whatever comes meanwhile.
+export function useChosenCycle(cycles) {
+  const [chosen, setChosen] = useState(null);
+  const newest = cycles.length ? cycles[cycles.length - 1].number : null;
+  const known = chosen !== null && cycles.some((one) => one.number === chosen);
+  const number = known ? chosen : newest;
+  const choose = (next) => setChosen(next === newest ? null : next);
+  const step = (by) => {
+    const at = cycles.findIndex((one) => one.number === number) + by;
+    if (cycles[at]) choose(cycles[at].number);
+  };
+  return { number, newest, follows: !known, choose, step, follow: () => setChosen(null) };
+}
+
+export function ClassesTab({ session, viewer, act }) {
+  const { cycles, selection, id } = session;
+  const at = useChosenCycle(cycles);
+  const [cycle, error] = useCycle(id, at.number, selection.tracks);
+  const [sort, setSort] = useState("size");
+  const [tile, setTile] = useState(Number(localStorage.getItem("halfmap-tile") ?? 132));
+  const [focus, setFocus] = useState(0);
+  const [open, setOpen] = useState(false);
+  const [atlas, setAtlas] = useState(null);
+  const order = useMemo(() => (cycle ? sorted(cycle.classes, sort) : []), [cycle, sort]);
+  useEffect(() => localStorage.setItem("halfmap-tile", tile), [tile]);
+  useEffect(() => {
+    if (!cycle) return undefined;
+    let wanted = true;
+    loadAtlas(cycle.atlas.url).then((image) => wanted && setAtlas({ number: cycle.number, image, ...cycle.atlas }));
+    return () => { wanted = false; };
+  }, [cycle?.number]);
+  const current = order[Math.min(focus, order.length - 1)];
+  const choose = (one, selected) => !viewer && one && act(() => api.select(id, cycle.number, [one.index], selected));
+  const chooseAll = (selected) => act(() => api.select(id, cycle.number, order.map((one) => one.index), selected));
+  const undo = () => !viewer && selection.can_undo && act(() => api.undo(id));
+  const move = (by) => setFocus((before) => Math.max(0, Math.min(order.length - 1, before + by)));
+  useKeys({
+    s: () => choose(current, true), r: () => choose(current, false), u: undo,
+    " ": () => choose(current, !current?.selected), Enter: () => setOpen(!open),
+    ArrowLeft: () => move(-1), ArrowRight: () => move(1),
+    "[": () => at.step(-1), "]": () => at.step(1), l: at.follow,
+  });
+  if (!cycles.length) return html`<${Empty}>New classes will appear here.<//>`;
+  const chosen = order.filter((one) => one.selected);
+  const kept = chosen.reduce((sum, one) => sum + one.particles, 0);
+  const shownAtlas = atlas?.number === cycle?.number ? atlas : null;
+  return html`<${History} cycles=${cycles} at=${at} /><${Problem} error=${error} />
+    ${cycle && html`<p class="meta" id="cycle-meta">Cycle ${cycle.number} · ${KINDS[cycle.kind]} · ${count(cycle.particles)} particles ·
+      limit ${angstrom(cycle.resolution_angstrom)} · finished ${clock(cycle.finished)}</p>
+    ${cycle.orientation_hint && html`<${Banner}>${cycle.orientation_hint}<//>`}
+    <div class="toolbar">
+      <label>Sort <select id="sort" value=${sort} onChange=${(event) => { setSort(event.target.value); setFocus(0); }}>
+        ${Object.entries(SORTS).map(([name, one]) => html`<option value=${name}>${one.label}</option>`)}</select></label>
+      <label class="tile-size">Size <input id="tile" type="range" min="72" max="256" step="4" value=${tile} onInput=${(event) => setTile(event.target.valueAsNumber)} /></label>
+      <span id="selected-count">${chosen.length} of ${order.length} selected, ${count(kept)} particles (${percent(kept / Math.max(1, cycle.particles))})</span>
+      ${!viewer && html`<button id="select-all" onClick=${() => chooseAll(true)}>All</button>
+        <button id="select-none" onClick=${() => chooseAll(false)}>None</button>
+        <button id="undo" disabled=${!selection.can_undo} onClick=${undo}>Undo</button>`}
+    </div>
+    <${Gallery} order=${order} atlas=${shownAtlas} tile=${tile} focus=${focus} onFocus=${setFocus}
+      onToggle=${(one) => choose(one, !one.selected)} onOpen=${(k) => { setFocus(k); setOpen(true); }} />
+    <p class="hidden-text" aria-live="polite">${current && `Class ${current.index}, ${count(current.particles)} particles${current.selected ? ", selected" : ""}`}</p>`}
+    ${open && current && shownAtlas && html`<${Lightbox} one=${current} cycle=${cycle} atlas=${shownAtlas} viewer=${viewer}
+      onMove=${move} onChoose=${choose} onClose=${() => setOpen(false)} />`}`;
+}

@@ -1,0 +1,112 @@
+// A session: what is set on the left, what was found on the right.
+
+import { api, ApiError, listen } from "./api.js";
+import { ClassesTab } from "./classes.js";
+import { Controls } from "./controls.js";
+import { ExportTab } from "./exports.js";
+import { LogTab } from "./log.js";
+import { MicrographsTab } from "./micrographs.js";
+import { Notices, useNotifications } from "./notices.js";
+import { Empty, Problem, Tabs, tell, useLater } from "./parts.js";
+import { PlotsTab } from "./plots.js";
+import { TracksTab } from "./tracks.js";
+import { html, useCallback, useEffect, useMemo, useRef, useState } from "./vendor/preact-htm.module.js";
+
+const TABS = [
+  ["classes", "Classes"], ["tracks", "Tracks"], ["plots", "Plots"], ["micrographs", "Micrographs"], ["log", "Job output"], ["export", "Export"],
+];
+const PAGES = {
+  classes: ClassesTab, tracks: TracksTab, plots: PlotsTab, micrographs: MicrographsTab, log: LogTab, export: ExportTab,
+};
+const REST_MS = 250;
+
+// A session as the server tells it, read again whenever something happens, at most every so often.
+export function useSession(id) {
+  const [session, setSession] = useState(null);
+  const [error, setError] = useState(null);
+  const [online, setOnline] = useState(true);
+  const heard = useRef(() => {});
+  const read = useCallback(async () => {
+    try {
+      setSession(await api.session(id));
+      setError(null);
+    } catch (failure) {
+      setError(failure);
+    }
+  }, [id]);
+  const later = useLater(read, REST_MS);
+  useEffect(() => {
+    read();
+    return listen(id, {
+      connected: setOnline,
+      changed: (event) => {
+        if (event.type === "progress") {
+          setSession((before) => before && { ...before, progress: event.progress });
+          return;
+        }
+        later();
+        heard.current(event);
+      },
+    });
+  }, [id]);
+  return { session, error, online, read, heard };
+}
+
+// The classes of a cycle, kept; of a published cycle only the selection changes, which comes with the session.
+export function useCycle(id, number, selectedTracks) {
+  const kept = useRef(new Map());
+  const [cycle, setCycle] = useState(null);
+  const [error, setError] = useState(null);
+  useEffect(() => {
+    if (number === null) return undefined;
+    let wanted = true;
+    const had = kept.current.get(number);
+    if (had) setCycle(had);
+    else {
+      api.cycle(id, number).then((one) => {
+        kept.current.set(number, one);
+        if (wanted) { setCycle(one); setError(null); }
+      }, (failure) => wanted && setError(failure));
+    }
+    return () => { wanted = false; };
+  }, [id, number]);
+  const chosen = selectedTracks?.join(",") ?? "";
+  const shown = useMemo(() => {
+    if (!cycle) return null;
+    const tracks = new Set(selectedTracks);
+    return { ...cycle, classes: cycle.classes.map((one) => ({ ...one, selected: tracks.has(one.track) })) };
+  }, [cycle, chosen]);
+  return [shown, error];
+}
+
+export function SessionPage({ id, tab = "classes", me }) {
+  const { session, error, online, read, heard } = useSession(id);
+  const viewer = me?.role === "viewer";
+  const [panel, setPanel] = useState(false);
+  useNotifications(session, heard);
+  useEffect(() => {
+    document.title = session ? `${session.name} – halfmap live` : "halfmap live";
+  }, [session?.name]);
+  if (!session) {
+    return html`<section class="page">${error ? html`<${Problem} error=${error} />
+      <p><a href="#/">All sessions</a></p>` : html`<${Empty}>Reading the session …<//>`}</section>`;
+  }
+  const act = async (action) => {
+    try {
+      await action();
+    } catch (failure) {
+      tell(failure instanceof ApiError ? failure.message : String(failure), "bad");
+    }
+    await read();
+  };
+  const Page = PAGES[tab] ?? ClassesTab;
+  return html`<div class="session ${panel ? "panel-open" : ""}">
+    <button class="panel-toggle" id="panel-toggle" aria-expanded=${panel} onClick=${() => setPanel(!panel)}>
+      <span class="status ${session.state}">${session.state}</span> ${panel ? "Hide" : "Show"} settings and controls</button>
+    <aside class="panel"><${Controls} session=${session} viewer=${viewer} act=${act} /></aside>
+    <section class="results">
+      <${Notices} session=${session} online=${online} error=${error} />
+      <${Tabs} tabs=${TABS} current=${tab} onChoose=${(name) => { location.hash = `#/sessions/${id}/${name}`; }} />
+      <${Page} session=${session} viewer=${viewer} act=${act} />
+    </section></div>`;
+}
