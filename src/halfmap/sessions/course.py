@@ -32,6 +32,7 @@ class Course(Book):
         *,
         devices: str,
         workers: int | None,
+        cluster: Path | None,
         poll_seconds: float,
         name: str,
         notifications: NotificationSettings,
@@ -48,7 +49,7 @@ class Course(Book):
         super().__init__(work, name=name, notifications=notifications)
         self.folder = folder
         self.watch = Watch(source, poll_seconds)
-        self._options = (devices, str(workers or 0))
+        self._options = (devices, str(workers or 0), "" if cluster is None else str(cluster.absolute()))
         self._alarms = Alarms(notifications)
         self._child: Child | None = None
         self._preparation = (

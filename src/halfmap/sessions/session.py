@@ -31,6 +31,7 @@ class Session:
     microscope : shown after the name.
     devices : of the classification, see `halfmap.project.options.RunOptions`.
     workers : processes of the classification; one on each device or half the cores where left out.
+    cluster : description of the cluster that classifies, see ``docs/how-to/run-on-a-cluster.md``.
     poll_seconds : between two looks at the folder.
     notifications : whom to tell of failures, of a target that is reached, and of images that do not come.
 
@@ -51,6 +52,7 @@ class Session:
         microscope: str = "",
         devices: str = "auto",
         workers: int | None = None,
+        cluster: Path | None = None,
         poll_seconds: float = 10.0,
         notifications: NotificationSettings | None = None,
     ) -> None:
@@ -63,6 +65,7 @@ class Session:
             folder,
             devices=devices,
             workers=workers,
+            cluster=cluster,
             poll_seconds=poll_seconds,
             name=self.name,
             notifications=notifications or NotificationSettings(),

@@ -54,8 +54,8 @@ class Voice:
             self.say("progress", label=self._label, done=self._done, total=self._total)
 
 
-def main(work: Path, devices: str, workers: int) -> None:
-    """Compute what is asked for until the input ends."""
+def main(work: Path, devices: str, workers: int, cluster: str) -> None:
+    """Compute what is asked for until the input ends; without a cluster's description on this machine."""
     voice = Voice()
     requests: list[int] = []
     asked = threading.Condition()
@@ -75,7 +75,9 @@ def main(work: Path, devices: str, workers: int) -> None:
     from halfmap.sessions.cycle import run_cycle
 
     keep_large_blocks()
-    with open_executor(devices=devices, workers=workers or None) as executor:
+    with open_executor(
+        devices=devices, workers=workers or None, cluster=Path(cluster) if cluster else None
+    ) as executor:
         while True:
             with asked:
                 asked.wait_for(lambda: bool(requests))
@@ -96,4 +98,4 @@ def _say_phase(voice: Voice, cycle: int, name: str) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]))
+    main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4])
