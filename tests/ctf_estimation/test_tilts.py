@@ -55,6 +55,7 @@ def test_gradient_is_what_particles_on_a_flat_sample_add_to_the_defocus(inverted
     np.testing.assert_allclose(added, seen.depth_angstrom.numpy(), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_defocus_of_every_tilt_is_found_and_the_hand_is_told():
     series = a_series()
     found = estimated(series, films(series))
