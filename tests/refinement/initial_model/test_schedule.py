@@ -55,12 +55,13 @@ def test_sums_are_forgotten_where_they_mean_nothing_any_more():
 @pytest.mark.parametrize("symmetry", ["T", "O", "I1"])
 def test_nearly_round_particles_begin_with_symmetry_and_with_the_details_that_tell_rotations(symmetry):
     run = params(symmetry=symmetry, mask_diameter_angstrom=160.0)
-    first, last = minibatch(run, 1, 5000), minibatch(run, 60, 5000)
+    first, middle, last = (minibatch(run, i, 5000) for i in (1, 30, 60))
     assert first.has_symmetry
-    assert first.resolution_angstrom == 20.0  # 160 / 8
-    assert last.resolution_angstrom == 12.0
-    assert (first.healpix_order, last.healpix_order) == (2, 3)
-    for batch, fine_degrees in ((first, 7.5), (last, 3.75)):
+    assert first.resolution_angstrom == pytest.approx(160 / 4.5)
+    assert middle.resolution_angstrom == pytest.approx(160 / 8)
+    assert last.resolution_angstrom == pytest.approx(12.0)
+    assert (middle.healpix_order, last.healpix_order) == (2, 3)
+    for batch, fine_degrees in ((middle, 7.5), (last, 3.75)):
         assert math.radians(fine_degrees) * 80.0 < 0.55 * batch.resolution_angstrom
     # each mini-batch makes a map of its own, which is what lets the hand take double steps
     assert all(minibatch(run, i, 5000).memory == 0 for i in range(1, n_iterations(run) + 1))

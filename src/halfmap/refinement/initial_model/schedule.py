@@ -24,6 +24,7 @@ class _Plan:
     ----------
     first_batch, least_last_batch : particles for each class.
     growth_from, growth_to : shares of the run between which detail grows.
+    middle_from, middle_to : shares of the run between which it stays in the middle.
     first_memory, last_memory : shares of earlier sums that stay.
     memory_of_beliefs : share of earlier noise spectra, spreads of offsets and shares of classes that stays.
     """
@@ -35,6 +36,8 @@ class _Plan:
     first_memory: float
     last_memory: float
     memory_of_beliefs: float
+    middle_from: float = math.nan
+    middle_to: float = math.nan
 
 
 _ORDINARY = _Plan(
@@ -49,8 +52,10 @@ _ORDINARY = _Plan(
 _POLYHEDRAL = _Plan(
     first_batch=600,
     least_last_batch=800,
-    growth_from=0.7,
+    growth_from=0.1,
     growth_to=0.9,
+    middle_from=0.3,
+    middle_to=0.7,
     first_memory=0.0,
     last_memory=0.0,
     memory_of_beliefs=0.5,
@@ -98,8 +103,8 @@ def minibatch(params: InitialModelParams, iteration: int, n_particles: int) -> M
     frequency, from the first resolution to the finest in the middle three fifths of the mini-batches. The last
     iteration takes all particles, so that each has a class and a pose, and forgets what was before.
 
-    Of T, O and I a mini-batch has 600 particles to 800 and makes a map of its own, and detail grows from 70 to 90 % of
-    the mini-batches: until then the map is to have found the one that tells rotations coarsely.
+    Of T, O and I a mini-batch has 600 particles to 800 and makes a map of its own, and detail stays in the middle from
+    30 to 70 % of the mini-batches: there, where rotations are told coarsely, the map is to have found itself.
     """
     last = n_iterations(params)
     symmetric = canonical_name(params.symmetry) != "C1" and (
@@ -107,9 +112,7 @@ def minibatch(params: InitialModelParams, iteration: int, n_particles: int) -> M
     )
     x = min(1.0, (iteration - 1) / max(params.minibatches - 1, 1))
     plan = _POLYHEDRAL if params.is_polyhedral else _ORDINARY
-    grown = min(max((x - plan.growth_from) / (plan.growth_to - plan.growth_from), 0.0), 1.0)
-    low, high = 1 / params.coarsest_angstrom, 1 / params.finest_angstrom
-    resolution = 1 / (low + (high - low) * grown)
+    resolution = _detail_angstrom(params, plan, x)
     large = min(max(_LAST_SHARE * n_particles, plan.least_last_batch), _MOST_LAST_BATCH)
     size = round((plan.first_batch + (large - plan.first_batch) * x) * params.classes)
     # nothing that was summed without the symmetry's axes can be kept
@@ -132,6 +135,20 @@ def total_visits(params: InitialModelParams, n_particles: int) -> int:
 def _n_symmetric(params: InitialModelParams) -> int:
     later = canonical_name(params.symmetry) != "C1" and not params.has_symmetry_from_start
     return SYMMETRIC_MINIBATCHES if later else 0
+
+
+def _detail_angstrom(params: InitialModelParams, plan: _Plan, x: float) -> float:
+    """Return the detail at a share of the run: as a frequency it grows evenly."""
+    low, high = 1 / params.coarsest_angstrom, 1 / params.finest_angstrom
+    if not params.is_polyhedral:
+        return 1 / (low + (high - low) * _share(x, plan.growth_from, plan.growth_to))
+    middle = 1 / params.middle_angstrom
+    first = (middle - low) * _share(x, plan.growth_from, plan.middle_from)
+    return 1 / (low + first + (high - middle) * _share(x, plan.middle_to, plan.growth_to))
+
+
+def _share(x: float, start: float, stop: float) -> float:
+    return min(max((x - start) / (stop - start), 0.0), 1.0)
 
 
 def _order(x: float) -> int:
