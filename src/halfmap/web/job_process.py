@@ -9,10 +9,10 @@ from halfmap.project.runner import run_from_values
 
 
 def main() -> int:
-    """Run the job; return 0 done, 2 the user's mistake, 1 anything else, 130 interrupted."""
+    """Run the job and print its folder; return 0 done, 2 the user's mistake, 1 anything else, 130 interrupted."""
     asked = json.load(sys.stdin)
     try:
-        run_from_values(find_job(asked["command"]), asked["values"], options=asked["options"])
+        result = run_from_values(find_job(asked["command"]), asked["values"], options=asked["options"])
     except ComputeError as error:
         print(error, file=sys.stderr)
         return 1
@@ -22,6 +22,7 @@ def main() -> int:
     except KeyboardInterrupt as error:
         print(*getattr(error, "__notes__", ["Interrupted."]), file=sys.stderr)
         return 130
+    print(result.folder)
     return 0
 
 

@@ -11,9 +11,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from halfmap.errors import JobFailed
+from halfmap.project import lock
+from halfmap.project.folder import job_folders
 from halfmap.web.hub import Hub
 
 KILL_SECONDS = 10.0
+START_SECONDS = 30.0
+_LOOK_SECONDS = 0.2
+_NEWEST = 20
 _MOST_KEPT = 100
 _MOST_WORDS = 4000
 _OPTIONS = ("devices", "workers", "threads", "memory")
@@ -32,6 +38,8 @@ class Attempt:
     def __init__(self, number: int, command: str, process: subprocess.Popen[str]) -> None:
         self.number, self.command, self.process = number, command, process
         self.said = ""
+        self.job: str | None = None
+        self.ended = threading.Event()
 
     def to_json(self) -> dict[str, Any]:
         """Return how it stands."""
@@ -40,7 +48,7 @@ class Attempt:
         return {
             "attempt": self.number,
             "command": self.command,
-            "pid": self.process.pid,
+            "job": self.job,
             "state": state,
             "said": self.said,
         }
@@ -63,16 +71,21 @@ class JobProcesses:
     def start(
         self, project: Path, command: str, values: Mapping[str, Any], options: Mapping[str, Any]
     ) -> dict[str, Any]:
-        """Start a job; what its process says of mistakes is kept.
+        """Start a job, and wait up to 30 s until it has its folder or has ended.
 
         Parameters
         ----------
         values, options : parameters and run options, as JSON holds them.
+
+        Raises
+        ------
+        JobFailed
+            It has ended without its result; its process says why.
         """
         process = subprocess.Popen(
             [sys.executable, "-m", "halfmap.web.job_process"],
             stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             cwd=project,
             text=True,
@@ -87,18 +100,36 @@ class JobProcesses:
             self._number += 1
             attempt = Attempt(self._number, command, process)
             self._attempts = [*self._attempts[-_MOST_KEPT:], attempt]
-        threading.Thread(target=self._wait, args=(attempt,), daemon=True).start()
+        threading.Thread(target=self._wait, args=(attempt, project), daemon=True).start()
+        end = time.monotonic() + START_SECONDS
+        while attempt.job is None and time.monotonic() < end and not attempt.ended.wait(_LOOK_SECONDS):
+            attempt.job = _job_of(project, process.pid)
         self._hub.publish("jobs")
-        return attempt.to_json()
+        shown = attempt.to_json()
+        if shown["state"] in ("refused", "failed"):
+            raise JobFailed(attempt.said or f"The job ended with {process.returncode}; look into its run.log.")
+        return shown
 
     def listing(self) -> list[dict[str, Any]]:
         """Return the jobs that were asked for, the newest first."""
         return [one.to_json() for one in reversed(self._attempts)]
 
-    def _wait(self, attempt: Attempt) -> None:
-        _, said = attempt.process.communicate()
+    def _wait(self, attempt: Attempt, project: Path) -> None:
+        folder, said = attempt.process.communicate()
         attempt.said = (said or "")[-_MOST_WORDS:].strip()
+        if folder.strip():
+            attempt.job = Path(folder.strip()).relative_to(project).as_posix()
+        attempt.ended.set()
         self._hub.publish("jobs")
+
+
+def _job_of(project: Path, pid: int) -> str | None:
+    """Return the newest job that a process runs; None where it has none yet."""
+    for job in reversed(job_folders(project)[-_NEWEST:]):
+        holder = lock.holder(job.path)
+        if holder is not None and holder.pid == pid:
+            return job.path.relative_to(project).as_posix()
+    return None
 
 
 def end_process(pid: int) -> None:

@@ -105,6 +105,7 @@ def me(request: Request) -> dict[str, Any]:
         "role": grant.role.name.lower(),
         "csrf": services.access.proof(grant),
         "microscope": services.params.microscope_name,
+        "project": next(iter(services.projects.folders)),
         "projects": [{"id": name, "name": name} for name in services.projects.folders],
     }
 
