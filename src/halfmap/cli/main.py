@@ -19,12 +19,10 @@ from halfmap.project.job import ImmediateCommand, JobType
 
 DONE, OTHER, MISTAKE, INTERRUPTED = 0, 1, 2, 130
 
-COMMANDS = (
-    *registry.COMMANDS,
-    registry.Entry(
-        "live", "halfmap.web.command:COMMAND", "Classify while the microscope runs, in the browser", "Begin here"
-    ),
+LIVE = registry.Entry(
+    "live", "halfmap.web.command:COMMAND", "Classify while the microscope runs, in the browser", "Begin here"
 )
+"""The one command that is no job's."""
 
 _UsageError: Any = typer.BadParameter.__base__  # wherever this version of typer keeps it
 
@@ -55,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _known(words: Sequence[str]) -> list[str]:
     """Return the words at the beginning that name a command or group."""
-    names = {entry.command for entry in COMMANDS} | set(registry.GROUPS)
+    names = {entry.command for entry in (*registry.COMMANDS, LIVE)} | set(registry.GROUPS)
     return next((list(words[:n]) for n in (2, 1) if " ".join(words[:n]) in names), [])
 
 
@@ -77,7 +75,7 @@ def build_app(words: Sequence[str]) -> typer.Typer:
     )
     app.callback()(_top)
     groups: dict[str, typer.Typer] = {}
-    for entry in COMMANDS:
+    for entry in (*registry.COMMANDS, LIVE):
         *group, name = entry.command.split(" ")
         home = app
         if group:
