@@ -15,7 +15,7 @@ FINEST_PIXEL_ANGSTROM = 1.4
 """Finer detail than twice this tells nothing of the defocus, and costs the size of the windows."""
 
 _OVERLAP = 2  # windows begin at every half of their side
-_WINDOWS_AT_ONCE = 16
+_PIXELS_AT_ONCE = 2**22
 _OUTLIER_DEVIATIONS = 6.0
 
 
@@ -120,8 +120,9 @@ def power_spectra(
     total = torch.zeros((n_groups, box, box // 2 + 1), dtype=torch.float64)
     counts = np.bincount(labels[labels >= 0], minlength=n_groups)
     chosen = np.flatnonzero(labels >= 0)
-    for start in range(0, len(chosen), _WINDOWS_AT_ONCE):
-        some = chosen[start : start + _WINDOWS_AT_ONCE]
+    at_once = max(1, _PIXELS_AT_ONCE // side**2)
+    for start in range(0, len(chosen), at_once):
+        some = chosen[start : start + at_once]
         cut = torch.stack([clipped[y : y + side, x : x + side] for x, y in (windows.corners[i] for i in some)])
         cut = cut - cut.mean(dim=(1, 2), keepdim=True)
         variance = cut.square().mean(dim=(1, 2), keepdim=True)
