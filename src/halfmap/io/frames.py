@@ -138,16 +138,20 @@ class MovieSource:
             correction.apply(frames[place])
         return frames
 
-    def total(self) -> Float32Array:
-        """Return the sum of all frames, corrected, shape (y, x); one frame at a time is in memory."""
+    def raw_total(self) -> Float32Array:
+        """Return the sum of all frames as the file has them, shape (y, x); one frame at a time is in memory."""
         total = np.zeros(self.grid.shape, dtype=np.float32)
         for number in range(len(self)):
-            total += self.read([number])[0]
+            total += self.frames.read(number)
         return total
 
-    def with_hot_pixels(self, deviations: float = 6.0) -> "MovieSource":
-        """Return the source that fills hot pixels as well; reads all frames once."""
-        return replace(self, hot_pixels=tuple(hot_pixels(self.total(), deviations).tolist()))
+    def total(self, raw_total: Float32Array | None = None) -> Float32Array:
+        """Return the sum of all frames, corrected; gain and fillings are linear, so that of the raw sum."""
+        return self._correction().apply(self.raw_total() if raw_total is None else raw_total.copy())
+
+    def with_hot_pixels(self, deviations: float = 6.0, raw_total: Float32Array | None = None) -> "MovieSource":
+        """Return the source that fills hot pixels as well; reads all frames once, unless given their raw sum."""
+        return replace(self, hot_pixels=tuple(hot_pixels(self.total(raw_total), deviations).tolist()))
 
     def _correction(self) -> Correction:
         return self.detector.correction(

@@ -58,6 +58,7 @@ COMMANDS: tuple[Entry, ...] = (
         "Make frame series whose truth is known",
         _BEGIN,
     ),
+    Entry("motion", "halfmap.jobs.motion:JOB", "Correct the motion of raw movies, and add up their frames", _PARTICLES),
     Entry("ctf", "halfmap.jobs.ctf:JOB", "Estimate defocus, astigmatism and phase shift of micrographs", _PARTICLES),
     Entry("extract", "halfmap.jobs.extract:JOB", "Cut particles out of micrographs", _PARTICLES),
     Entry("class2d", "halfmap.jobs.class2d:JOB", "Classify particles in two dimensions", _PARTICLES),
