@@ -9,6 +9,7 @@ import pytest
 import halfmap
 from halfmap.errors import InconsistentDataError, InputError, ProjectError
 from halfmap.jobs import population_refine, population_refine_run
+from halfmap.jobs.population_edit import ResampleParams, resample_trajectories
 from halfmap.jobs.population_files import changing, open_population
 from halfmap.project.runner import continue_job
 from support.simulated_series import SimulatedFiles
@@ -38,7 +39,7 @@ def made_once(tmp_path_factory):
             particles_per_series=(10,),
             min_tilt_degrees=-40.0,
             max_tilt_degrees=40.0,
-            tilt_step_degrees=10.0,
+            tilt_step_degrees=20.0,
             snr=0.5,
             image_warp_nodes=(1, 1),
             reference_resolution_angstrom=14.0,
@@ -111,11 +112,38 @@ def test_refined_particles_and_series_are_nearer_to_the_truth(made_once, refined
     assert "log-likelihood gained" in page
 
 
+def test_the_population_tells_m_what_was_fitted(refined_once):
+    options = open_population(refined_once[0] / "m").population.refinement_options
+    fitted = {"DoImageWarp": "True", "ImageWarpWidth": "1", "DoParticlePoses": "True", "NIterations": "2"}
+    assert {name: options[name] for name in fitted} == fitted
+    assert options["DoDefocus"] == "False"
+    assert "VolumeWarpWidth" not in options
+
+
+def test_items_of_a_source_share_their_optics(project):
+    job = refine(image_warp=None, magnification=True, share_optics=True, min_particles=10)
+    source = open_population(project / "m").sources[0]
+    one, other = (source.read_item(item).optics.magnification for item in source.source.items)
+    assert np.array_equal(one, other)
+    assert not np.array_equal(one, np.eye(2))
+    assert np.abs(one - np.eye(2)).max() < 0.02  # there is none to be found, and the prior is 0.02
+    page = (job.folder / "report.html").read_text()
+    assert "what a single one would have told" in page
+    assert not (job.folder / "refined").exists()
+
+
+def test_shared_optics_must_be_fitted(project):
+    with pytest.raises(InputError, match="must come with optics"):
+        refine(share_optics=True)
+
+
+@pytest.mark.slow
 def test_the_number_of_workers_changes_nothing(project, refined_once):
     refine(workers=2)
     assert state_of(project) == state_of(refined_once[0])
 
 
+@pytest.mark.slow
 def test_an_interrupted_refinement_goes_on_to_the_same_result(project, refined_once, monkeypatch):
     before = state_of(project)
     with monkeypatch.context() as patch:
@@ -129,15 +157,17 @@ def test_an_interrupted_refinement_goes_on_to_the_same_result(project, refined_o
     assert state_of(project) == state_of(refined_once[0])
 
 
-def test_where_nothing_is_fitted_series_and_poses_stay(project):
-    before = open_population(project / "m")
+def test_where_nothing_is_fitted_everything_stays_and_is_no_new_version(tmp_path, monkeypatch, refined_once):
+    shutil.copytree(refined_once[0], tmp_path / "copy")
+    monkeypatch.chdir(tmp_path / "copy")
+    before = open_population(Path("m"))
     refine(positions=False, angles=False, image_warp=None)
-    after = open_population(project / "m")
-    assert after.sources[0].source.version == before.sources[0].source.version
-    np.testing.assert_array_equal(
-        after.species[0].particles().position_angstrom, before.species[0].particles().position_angstrom
-    )
-    assert after.species[0].species.version != before.species[0].species.version
+    after = open_population(Path("m"))
+    assert [one.version for one in (after.sources[0].source, after.species[0].species)] == [
+        one.version for one in (before.sources[0].source, before.species[0].species)
+    ]
+    assert state_of(Path()) == state_of(refined_once[0])
+    assert after.population.refinement_options == before.population.refinement_options
 
 
 def test_a_series_without_an_image_is_set_aside_and_stays_as_it_was(project):
@@ -175,8 +205,8 @@ def test_a_continued_refinement_refuses_a_population_that_was_changed_meanwhile(
         patch.setattr(population_refine_run, "combine", interrupted)
         with pytest.raises(KeyboardInterrupt):
             refine(out="job")
-    refine()
-    refine(positions=False)
+    for n_samples in (2, 3):
+        list(resample_trajectories(ResampleParams(population=Path("m"), species="one", samples=n_samples)))
     with pytest.raises(InconsistentDataError, match="must go on from the version"):
         continue_job("job", population_refine.JOB)
 
@@ -190,7 +220,7 @@ def test_weights_are_estimated_written_and_forgotten(project, resolve):
     before = state_of(project)
     halfmap.population_estimate_weights(population="m", resolve=resolve, weight_coarsest_angstrom=40, workers=1)
     found = weights()
-    assert {one.scale.values.numel() for one in found} == {1 if resolve == "items" else 9}
+    assert {one.scale.values.numel() for one in found} == {1 if resolve == "items" else 5}
     scales = [one.series_scale if resolve == "items" else float(one.scale.values.max()) for one in found]
     assert max(scales) == 1
     assert min(scales) > 0.2

@@ -77,6 +77,13 @@ def write_species_particles_of_m(path: str | Path, particles: SpeciesParticles) 
     star.write(path, [star.StarTable(name="", columns=columns)])
 
 
+def as_written(particles: SpeciesParticles) -> SpeciesParticles:
+    """Return the particles at the poses that will be read when they have been written: rounded to 6 decimals."""
+    angles = _texts(euler_from_array(particles.rotation)).astype(np.float64)
+    position: NDArray[np.float64] = _texts(particles.position_angstrom).astype(np.float64)
+    return particles.with_poses(position, array_from_euler(angles[..., 0], angles[..., 1], angles[..., 2]))
+
+
 def _samples(table: star.StarTable, labels: tuple[str, ...]) -> NDArray[np.float64]:
     """Return all temporal samples of a quantity, shape (N, n, 3)."""
     n = 1
@@ -87,4 +94,4 @@ def _samples(table: star.StarTable, labels: tuple[str, ...]) -> NDArray[np.float
 
 
 def _texts(values: NDArray, text: Callable[[float], str] = "{:.6f}".format) -> NDArray[np.object_]:
-    return np.array([text(value) for value in values.tolist()], dtype=object)
+    return np.array([text(value) for value in values.ravel().tolist()], dtype=object).reshape(values.shape)

@@ -1,6 +1,6 @@
 """``halfmap population refine``: sample, microscope and particles of all species fitted together, series by series."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -24,16 +24,32 @@ class RefinePopulationParams(ParameterChoice, Schedule, ReconstructionParams):
     """Leave items with fewer particles, of all species together, as they are; their particles still count in the
     maps."""
 
+    share_optics: bool = False
+    """Fit magnification, aberrations and, of tilt series, the spherical aberration once for all items of a source, not
+    for each; every item is then refined twice."""
+
     seed: int = 1
     """Seed of the random phases."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        names = ("magnification", "spherical_aberration", "odd_zernike_order", "even_zernike_order")
+        if self.share_optics and not any(getattr(self, name) for name in names):
+            raise InputError(
+                "--share-optics must come with optics to fit; got none; add --magnification, --spherical-aberration, "
+                "--odd-zernike-order or --even-zernike-order."
+            )
 
 
 def run(context: JobContext, params: RefinePopulationParams) -> Path:
     """Refine, make new maps and versions, and return the path of the population."""
+    from halfmap.io.warp_population import write_population
     from halfmap.jobs.per_micrograph import forget_states
     from halfmap.jobs.population_files import changing
+    from halfmap.jobs.population_refine_options import options_of_m
     from halfmap.jobs.population_refine_report import page, series_sections
-    from halfmap.jobs.population_refine_run import commit, gather, new_maps, refine_items
+    from halfmap.jobs.population_refine_run import commit, gather, new_maps
+    from halfmap.jobs.population_refine_series import is_anything_chosen, refine_items
 
     with changing(params.population, context.progress.message) as opened:
         if not opened.species or not opened.sources:
@@ -46,9 +62,12 @@ def run(context: JobContext, params: RefinePopulationParams) -> Path:
         fitted = refine_items(context, params, work)
         maps = [new_maps(context, params, work, fitted, number) for number in range(len(opened.species))]
         of_series = series_sections(work, fitted)
-        versions = commit(context, work, maps)
+        context.report(page(work, of_series, maps, commit(context, work, maps)))
+        if is_anything_chosen(work.tasks[0].choice):
+            # last, as an input that has changed cannot be gone on from
+            options = {**opened.population.refinement_options, **options_of_m(params)}
+            write_population(opened.path, replace(opened.population, refinement_options=options))
         path = opened.path
-    context.report(page(work, of_series, maps, versions))
     forget_states(context)
     return path
 

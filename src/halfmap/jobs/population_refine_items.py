@@ -1,8 +1,9 @@
 """The tasks of `halfmap population refine`: one item refined, and its particles back-projected."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from halfmap.multiparticle.reconstruction import SeriesSums, accumulate
 from halfmap.multiparticle.reconstruction_params import ReconstructionParams
 from halfmap.multiparticle.refine import FittedSpecies, SeriesProblem, SpeciesProblem, refine_series
 from halfmap.multiparticle.schedule import Schedule
+from halfmap.multiparticle.shared_optics import OpticsQuadratic, with_optics
 from halfmap.multiparticle.sub_iterations import Step
 
 
@@ -35,6 +37,7 @@ class ItemTask:
     choice, schedule : of the fit.
     memory_bytes : for what is cut out of its images.
     refined : where its refined metadata are written, and read again.
+    optics : fields of its optics that it begins with, where the items of its source share them.
     """
 
     source: OpenSource
@@ -46,6 +49,7 @@ class ItemTask:
     schedule: Schedule
     memory_bytes: int
     refined: Path
+    optics: Mapping[str, Any] | None = None
 
     @property
     def n_particles(self) -> int:
@@ -56,6 +60,12 @@ class ItemTask:
     def series(self) -> TiltSeries | FrameSeries:
         """The item's metadata: refined ones where there are some."""
         return self.source.read_item(self.item, self.refined if self.refined.is_file() else None)
+
+    @property
+    def start(self) -> TiltSeries | FrameSeries:
+        """The metadata that its refinement begins with."""
+        series = self.source.read_item(self.item)
+        return series if self.optics is None else with_optics(series, self.optics)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -80,6 +90,7 @@ class ItemOutcome:
     objective_before: float
     objective_after: float
     steps: tuple[Step, ...]
+    optics: OpticsQuadratic | None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -102,7 +113,7 @@ class ItemSums:
 
 def refine_item(task: ItemTask) -> ItemOutcome:
     """Refine an item and write its metadata."""
-    series = task.source.read_item(task.item)
+    series = task.start
     problem = SeriesProblem(
         series=series,
         images=images_of_item(task.source, task.item, series),
@@ -139,6 +150,7 @@ def refine_item(task: ItemTask) -> ItemOutcome:
         objective_before=result.objective_before,
         objective_after=result.objective_after,
         steps=result.steps,
+        optics=result.optics,
     )
 
 

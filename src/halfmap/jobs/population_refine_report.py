@@ -13,19 +13,23 @@ from halfmap.report.blocks import Axis, Block, Curve, Fact, Facts, Histogram, Li
 
 if TYPE_CHECKING:
     from halfmap.jobs.population_refine_items import ItemOutcome, ItemTask
-    from halfmap.jobs.population_refine_run import Fitted, NewMaps, Work
+    from halfmap.jobs.population_refine_run import NewMaps, Work
+    from halfmap.jobs.population_refine_series import Fitted
 
 _SHOWN_SERIES = 4
 _MOST_LINES = 12
+_MOST_DISAGREEMENT = 2.0
 _AXES_OF_IMAGE_GRIDS = 3
 _UNITS = {"rad": ("°", 180 / math.pi)}
 
 
 def series_sections(work: "Work", fitted: "Fitted") -> list[Section]:
     """Return what became of the series and of the poses of their particles."""
-    if not fitted.outcomes:
+    if not fitted.outcomes and not fitted.optics:
         return []
     sections = [Section(title="Series", blocks=[_series_table(work, fitted), *_set_aside(fitted)])]
+    if fitted.optics:
+        sections.append(Section(title="Microscope", blocks=_optics(fitted)))
     gained = sorted(fitted.outcomes, key=lambda number: -work.tasks[number].n_particles)
     for number in [one for one in gained if fitted.outcomes[one].is_changed][:_SHOWN_SERIES]:
         blocks = _curves(work.tasks[number], fitted.outcomes[number])
@@ -105,6 +109,24 @@ def _set_aside(fitted: "Fitted") -> list[Block]:
     rows = [(one.name, one.reason) for one in fitted.rejected.values()]
     note = Note(text=f"{len(rows)} series could not be refined and are as they were.", level="warning")
     return [note, Table(columns=("series", "reason"), rows=rows, title="Set aside")]
+
+
+def _optics(fitted: "Fitted") -> list[Block]:
+    """Return what the series of each source share of the microscope, and whether they agree on it."""
+    rows: list[tuple[str | int | float | None, ...]] = []
+    blocks: list[Block] = []
+    for source, one in fitted.optics.items():
+        numbers = zip(one.names, one.change, one.deviation, one.deviation_of_one, one.units, strict=True)
+        rows += [(source, name, *(float(f"{v:.3g}") for v in values), unit) for name, *values, unit in numbers]
+        if one.disagreement > _MOST_DISAGREEMENT:
+            text = (
+                f"Optics of the {one.n_series} series of {source} differ {one.disagreement:.1f} times as much as their "
+                "error bars say: they may not be of one microscope and session; fit them without --share-optics."
+            )
+            blocks.append(Note(text=text, level="warning"))
+    columns = ("source", "parameter", "change", "standard deviation", "of one series", "unit")
+    caption = "One value for all series of a source, and what a single one would have told of it."
+    return [*blocks, Table(columns=columns, rows=rows, caption=caption)]
 
 
 def _curves(task: "ItemTask", outcome: "ItemOutcome") -> list[Block]:

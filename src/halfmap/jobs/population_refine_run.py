@@ -3,32 +3,30 @@
 import json
 import math
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from halfmap.compute.memory import memory_budget_bytes
-from halfmap.data.population import SourceItem, Species, SpeciesParticles
+from halfmap.data.population import Species, SpeciesParticles
 from halfmap.errors import InconsistentDataError, InputError
 from halfmap.io.atomic import write_json
-from halfmap.jobs.per_micrograph import Rejected, check_rejections, resumable_map
+from halfmap.io.species_particles import as_written
+from halfmap.jobs.per_micrograph import Rejected, check_rejections
 from halfmap.jobs.population_files import OpenPopulation
-from halfmap.jobs.population_members import OpenSource, OpenSpecies
+from halfmap.jobs.population_members import OpenSpecies
 from halfmap.jobs.population_refine_items import (
-    ItemOutcome,
     ItemSums,
     ItemTask,
     SumsTask,
     add_sums,
-    is_written,
     moved,
-    refine_item,
     sum_item,
 )
+from halfmap.jobs.population_refine_series import Fitted, refined_path
 from halfmap.jobs.population_sources import commit_source
 from halfmap.jobs.population_species_files import (
     commit_species,
@@ -74,20 +72,6 @@ class Work:
     rows: tuple[tuple[NDArray[np.int64], ...], ...]
     particles: tuple[SpeciesParticles, ...]
     resolution_angstrom: tuple[float | None, ...]
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Fitted:
-    """What became of the items.
-
-    Parameters
-    ----------
-    outcomes : of those that were refined, by their number.
-    rejected : those that could not be, by their number.
-    """
-
-    outcomes: Mapping[int, ItemOutcome]
-    rejected: Mapping[int, Rejected]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -162,50 +146,6 @@ def gather(context: JobContext, params: "RefinePopulationParams", opened: OpenPo
     )
 
 
-def refined_path(folder: Path, source: OpenSource, item: SourceItem) -> Path:
-    """Return where a job writes the refined metadata of an item."""
-    return folder / "refined" / source.source.name / source.metadata_path(item).name
-
-
-def refine_items(context: JobContext, params: "RefinePopulationParams", work: Work) -> Fitted:
-    """Refine all items that hold enough particles, unless nothing is to be fitted."""
-    chosen = [number for number, task in enumerate(work.tasks) if task.n_particles >= params.min_particles]
-    left = len(work.tasks) - len(chosen)
-    if not is_anything_chosen(work.tasks[0].choice):
-        context.progress.message("Nothing is to be fitted: maps are made of particles and series as they are.")
-        return Fitted(outcomes={}, rejected={})
-    if left:
-        context.progress.message(f"{left} items hold fewer than {params.min_particles} particles and stay as they are.")
-    for folder in {work.tasks[number].refined.parent for number in chosen}:
-        folder.mkdir(parents=True, exist_ok=True)
-    results = resumable_map(
-        context,
-        refine_item,
-        [work.tasks[number] for number in chosen],
-        names=[work.tasks[number].item.name for number in chosen],
-        result_type=ItemOutcome,
-        label="Refining series",
-        is_whole=is_written,
-        what="series",
-    )
-    outcomes, rejected = dict[int, ItemOutcome](), dict[int, Rejected]()
-    for number, result in zip(chosen, results, strict=True):
-        name = work.tasks[number].item.name
-        if isinstance(result, Rejected):
-            rejected[number] = result
-            continue
-        outcomes[number] = result
-        gain = result.objective_before - result.objective_after
-        said = f"log-likelihood {gain:+.0f}" if result.is_changed else f"left as it was, as {result.reason}"
-        context.log(f"{name}: {work.tasks[number].n_particles} particles, {said}")
-    return Fitted(outcomes=outcomes, rejected=rejected)
-
-
-def is_anything_chosen(choice: ParameterChoice) -> bool:
-    """Return whether any parameter is to be fitted."""
-    return any(bool(getattr(choice, name)) for name in ParameterChoice.__dataclass_fields__)
-
-
 def new_maps(context: JobContext, params: "RefinePopulationParams", work: Work, fitted: Fitted, number: int) -> NewMaps:
     """Reconstruct a species at its refined poses, in refined series.
 
@@ -221,6 +161,8 @@ def new_maps(context: JobContext, params: "RefinePopulationParams", work: Work, 
     refined = [(item, outcome.species[number]) for item, outcome in fitted.outcomes.items()]
     found = [(work.rows[item][number], one) for item, one in refined if one is not None]
     particles = moved(work.particles[number], [mine for mine, _ in found], [one for _, one in found])
+    # of what the next reconstruction will read
+    particles = as_written(particles)
     tasks = [
         SumsTask(item=task, number=number, particles=particles.take(rows[number]), params=params)
         for task, rows in zip(work.tasks, work.rows, strict=True)
@@ -263,9 +205,9 @@ def commit(context: JobContext, work: Work, maps: Sequence[NewMaps]) -> dict[str
     used_sources = {}
     for source in work.opened.sources:
         with source.versions.staging() as staged:
-            for task in work.tasks:
-                if task.source is source and task.refined.is_file():
-                    shutil.copyfile(task.refined, staged / task.refined.name)
+            for refined in (refined_path(context.folder, source, item) for item in source.source.items):
+                if refined.is_file():
+                    shutil.copyfile(refined, staged / refined.name)
             made = commit_source(source, staged, source.source)
         now = made or source.source
         used_sources[now.guid] = now.version

@@ -21,6 +21,7 @@ from halfmap.multiparticle.params import ParameterChoice, PriorWidths
 from halfmap.multiparticle.references import ReferencePair
 from halfmap.multiparticle.schedule import Schedule
 from halfmap.multiparticle.series_model import SpeciesState
+from halfmap.multiparticle.shared_optics import OpticsQuadratic, optics_quadratic
 from halfmap.multiparticle.sub_iterations import Fitted, Step, fit_windows
 
 _SHARE_OF_MEMORY = 0.5
@@ -106,6 +107,7 @@ class SeriesResult:
     n_effective : how many parameters the images have determined.
     objective_before, objective_after : half of χ² and priors, at full resolution and with the same noise.
     steps : that were kept.
+    optics : what the series says of its optics; None where none were fitted.
     """
 
     series: ImageSeries
@@ -122,6 +124,7 @@ class SeriesResult:
     objective_before: float = float("nan")
     objective_after: float = float("nan")
     steps: tuple[Step, ...] = ()
+    optics: OpticsQuadratic | None = None
 
 
 def refine_series(
@@ -236,6 +239,7 @@ def _result(problem: SeriesProblem, fitted: Fitted) -> SeriesResult:
         objective_before=fitted.objective_before,
         objective_after=here.objective,
         steps=fitted.steps,
+        optics=optics_quadratic(fitted),
     )
 
 

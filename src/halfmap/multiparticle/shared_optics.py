@@ -6,7 +6,7 @@ from it, a few numbers are left that say how its images would take other optics.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -20,6 +20,8 @@ from halfmap.multiparticle.parameter_layout import Layout
 from halfmap.multiparticle.parameter_update import with_shared
 from halfmap.multiparticle.params import OpticsChoice, ParameterChoice
 from halfmap.multiparticle.sub_iterations import Fitted
+
+Series = TypeVar("Series", bound=ImageSeries)
 
 _OF_BOTH = ("magnification", "odd_zernike_order", "even_zernike_order")
 _OF_TILTS = "spherical_aberration"
@@ -175,7 +177,7 @@ def mean_optics(series: Sequence[ImageSeries], choice: ParameterChoice) -> dict[
     return found
 
 
-def with_optics(series: ImageSeries, fields: Mapping[str, Any]) -> ImageSeries:
+def with_optics(series: Series, fields: Mapping[str, Any]) -> Series:
     """Return a series with other values of some fields of its `SeriesOptics`."""
     return series.with_values(optics=replace(series.optics, **fields))
 
