@@ -1,6 +1,7 @@
 """A session from its first particles on: jobs, cycles, selection, failures, and what is there after a restart."""
 
 import json
+import time
 from collections import namedtuple
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ from halfmap.errors import InputError, ProjectError
 from halfmap.io import relion
 from halfmap.io.mrc import map_data
 from halfmap.sessions import course, plan, store
+from halfmap.sessions import session as session_module
 from halfmap.sessions.session import Session
 from support.live_folders import PER_MICROGRAPH, LiveFolder
 from support.live_sessions import FAST, ChildHere, a_session, looked, until_idle
@@ -376,4 +378,27 @@ def test_whoever_watches_hears_of_changes_or_is_told_to_ask_anew(
     for number in range(3000):
         session.course.events.publish("x", number=number)
     assert session.events(start) is None
+    session.close()
+
+
+def test_a_session_goes_on_by_itself_and_survives_what_should_not_happen(
+    tmp_path: Path, finished: Finished, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session_module, "TICK_SECONDS", 0.005)
+    session, folder = finished()
+
+    def broken(previous: object) -> None:
+        raise KeyError("a bug")
+
+    monkeypatch.setattr(session.course.watch.source, "poll", broken)
+    session.run()
+    seen = session.snapshot()["seq"]
+    assert session.wait(seen, 20.0)
+    assert "a bug" in session.snapshot()["source"]["notices"][-1]
+    monkeypatch.undo()
+    folder.arrive(range(4, 6))
+    deadline = time.monotonic() + 20
+    while session.snapshot()["source"]["particles"] < 120 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert session.snapshot()["source"]["particles"] == 120
     session.close()

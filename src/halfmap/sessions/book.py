@@ -50,11 +50,18 @@ class Book:
         return build(LiveSettings, self.record.settings)
 
     def cycle(self, number: int) -> dict[str, Any]:
-        """Return what ``cycle.json`` says of a cycle."""
-        for one in self.cycles:
-            if one["number"] == number:
-                return one
-        raise InputError(f"A cycle must be one of those published; got number {number}; ask for the list of cycles.")
+        """Return what ``cycle.json`` says of a cycle.
+
+        Raises
+        ------
+        InputError
+            There is no such cycle.
+        """
+        if not any(one["number"] == number for one in self.cycles):
+            raise InputError(
+                f"A cycle must be one of those published; got number {number}; ask for the list of cycles."
+            )
+        return store.read_cycle(self.work, number)
 
     def cycle_folder(self, number: int) -> Path:
         """Return the folder of a cycle."""
@@ -64,7 +71,7 @@ class Book:
         """Return the newest cycle whose particles have classes."""
         for one in reversed(self.cycles):
             if one["kind"] != "seed":
-                return one
+                return self.cycle(one["number"])
         raise InputError("A cycle with classified particles must be there; got none yet; wait for the second cycle.")
 
     def tracks_of(self, number: int, classes: Sequence[int]) -> list[int]:

@@ -91,7 +91,7 @@ class Course(Book):
         """Begin a job with the particles there are."""
         kind = plan.job_type(settings, has_classes=bool(self.cycles), forced=self.record.forced)
         n = self.n_particles
-        n_classes = settings.classes if kind == "abinit" else len(self.cycles[-1]["classes"])
+        n_classes = settings.classes if kind == "abinit" else int(self.cycles[-1]["n_classes"])
         if n < n_classes:
             raise InputError(
                 f"There must be at least as many particles as classes to start; got {n:,} of {n_classes}; wait for "

@@ -155,8 +155,7 @@ def _state_before(work: Path, number: int) -> LiveState:
 
 def _new_tracks(work: Path, n_classes: int) -> tuple[NDArray[np.int64], int, list[tuple[int, int]]]:
     """Return tracks that no earlier cycle has had."""
-    used = [one["track"] for cycle in store.published(work) for one in cycle["classes"]]
-    first = max(used, default=0) + 1
+    first = 1 + max((one["last_track"] for one in store.published(work)), default=0)
     return np.arange(first, first + n_classes, dtype=np.int64), first + n_classes, []
 
 

@@ -126,7 +126,11 @@ def _live2d(
     settings: SourceSettings,
 ) -> Path:
     """Write Live2D's folder: of every cycle whose particles are kept, its averages, table and pictures."""
-    kept = [one for one in cycles if (store.folder_of(work, one["number"]) / store.DATA).exists()]
+    kept = [
+        store.read_cycle(work, one["number"])
+        for one in cycles
+        if (store.folder_of(work, one["number"]) / store.DATA).exists()
+    ]
     newest = [one for one in kept if one["kind"] != "seed"][-1]
     particles = _particles(work, folder, newest)
     _combined_stack(destination, particles, settings)

@@ -4,6 +4,7 @@ Methods return at once: looking at the folder and computing happen in a thread a
 """
 
 import threading
+import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ class Session:
     name : for people; the folder's where left out.
     microscope : shown after the name.
     devices : of the classification, see `halfmap.project.options.RunOptions`.
-    workers : processes of the classification; one on each device or half the cores where left out.
+    workers : processes of the classification; one on each device, or as cores and memory allow, where left out.
     cluster : description of the cluster that classifies, see ``docs/how-to/run-on-a-cluster.md``.
     poll_seconds : between two looks at the folder.
     notifications : whom to tell of failures, of a target that is reached, and of images that do not come.
@@ -258,4 +259,8 @@ class Session:
 
     def _ticks(self) -> None:
         while not self._ended.wait(TICK_SECONDS):
-            self.course.tick()
+            try:
+                self.course.tick()
+            except Exception as error:  # noqa: BLE001 - a session that stands still must say so, and goes on trying
+                self.course.log.line(traceback.format_exc())
+                self.course.say_once(f"Something went wrong that should not: {error!r}; the log has more.")

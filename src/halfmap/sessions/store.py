@@ -43,14 +43,34 @@ def part_of(work: Path, number: int) -> Path:
 
 
 def published(work: Path, *, after: int = 0) -> list[dict[str, Any]]:
-    """Return ``cycle.json`` of the cycles published after a number, in order; one that cannot be read ends the list."""
+    """Return the cycles published after a number, in order; one that cannot be read ends the list.
+
+    Returns
+    -------
+    What ``cycle.json`` says, with the number of classes, ``n_classes``, in place of the classes: a session has
+    hundreds of cycles with hundreds of classes.
+    """
     found = []
     for folder in sorted((work / CYCLES).glob("[0-9]*")):
         if folder.name.isdigit() and int(folder.name) > after:
             try:
-                found.append(json.loads((folder / CYCLE).read_text()))
+                one = read_cycle(work, int(folder.name))
             except (OSError, ValueError):
                 break
+            classes = one.pop("classes")
+            found.append({**one, "n_classes": len(classes), "last_track": max(entry["track"] for entry in classes)})
+    return found
+
+
+def read_cycle(work: Path, number: int) -> dict[str, Any]:
+    """Return ``cycle.json`` of a published cycle.
+
+    Raises
+    ------
+    OSError, ValueError
+        It is not there, or broken.
+    """
+    found: dict[str, Any] = json.loads((folder_of(work, number) / CYCLE).read_text())
     return found
 
 

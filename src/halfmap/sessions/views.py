@@ -88,7 +88,7 @@ def session(course: "Course") -> dict[str, Any]:
 def cycle_in_short(one: Mapping[str, Any]) -> dict[str, Any]:
     """Return a cycle without its classes."""
     names = ("number", "kind", "resolution_angstrom", "fraction", "particles", "finished")
-    return {name: one[name] for name in names} | {"classes": len(one["classes"])}
+    return {name: one[name] for name in names} | {"classes": one["n_classes"]}
 
 
 def cycle(one: Mapping[str, Any], selected: Sequence[int]) -> dict[str, Any]:
