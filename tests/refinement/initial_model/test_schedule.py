@@ -57,7 +57,7 @@ def test_nearly_round_particles_begin_with_symmetry_and_with_the_details_that_te
     run = params(symmetry=symmetry, mask_diameter_angstrom=160.0)
     first, middle, last = (minibatch(run, i, 5000) for i in (1, 30, 60))
     assert first.has_symmetry
-    assert first.resolution_angstrom == pytest.approx(160 / 4.5)
+    assert first.resolution_angstrom == pytest.approx(160 / 8)
     assert middle.resolution_angstrom == pytest.approx(160 / 8)
     assert last.resolution_angstrom == pytest.approx(12.0)
     assert (middle.healpix_order, last.healpix_order) == (2, 3)

@@ -40,7 +40,8 @@ class InitialModelParams:
     T, O and I 12, or a fourteenth."""
 
     first_resolution_angstrom: Annotated[float, Gt(0)] | None = None
-    """Detail of the first mini-batches, in Å; the mask's diameter divided by 4.5 where left out."""
+    """Detail of the first mini-batches, in Å; the mask's diameter divided by 4.5 where left out, by 8 for T, O and
+    I."""
 
     offset_range_angstrom: Annotated[float, Ge(0)] | None = None
     """Radius of the offset search in Å; a tenth of the mask's diameter where left out."""
@@ -82,7 +83,8 @@ class InitialModelParams:
     @property
     def coarsest_angstrom(self) -> float:
         """Detail of the first mini-batches in Å."""
-        return self.first_resolution_angstrom or max(self.mask_diameter_angstrom / 4.5, 1.5 * self.finest_angstrom)
+        parts = 8.0 if self.is_polyhedral else 4.5
+        return self.first_resolution_angstrom or max(self.mask_diameter_angstrom / parts, 1.5 * self.finest_angstrom)
 
     @property
     def middle_angstrom(self) -> float:
