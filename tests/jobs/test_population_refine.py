@@ -1,5 +1,6 @@
 """A population refined from files: nearer to the truth, the same however it is run, and never half-written."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -178,6 +179,15 @@ def test_a_series_without_an_image_is_set_aside_and_stays_as_it_was(project):
     assert after["TS_2.xml"] == before["TS_2.xml"]
     assert after["TS_1.xml"] != before["TS_1.xml"]
     assert "TS_2.tomostar" in (job.folder / "report.html").read_text()
+
+
+def test_memory_is_told_from_shapes_and_too_little_is_refused_before_the_start(project, refined_once):
+    said = re.search(r"Needs at most ([\d.]+) MiB of memory", (refined_once[1] / "run.log").read_text())
+    # about 64 for a batch of models; windows, references and sums of this little population are a few
+    assert 64 < float(said[1]) < 120
+    with pytest.raises(InputError, match="raise --memory"):
+        refine(memory="60MiB")
+    assert not list(project.glob("*/job*/refined"))
 
 
 def test_items_with_few_particles_are_not_refined_but_count_in_the_maps(project):

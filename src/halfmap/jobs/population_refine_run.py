@@ -11,8 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from halfmap.compute.memory import memory_budget_bytes
+from halfmap.data.image_series import FrameSeries, TiltSeries
 from halfmap.data.population import Species, SpeciesParticles
 from halfmap.errors import InconsistentDataError, InputError
+from halfmap.grid import ImageGrid
 from halfmap.io.atomic import write_json
 from halfmap.io.species_particles import as_written
 from halfmap.jobs.per_micrograph import Rejected, check_rejections
@@ -36,11 +38,13 @@ from halfmap.jobs.population_species_files import (
     stage_maps,
     stage_particles,
 )
+from halfmap.multiparticle.cutting import binned_grid
 from halfmap.multiparticle.fit import memory_bytes
 from halfmap.multiparticle.parameter_layout import Layout
 from halfmap.multiparticle.params import ParameterChoice
 from halfmap.multiparticle.reconstruction import combine
 from halfmap.multiparticle.references import ReferencePair, reference_pair
+from halfmap.multiparticle.refine import windows_of
 from halfmap.multiparticle.schedule import Schedule
 from halfmap.multiparticle.species import SpeciesMaps
 from halfmap.project.job import JobContext
@@ -104,7 +108,8 @@ def gather(context: JobContext, params: "RefinePopulationParams", opened: OpenPo
     """
     resolution = _resolution_at_start(context, opened)
     particles = tuple(one.particles() for one in opened.species)
-    references = tuple(context.executor.broadcast(references_of(one)) for one in opened.species)
+    pairs = [references_of(one) for one in opened.species]
+    references = tuple(context.executor.broadcast(pair) for pair in pairs)
     by_item = [_rows_by_item(one) for one in particles]
     n_workers = context.executor.n_workers
     budget = context.options.memory_bytes or memory_budget_bytes()
@@ -135,8 +140,8 @@ def gather(context: JobContext, params: "RefinePopulationParams", opened: OpenPo
             "`halfmap population status`, and add particles with `halfmap population add-particles`."
         )
     context.log(f"{len(tasks)} items with {sum(map(len, particles))} particles of {len(particles)} species")
-    largest = max(_memory_bytes(task, params.padding) for task in tasks)
-    context.expect_memory(largest, "one item, its windows and the sums", n_tasks=len(tasks))
+    largest = max(_memory_bytes(task, params.padding, pairs) for task in tasks)
+    context.expect_memory(largest, "references, an item's windows and its sums", n_tasks=len(tasks))
     return Work(
         opened=opened,
         tasks=tuple(tasks),
@@ -275,12 +280,32 @@ def _rows_by_item(particles: SpeciesParticles) -> dict[str, NDArray[np.int64]]:
     return dict(zip(hashes.tolist(), np.split(order, ends[:-1]), strict=True))
 
 
-def _memory_bytes(task: ItemTask, padding: int) -> int:
-    """Return a bound on what an item takes: its images, one at a time, windows, and the larger of fit and sums."""
+def _memory_bytes(task: ItemTask, padding: int, references: Sequence[ReferencePair]) -> int:
+    """Return a bound on what an item takes: references, an image, windows, and the larger of fit and sums.
+
+    Where the windows of all images do not fit into what they may take, there are those of one image at a time.
+    """
     series = task.series
-    x, y = (size / series.optics.pixel_size_angstrom for size in series.image_size_angstrom)
-    boxes = [one.box_pixel for one, mine in zip(task.species, task.particles, strict=True) if len(mine)]
-    sums = _BYTES_OF_SUMS * (padding * max(boxes)) ** 3
-    layouts = [Layout(series, len(mine), mine.n_samples, task.choice) for mine in task.particles if len(mine)]
-    fit = memory_bytes(series, layouts)
-    return int(4 * _ARRAYS_OF_AN_IMAGE * x * y) + task.memory_bytes + max(sums, fit)
+    grid = _image_grid(series)
+    present = [
+        (species, mine, pair.resolution_angstrom)
+        for species, mine, pair in zip(task.species, task.particles, references, strict=True)
+        if len(mine)
+    ]
+    sums = _BYTES_OF_SUMS * (padding * max(species.box_pixel for species, _, _ in present)) ** 3
+    binned = binned_grid(grid, min(resolution for _, _, resolution in present))
+    of_image = sum(
+        8 * len(mine) * len(windows_of(series, mine, binned, resolution, species.diameter_angstrom).band)
+        for species, mine, resolution in present
+    )
+    cut = of_image * len(series)
+    layouts = [Layout(series, len(mine), mine.n_samples, task.choice) for _, mine, _ in present]
+    fit = memory_bytes(series, layouts) + (cut if cut <= task.memory_bytes else of_image)
+    of_references = sum(half.values.nbytes for pair in references for half in pair.halves)
+    return of_references + 4 * _ARRAYS_OF_AN_IMAGE * grid.n_pixels + max(sums, fit)
+
+
+def _image_grid(series: TiltSeries | FrameSeries) -> ImageGrid:
+    pixel = series.optics.pixel_size_angstrom
+    x, y = (round(size / pixel) for size in series.image_size_angstrom)
+    return ImageGrid(shape=(y, x), pixel_size_angstrom=pixel)

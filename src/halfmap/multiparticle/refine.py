@@ -171,7 +171,8 @@ def refine_series(
     cut_from = min(species.references.resolution_angstrom for species in present)
     binned = binned_grid(problem.images.grid, cut_from)
     species_windows = [
-        _windows(series, state, species, binned, device) for state, species in zip(states, present, strict=True)
+        windows_of(series, one.particles, binned, one.references.resolution_angstrom, one.diameter_angstrom, device)
+        for one in present
     ]
     largest = max(window.grid.side * window.grid.pixel_size_angstrom for window in species_windows)
     images = CutImages(
@@ -202,15 +203,26 @@ def _state(species: SpeciesProblem, device: str) -> SpeciesState:
     )
 
 
-def _windows(
-    series: ImageSeries, state: SpeciesState, species: SpeciesProblem, binned: ImageGrid, device: str
+def windows_of(
+    series: ImageSeries,
+    particles: SpeciesParticles,
+    binned: ImageGrid,
+    resolution_angstrom: float,
+    diameter_angstrom: float,
+    device: str = "cpu",
 ) -> Windows:
-    seen = views(series, state.position_angstrom, state.rotation)
-    table = image_ctf(series, state.position_angstrom, seen)
+    """Return the windows in which a species of a series is compared, wide enough for its largest defocus.
+
+    Raises
+    ------
+    InputError
+        See `cutting.windows`.
+    """
+    position, rotation = (torch.from_numpy(each) for each in (particles.position_angstrom, particles.rotation))
+    table = image_ctf(series, position, views(series, position, rotation))
     defocus = float(torch.maximum(table.defocus_u_angstrom.abs(), table.defocus_v_angstrom.abs()).max())
-    resolution = species.references.resolution_angstrom
-    length = alias_free_length_angstrom(series, defocus, resolution, species.diameter_angstrom)
-    return windows(binned, length, resolution, device=device)
+    length = alias_free_length_angstrom(series, defocus, resolution_angstrom, diameter_angstrom)
+    return windows(binned, length, resolution_angstrom, device=device)
 
 
 def _result(problem: SeriesProblem, fitted: Fitted) -> SeriesResult:
