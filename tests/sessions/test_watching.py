@@ -60,6 +60,37 @@ def test_settings_with_a_document_type_are_no_settings(tmp_path: Path) -> None:
     assert recognise(tmp_path) is None
 
 
+@pytest.mark.parametrize(
+    ("name", "value"), [("diameter", "inf"), ("diameter", "1e300"), ("box", "nan"), ("score", "x")]
+)
+def test_settings_with_numbers_that_are_none_are_no_settings(tmp_path: Path, name: str, value: str) -> None:
+    LiveFolder(tmp_path, n_micrographs=1).write_settings(**{name: value})
+    assert recognise(tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    "items", ["{}", "[1, 2]", '[{"Path": 3}]', '[{"Path": "a.tif", "Particles": "many"}]', '["\\ud800"]', "[[]]"]
+)
+def test_lists_of_items_that_make_no_sense_change_nothing(tmp_path: Path, items: str) -> None:
+    LiveFolder(tmp_path, version=2, n_micrographs=1)
+    (tmp_path / "previous.settings").rename(tmp_path / "session.settings")
+    (tmp_path / "processed_items.json").write_text(items)
+    seen = looked(open_source(tmp_path, Path("unused")))
+    assert all(one.picks == -1 for one in seen.micrographs.values())
+
+
+@pytest.mark.parametrize("name", ["0@particles/a.mrcs", "x@particles/a.mrcs", "1@", "@", "1@../../etc/passwd", ""])
+def test_image_names_that_make_no_sense_give_no_particles(tmp_path: Path, name: str) -> None:
+    folder = LiveFolder(tmp_path, n_micrographs=2)
+    folder.arrive(range(2))
+    source = open_source(tmp_path, Path("unused"))
+    seen = looked(source)
+    folder.rows["mic000"][0][12] = name
+    folder.write_table()
+    again = looked(source, seen, times=4)
+    assert again.n_particles in (PER_MICROGRAPH, 2 * PER_MICROGRAPH)
+
+
 @pytest.mark.parametrize("version", [1, 2])
 def test_each_particle_is_there_once_however_they_come(tmp_path: Path, version: int) -> None:
     """Live2D left out one particle at the first append, and could not read stacks of half precision."""

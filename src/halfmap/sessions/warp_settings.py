@@ -7,6 +7,9 @@ from halfmap.errors import InputError
 from halfmap.io import warp_xml
 from halfmap.sessions.observation import Setting, SourceKind, SourceSettings
 
+_LARGEST = 1e5
+_MOST_BINNING = 10.0
+
 
 def settings_of(path: Path) -> tuple[SourceKind, SourceSettings]:
     """Read a settings file of Warp 1, Warp 2 or WarpTools.
@@ -34,7 +37,10 @@ def settings_of(path: Path) -> tuple[SourceKind, SourceSettings]:
     imported, picking = sections["Import"], sections["Picking"]
 
     def number(text: str, name: str) -> float:
-        return warp_xml.number(text, name, document)
+        value = warp_xml.number(text, name, document)
+        if abs(value) > _LARGEST:
+            raise document.error(f"a number of ordinary size as {name}", text, "save the settings again in Warp")
+        return value
 
     kind: SourceKind = "warp2"
     if "PixelSize" in imported:
@@ -45,7 +51,11 @@ def settings_of(path: Path) -> tuple[SourceKind, SourceSettings]:
         raw = 0.5 * (raw + number(root.params.get("PixelSizeY", root.params["PixelSizeX"]), "PixelSizeY"))
     else:
         raise document.error("PixelSize in <Import>, or PixelSizeX", "neither", "save the settings again in Warp")
+    if raw <= 0:
+        raise document.error(f"a positive pixel size in {entry}", f"{raw:g}", "save the settings again in Warp")
     bin_times = number(imported.get("BinTimes", "0"), "BinTimes")
+    if abs(bin_times) > _MOST_BINNING:
+        raise document.error("a BinTimes of ordinary size", f"{bin_times:g}", "save the settings again in Warp")
     values = {
         "pixel_size_angstrom": Setting(
             value=raw * 2**bin_times, unit="Å", provenance=f"{path.name}: {entry} · 2^Import/BinTimes"
