@@ -18,6 +18,9 @@ JOIN_ANGSTROM = 40.0
 "Coarser than this, both halves have one reference, so that they stay in one orientation."
 FIELD = 1.25
 "Side of a reference over its particle's diameter; padding doubles it."
+BEYOND = 1.1
+"""How far references reach beyond the frequency that images are compared up to: a slice that ended there would be best
+fitted by a magnification that takes its end in."""
 _MASK_GROWTH_PIXEL = 3.0
 _MASK_EDGE_PIXEL = 6.0
 
@@ -29,7 +32,7 @@ class ReferencePair:
     Parameters
     ----------
     halves : of half-sets 1 and 2.
-    resolution_angstrom : beyond which they hold nothing.
+    resolution_angstrom : up to which images are compared with them; they hold `BEYOND` times the frequency.
     signal : float64, shape (n_shells,)
         By which each shell was multiplied: the FSC of the masked halves, the signal's share of a half-map's power.
     """
@@ -54,7 +57,8 @@ def reference_pair(
     Parameters
     ----------
     half1, half2 : unfiltered half-maps.
-    resolution_angstrom : where they are cut off; maps are sampled for it as coarsely as they can be.
+    resolution_angstrom : up to which images will be compared; maps are cut off beyond it, and sampled as coarsely as
+        they can be.
     diameter_angstrom : of the particle; references end with it.
     mask : of the molecule, 0 to 1; its edge is softened. None for a sphere of the diameter.
     join_angstrom : see `JOIN_ANGSTROM`.
@@ -83,7 +87,8 @@ def reference_pair(
     window = _soft_mask(mask, half1, resolution_angstrom, diameter_angstrom)
     first, second = (grid.rfft(half.values.to(torch.float32)) for half in (half1, half2))
     correlation = shells.fsc(grid.rfft(half1.values * window), grid.rfft(half2.values * window), grid).clamp(0, 1)
-    last = grid.side * grid.pixel_size_angstrom / resolution_angstrom
+    finest = resolution_angstrom / BEYOND
+    last = grid.side * grid.pixel_size_angstrom / finest
     shell = torch.arange(len(correlation))
     signal = torch.where(shell <= last + 1e-6, correlation, torch.zeros_like(correlation))
     signal[0] = correlation[1]
@@ -95,7 +100,7 @@ def reference_pair(
     halves = []
     for half in (first, second):
         filtered = grid.irfft(torch.where(joined, mean, half * own)) * window
-        halves.append(_prepared(Volume(values=filtered, grid=grid), resolution_angstrom, diameter_angstrom, padding))
+        halves.append(_prepared(Volume(values=filtered, grid=grid), finest, diameter_angstrom, padding))
     return ReferencePair(halves=(halves[0], halves[1]), resolution_angstrom=resolution_angstrom, signal=signal)
 
 
