@@ -348,6 +348,7 @@ def _line(state: RefinementState, *, is_near: bool) -> str:
         *known("accuracy {:.2g}° and {:.2g} Å", "rotation_accuracy_degrees", "offset_accuracy_angstrom"),
         *known("changes {:.2g}° and {:.2g} Å", "rotation_change_degrees", "offset_change_angstrom"),
         f"Pmax {last['mean_max_probability']:.2f}",
+        "half 2 was the mirror image of half 1 and was turned over" if last["is_turned_over"] else "",
         f"{last['seconds']:.1f} s",
     ]
     return f"Auto: iteration {state.iteration}: " + ", ".join(part for part in parts if part) + "."

@@ -1,7 +1,8 @@
 """3D refinement: two halves of the particles, each against its own map, until neither map nor poses gain.
 
 A step of halfmap: `start`, `advance` until `is_done`, then `finish`. What passes between the halves is the FSC, what
-lies below the join, the sampling and the decisions on it, the mask, and the mean Pmax: nothing else.
+lies below the join, the sampling and the decisions on it, the mask, the mean Pmax, and whether one half is the mirror
+image of the other: nothing else.
 """
 
 import time
@@ -36,6 +37,7 @@ from halfmap.inference.sampling import perturbation
 from halfmap.inference.sums import Sums
 from halfmap.postprocessing.half_map_fsc import half_map_fsc
 from halfmap.refinement import decisions, earlier
+from halfmap.refinement.hands import of_one_hand
 from halfmap.refinement.params import RefinementParams
 from halfmap.refinement.problem import RefinementProblem
 from halfmap.refinement.result import refinement_run
@@ -205,6 +207,9 @@ def advance(
     join = decisions.join_shell(
         params.join_resolution_angstrom, min(known_resolution, params.initial_low_pass_angstrom), field
     )
+    accumulators, orientations, is_turned_over = of_one_hand(
+        accumulators, orientations, problem.half_sets.rows[1], join
+    )
     joined = join_low_shells(accumulators[0], accumulators[1], join)
     plain = [one.volume() for one in joined]
     fsc = _fsc(problem, plain, state.shell)
@@ -260,6 +265,7 @@ def advance(
         "median_n_significant": float(np.median(orientations.n_significant)),
         "lost_mass": float(orientations.lost_mass.mean()),
         "offset_sigma_angstrom": float(np.mean([half.offset_sigma_angstrom for half in halves])),
+        "is_turned_over": float(is_turned_over),
         "seconds": time.monotonic() - began,
     }
     return replace(after, history=grown(state.history, row))

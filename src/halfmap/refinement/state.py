@@ -125,7 +125,7 @@ class RefinementState:
     history : column → one value for each iteration: iteration, resolution_angstrom, shell, healpix_order, is_local,
         rotation_step_degrees, offset_step_angstrom, offset_range_angstrom, rotation_accuracy_degrees,
         offset_accuracy_angstrom, rotation_change_degrees, offset_change_angstrom, mean_max_probability,
-        log_likelihood, median_n_significant, lost_mass, offset_sigma_angstrom, seconds.
+        log_likelihood, median_n_significant, lost_mass, offset_sigma_angstrom, is_turned_over, seconds.
     """
 
     iteration: int
