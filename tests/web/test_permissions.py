@@ -12,8 +12,8 @@ from support.live_servers import a_server
 ROUTES = declared_routes()
 UNSAFE = {"POST", "PUT", "PATCH", "DELETE"}
 OPEN = {
-    "/", "/favicon.ico", "/static/{path:path}", "/health/live", "/health/ready", "/api/v1/login",
-    "/api/v1/reports/{ticket}/{project}/{path:path}",
+    "/", "/favicon.ico", "/static/{path}", "/health/live", "/health/ready", "/api/v1/login",
+    "/api/v1/reports/{ticket}/{project}/{path}",
 }  # fmt: skip
 
 

@@ -145,16 +145,16 @@ class Access:
         """Whether a ticket opens a thing."""
         return hmac.compare_digest(ticket.encode("utf-8", "surrogatepass"), self.ticket(what).encode())
 
-    def may_try(self, address: str) -> bool:
-        """Whether an address may show a token: not after many wrong ones within a minute."""
-        recent = [at for at in self._failures.get(address, []) if at > time.monotonic() - FAILURE_SECONDS]
-        return len(recent) < MOST_FAILURES
+    def may_fail(self, address: str) -> bool:
+        """Count a wrong token, and tell whether the address may go on: not after ten within a minute.
 
-    def note_failure(self, address: str) -> None:
-        """Count a wrong token."""
+        Right tokens are heard all the same, so that nobody who shares an address is locked out by another's guesses.
+        """
         if len(self._failures) > _MOST_ADDRESSES:
             self._failures.clear()
-        self._failures[address] = [*self._failures.get(address, [])[-MOST_FAILURES:], time.monotonic()]
+        recent = [at for at in self._failures.get(address, []) if at > time.monotonic() - FAILURE_SECONDS]
+        self._failures[address] = [*recent[-MOST_FAILURES:], time.monotonic()]
+        return len(recent) < MOST_FAILURES
 
     def _valid(self) -> list[Grant]:
         now = time.time()

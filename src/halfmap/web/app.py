@@ -64,7 +64,7 @@ def make_app(services: Services) -> FastAPI:
 def declared_routes() -> list[tuple[str, set[str], list[Demand]]]:
     """Return every route: its path, its methods (none of websockets), and what it demands of who calls it."""
     return [
-        (prefix + route.path, set(getattr(route, "methods", ())), demands_of(route.dependencies))
+        (prefix + route.path_format, set(getattr(route, "methods", ())), demands_of(route.dependencies))
         for prefix, router in ROUTERS
         for route in router.routes
         if isinstance(route, APIRoute | APIWebSocketRoute)

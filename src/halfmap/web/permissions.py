@@ -96,10 +96,12 @@ def identified(connection: HTTPConnection, services: Services) -> Grant | None:
 
 
 def _by_token(connection: HTTPConnection, services: Services, token: str) -> Grant | None:
-    address = connection.client.host if connection.client else ""
-    if not services.access.may_try(address):
-        raise _refusal(connection, 429, "Too many wrong tokens; wait a minute.")
     grant = services.access.grant_of(token, ("launch", "link"))
-    if grant is None:
-        services.access.note_failure(address)
+    if grant is None and not services.access.may_fail(address_of(connection)):
+        raise _refusal(connection, 429, "Too many wrong tokens; wait a minute.")
     return grant
+
+
+def address_of(connection: HTTPConnection) -> str:
+    """Return the client's address, empty where it is not known."""
+    return connection.client.host if connection.client else ""

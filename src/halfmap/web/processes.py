@@ -91,16 +91,13 @@ class JobProcesses:
             text=True,
             start_new_session=True,
         )
-        if process.stdin is None:
-            raise AssertionError("the pipe was asked for")
-        with process.stdin as stream:
-            kept = {name: value for name, value in options.items() if name in _OPTIONS and value is not None}
-            json.dump({"command": command, "values": dict(values), "options": kept}, stream)
+        kept = {name: value for name, value in options.items() if name in _OPTIONS and value is not None}
+        asked = json.dumps({"command": command, "values": dict(values), "options": kept})
         with self._locked:
             self._number += 1
             attempt = Attempt(self._number, command, process)
             self._attempts = [*self._attempts[-_MOST_KEPT:], attempt]
-        threading.Thread(target=self._wait, args=(attempt, project), daemon=True).start()
+        threading.Thread(target=self._wait, args=(attempt, project, asked), daemon=True).start()
         end = time.monotonic() + START_SECONDS
         while attempt.job is None and time.monotonic() < end and not attempt.ended.wait(_LOOK_SECONDS):
             attempt.job = _job_of(project, process.pid)
@@ -114,8 +111,8 @@ class JobProcesses:
         """Return the jobs that were asked for, the newest first."""
         return [one.to_json() for one in reversed(self._attempts)]
 
-    def _wait(self, attempt: Attempt, project: Path) -> None:
-        folder, said = attempt.process.communicate()
+    def _wait(self, attempt: Attempt, project: Path, asked: str) -> None:
+        folder, said = attempt.process.communicate(asked)
         attempt.said = (said or "")[-_MOST_WORDS:].strip()
         if folder.strip():
             attempt.job = Path(folder.strip()).relative_to(project).as_posix()

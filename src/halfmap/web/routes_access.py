@@ -8,7 +8,7 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from halfmap.web.access import BROWSER_SECONDS, Grant, Role
-from halfmap.web.permissions import COOKIE, PROOF_COOKIE, admin, open_to_all, viewer
+from halfmap.web.permissions import COOKIE, PROOF_COOKIE, address_of, admin, open_to_all, viewer
 from halfmap.web.services import services_of
 
 router = APIRouter()
@@ -40,12 +40,10 @@ def logged_in(request: Request, token: str, response: ResponseType) -> ResponseT
         401: the token is wrong; 429: many were.
     """
     services = services_of(request)
-    address = request.client.host if request.client else ""
-    if not services.access.may_try(address):
-        raise HTTPException(429, "Too many wrong tokens; wait a minute.")
     grant = services.access.grant_of(token, ("launch", "link"))
     if grant is None:
-        services.access.note_failure(address)
+        if not services.access.may_fail(address_of(request)):
+            raise HTTPException(429, "Too many wrong tokens; wait a minute.")
         raise HTTPException(401, "The token is wrong or has ended; take the address that halfmap live printed.")
     secret = services.access.swap(grant)
     browser = services.access.grant_of(secret, ("browser",))
@@ -97,13 +95,16 @@ def logout(request: Request) -> Response:
 
 @router.get("/me", dependencies=[viewer])
 def me(request: Request) -> dict[str, Any]:
-    """Return who asks, what they may do, and the value of X-Halfmap-CSRF that commands of a browser must carry."""
+    """Return who asks, what they may do, and the value of X-Halfmap-CSRF that commands of a browser must carry;
+    ``seq`` is the number of the last event.
+    """
     services = services_of(request)
     grant = request.state.grant
     return {
         "name": grant.name,
         "role": grant.role.name.lower(),
         "csrf": services.access.proof(grant),
+        "seq": services.hub.sequence,
         "microscope": services.params.microscope_name,
         "project": next(iter(services.projects.folders)),
         "projects": [{"id": name, "name": name} for name in services.projects.folders],

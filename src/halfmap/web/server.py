@@ -88,6 +88,7 @@ def _listening(params: LiveParams) -> socket.socket:
     found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         found.bind((params.host, params.port))
+        found.listen()  # so that who reads the address at once waits instead of being refused
     except OSError as error:
         found.close()
         raise ProjectError(
