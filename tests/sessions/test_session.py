@@ -1,19 +1,23 @@
 """A session from its first particles on: jobs, cycles, selection, failures, and what is there after a restart."""
 
 import json
+import threading
 import time
 from collections import namedtuple
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from halfmap.errors import InputError, ProjectError
-from halfmap.io import relion
+from halfmap.io import relion, states
 from halfmap.io.mrc import map_data
 from halfmap.sessions import course, plan, store
 from halfmap.sessions import session as session_module
+from halfmap.sessions.carrying import LiveState
+from halfmap.sessions.observation import Observation
 from halfmap.sessions.session import Session
 from support.live_folders import PER_MICROGRAPH, LiveFolder
 from support.live_sessions import FAST, ChildHere, a_session, looked, until_idle
@@ -401,4 +405,65 @@ def test_a_session_goes_on_by_itself_and_survives_what_should_not_happen(
     while session.snapshot()["source"]["particles"] < 120 and time.monotonic() < deadline:
         time.sleep(0.02)
     assert session.snapshot()["source"]["particles"] == 120
+    session.close()
+
+
+def test_nothing_waits_for_a_folder_that_is_slow_to_read(tmp_path: Path, finished: Finished) -> None:
+    """Live2D's server stood still while it stopped a job."""
+    session, _ = finished()
+    reading, done = threading.Event(), threading.Event()
+
+    def slow(previous: Observation) -> Observation:
+        reading.set()
+        done.wait(20.0)
+        return previous
+
+    session.course.watch.source.poll = slow  # type: ignore[method-assign]
+    session.run()
+    assert reading.wait(20.0)
+    began = time.monotonic()
+    session.snapshot()
+    session.stage({"classes": 4})
+    session.select(4, [1], True)
+    session.stop_hard()
+    elapsed = time.monotonic() - began
+    done.set()
+    session.close()
+    assert elapsed < 10.0
+
+
+def test_no_second_stack_is_made(tmp_path: Path, finished: Finished) -> None:
+    """Live2D copied every image into one of its own."""
+    session, folder = finished()
+    session.close()
+    images = sum(path.stat().st_size for path in (folder.path / "particles").iterdir())
+    own = [path for path in (tmp_path / "s").rglob("*") if path.is_file()]
+    assert {path.name for path in own if path.suffix == ".mrcs"} == {store.CLASSES}
+    assert max(path.stat().st_size for path in own) < images / 3
+
+
+def test_no_shell_is_ever_asked() -> None:
+    """Live2D put paths into a command line of the shell."""
+    for path in Path(course.__file__).parent.glob("*.py"):
+        text = path.read_text()
+        assert "shell=True" not in text
+        assert "os.system" not in text
+        assert "popen(" not in text.replace("Popen(", "")
+
+
+def test_a_class_that_lost_its_particles_comes_back(tmp_path: Path, finished: Finished) -> None:
+    """Programs that drop empty references lose them for good."""
+    session, _ = finished()
+    path = store.folder_of(tmp_path / "s", 4) / store.STATE
+    live = states.load(path, LiveState)
+    references, found = live.state.references, live.state.assignments
+    empty = {name: getattr(references, name).clone() for name in ("masked", "unmasked", "plain", "fractions")}
+    for values in empty.values():
+        values[2] = 0.0
+    moved = replace(found, class_index=np.where(found.class_index == 2, 0, found.class_index))
+    state = replace(live.state, references=replace(references, **empty), assignments=moved)
+    states.save(path, replace(live, state=state))
+    classified(session, classification_type="refine", refinement_cycles=4)
+    assert session.cycle(5)["born"] or session.cycle(6)["born"]
+    assert all(one["particles"] > 0 for one in session.cycle(8)["classes"])
     session.close()
