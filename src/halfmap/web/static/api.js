@@ -96,11 +96,15 @@ export const api = {
   slices: (project, path) => url(`projects/${part(project)}/maps/${nested(path)}/slices.png`),
 };
 
+const SETTLED_MS = 1500;
+
 // Calls `changed(event)` for each event of a session, and `connected(yes)` when the line breaks or is there again;
-// after a break everything is to be read anew, for events of the time between are lost.
+// then all is to be read anew, for events of the time without a line are lost: at once after a break, and, at the
+// beginning, once the page has drawn what it read before.
 export function listen(id, { changed, connected }) {
   let socket = null;
   let ended = false;
+  let broke = false;
   let wait = 500;
   let timer = 0;
   const address = new URL("ws", ROOT);
@@ -110,7 +114,7 @@ export function listen(id, { changed, connected }) {
     socket.onopen = () => {
       wait = 500;
       connected(true);
-      changed({ type: "reconnected" });
+      timer = setTimeout(() => changed({ type: "reconnected" }), broke ? 0 : SETTLED_MS);
     };
     socket.onmessage = (message) => {
       const event = JSON.parse(message.data);
@@ -118,6 +122,7 @@ export function listen(id, { changed, connected }) {
     };
     socket.onclose = () => {
       if (ended) return;
+      broke = true;
       connected(false);
       timer = setTimeout(open, wait);
       wait = Math.min(15000, wait * 2);

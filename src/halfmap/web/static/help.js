@@ -1,6 +1,6 @@
 // What the keys do.
 
-import { html, useEffect, useRef } from "./vendor/preact-htm.module.js";
+import { html, useLayoutEffect, useRef } from "./vendor/preact-htm.module.js";
 
 const KEYS = [
   ["Everywhere", [["?", "this help"], ["Esc", "close what is open"]]],
@@ -19,8 +19,8 @@ const KEYS = [
 
 export function Help({ onClose }) {
   const ref = useRef(null);
-  useEffect(() => ref.current.showModal(), []);
-  return html`<dialog class="help" ref=${ref} onClose=${onClose} onClick=${(event) => event.target === ref.current && ref.current.close()}>
+  useLayoutEffect(() => ref.current.showModal(), []);
+  return html`<dialog class="help asks" ref=${ref} onClose=${onClose} onClick=${(event) => event.target === ref.current && ref.current.close()}>
     <h2>Keys</h2>
     <div class="help-columns">${KEYS.map(([title, rows]) => html`<section><h3>${title}</h3><dl>
       ${rows.map(([key, meaning]) => html`<div><dt><kbd>${key}</kbd></dt><dd>${meaning}</dd></div>`)}</dl></section>`)}</div>

@@ -2,14 +2,12 @@
 
 import { angstrom, count, decimal, percent } from "./format.js";
 import { drawTile, sharpCanvas } from "./gallery.js";
-import { html, useEffect, useRef } from "./vendor/preact-htm.module.js";
+import { html, useEffect, useLayoutEffect, useRef } from "./vendor/preact-htm.module.js";
 
 export function Lightbox({ one, cycle, atlas, viewer, onMove, onChoose, onClose }) {
   const dialog = useRef(null);
   const canvas = useRef(null);
-  useEffect(() => {
-    if (!dialog.current.open) dialog.current.showModal();
-  }, []);
+  useLayoutEffect(() => dialog.current.showModal(), []);
   useEffect(() => {
     const side = Math.max(160, Math.min(innerWidth - 48, innerHeight - 220, 640));
     const context = sharpCanvas(canvas.current, side, side);

@@ -81,9 +81,7 @@ export function Tabs({ tabs, current, onChoose }) {
 // A question that must be answered before anything is done.
 export function Confirm({ title, children, yes, onYes, onNo }) {
   const ref = useRef(null);
-  useEffect(() => {
-    if (!ref.current.open) ref.current.showModal();
-  }, []);
+  useLayoutEffect(() => ref.current.showModal(), []);
   return html`<dialog class="asks" ref=${ref} onCancel=${onNo}>
     <h2>${title}</h2><div>${children}</div>
     <div class="buttons"><button class="danger" id="confirm-yes" onClick=${onYes}>${yes}</button>

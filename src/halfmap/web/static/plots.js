@@ -92,7 +92,7 @@ function Curve({ title, t, y, isTime, isPoints, lines = [], children }) {
 
 function options({ width, isTime, isPoints, lines }) {
   const colour = colours();
-  const axis = { stroke: colour.muted, grid: { stroke: colour.rule, width: 1 }, ticks: { stroke: colour.rule }, font: "11px system-ui", size: isTime ? 34 : 30 };
+  const axis = { stroke: colour.muted, grid: { stroke: colour.rule, width: 1 }, ticks: { stroke: colour.rule }, font: "11px system-ui", size: isTime ? 48 : 32 };
   return {
     width, height: HEIGHT, legend: { show: false }, cursor: { y: false, drag: { x: true, y: false } },
     scales: { x: { time: Boolean(isTime) } },

@@ -7,7 +7,7 @@ import { ExportTab } from "./exports.js";
 import { LogTab } from "./log.js";
 import { MicrographsTab } from "./micrographs.js";
 import { Notices, useNotifications } from "./notices.js";
-import { Empty, Problem, Tabs, tell, useLater } from "./parts.js";
+import { Empty, Problem, Tabs, tell } from "./parts.js";
 import { PlotsTab } from "./plots.js";
 import { TracksTab } from "./tracks.js";
 import { html, useCallback, useEffect, useMemo, useRef, useState } from "./vendor/preact-htm.module.js";
@@ -26,28 +26,42 @@ export function useSession(id) {
   const [error, setError] = useState(null);
   const [online, setOnline] = useState(true);
   const heard = useRef(() => {});
-  const read = useCallback(async () => {
-    try {
-      setSession(await api.session(id));
-      setError(null);
-    } catch (failure) {
-      setError(failure);
-    }
+  const reading = useRef(null);
+  const again = useRef(false);
+  const rest = useRef(0);
+  const read = useCallback(() => {  // one question at a time, and once more where something happened meanwhile
+    again.current = reading.current !== null;
+    reading.current ??= (async () => {
+      do {
+        again.current = false;
+        try {
+          setSession(await api.session(id));
+          setError(null);
+        } catch (failure) {
+          setError(failure);
+        }
+      } while (again.current);
+      reading.current = null;
+    })();
+    return reading.current;
   }, [id]);
-  const later = useLater(read, REST_MS);
+  const soon = () => {
+    rest.current ||= setTimeout(() => { rest.current = 0; read(); }, REST_MS);
+  };
   useEffect(() => {
     read();
-    return listen(id, {
+    const end = listen(id, {
       connected: setOnline,
       changed: (event) => {
         if (event.type === "progress") {
           setSession((before) => before && { ...before, progress: event.progress });
           return;
         }
-        later();
+        soon();
         heard.current(event);
       },
     });
+    return () => { clearTimeout(rest.current); end(); };
   }, [id]);
   return { session, error, online, read, heard };
 }
