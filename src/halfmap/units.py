@@ -14,6 +14,7 @@ UNIT_OF_SUFFIX: dict[str, str] = {
     "_angstrom2": "Å²",
     "_angstrom": "Å",
     "_degrees": "°",
+    "_pixel2": "px²",
     "_pixel": "px",
     "_kv": "kV",
     "_mm": "mm",

@@ -1,6 +1,7 @@
 """The task of ``halfmap motion``: one movie, from its frames to its sums."""
 
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,9 @@ from halfmap.fourier.resample import rescale, rescaled_grid
 from halfmap.fourier.shells import radial_mean
 from halfmap.grid import ImageGrid
 from halfmap.io import mrc
-from halfmap.io.eer import EerFrames
 from halfmap.io.frames import MovieSource
-from halfmap.io.gain_orientation import fit_gain
 from halfmap.io.relion_motion_writer import write_motion
+from halfmap.io.warp_series import write_series
 from halfmap.jobs.motion import MotionJobParams
 from halfmap.motion.align import MovieMotion, align, totals, trajectories
 from halfmap.motion.spectra import MOST_GROUPS, MOST_KEPT_BYTES
@@ -107,9 +107,6 @@ def correct_movie(task: MotionTask) -> MovieResult:
     params, source = task.params, task.source
     raw_total = source.raw_total()
     concerns = []
-    fitted = fit_gain(raw_total, source.detector, is_eer=isinstance(source.frames, EerFrames))
-    if fitted is not None and fitted.said():
-        concerns.append(fitted.said())
     if params.hot_pixels:
         source = source.with_hot_pixels(raw_total=raw_total)
         if len(source.hot_pixels) > _MOST_HOT * source.grid.n_pixels:
@@ -125,6 +122,7 @@ def correct_movie(task: MotionTask) -> MovieResult:
     _, after = _profile(sums.plain, grid, params.spectrum_pixel)
     _write(task, sums, spectrum)
     error = write_motion(task.path(".star"), series, general=dict(task.general), binning=params.bin)
+    _write_item(task, series)
     if error > _MODEL_ERROR_PIXEL:
         concerns.append(f"RELION's model of local motion is {error:.2f} px off")
     if motion.concern:
@@ -194,6 +192,14 @@ def _write(task: MotionTask, sums: Sums, spectrum: Float32Array) -> None:
             mrc.write_image(task.path(suffix), half, grid)
     size = max(grid.pixel_size_angstrom, FINEST_PIXEL_ANGSTROM)
     mrc.write_image(task.path("_PS.mrc"), spectrum, ImageGrid.square(len(spectrum), size))
+
+
+def _write_item(task: MotionTask, series: FrameSeries) -> None:
+    """Write the motion as Warp and M have it, grids and all."""
+    path = task.path(".xml")
+    path.unlink(missing_ok=True)  # of an interrupted run; nothing of it is to be kept
+    folder = os.path.relpath(task.source.path.parent, path.parent)
+    write_series(path, replace(series, movie_name=task.source.path.name, further={"DataDirectory": folder}))
 
 
 def _box(grid: ImageGrid, box_pixel: int) -> int:

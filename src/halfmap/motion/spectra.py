@@ -16,7 +16,7 @@ from halfmap.motion.params import MotionParams
 MOST_GROUPS = 128
 """Groups of frames whose motion is found, at most, unless asked otherwise."""
 
-MOST_KEPT_BYTES = 2**29
+MOST_KEPT_BYTES = 2**28
 """Bound on what is kept of a movie; finer frequencies are left out to stay below."""
 
 _LEAST_WEIGHT = 0.02
