@@ -32,7 +32,9 @@ def test_folders_under_the_root_are_listed_with_what_they_are(server, grid):
     assert [(one["name"], one["kind"]) for one in found["folders"]] == [("grid1", "warp1")]
 
 
-@pytest.mark.parametrize("path", ["..", "../project", "/etc", "grid1/../..", "out", "out/x", "\0", "grid1\0", "nothing"])
+@pytest.mark.parametrize(
+    "path", ["..", "../project", "/etc", "grid1/../..", "out", "out/x", "\0", "grid1\0", "nothing"]
+)
 def test_nothing_outside_of_the_roots_is_reached(server, grid, tmp_path, path):
     (tmp_path / "secret" / "x").mkdir(parents=True)
     (server.data / "out").symlink_to(tmp_path / "secret", target_is_directory=True)

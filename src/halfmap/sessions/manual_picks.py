@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from halfmap.data.micrographs import MicrographSet
 from halfmap.data.picks import Picks
 from halfmap.errors import InputError
 from halfmap.io import relion
@@ -36,14 +37,14 @@ class PickEdits:
 
 
 def save_manual_picks(
-    project: Path, micrographs_star: Path, edits: PickEdits, *, picks: Path | Picks | None = None
+    project: Path, micrographs: Path | MicrographSet, edits: PickEdits, *, picks: Path | Picks | None = None
 ) -> Path:
     """Write edited picks and the accepted micrographs into a new job folder; nothing is overwritten.
 
     Parameters
     ----------
     project : its folder.
-    micrographs_star : the table of micrographs.
+    micrographs : the table of micrographs, or its file.
     edits : what was changed.
     picks : to begin with, or a file of them in any form that ``halfmap extract`` takes; None: none.
 
@@ -62,13 +63,13 @@ def save_manual_picks(
     ProjectError
         The folder cannot be written to.
     """
-    table = relion.read_micrographs(micrographs_star)
+    table = relion.read_micrographs(micrographs) if isinstance(micrographs, Path) else micrographs
     names = [str(name) for name in table["micrograph_name"].tolist()]
     known = set(names)
     for given in (edits.added, edits.removed, edits.accepted, edits.thresholds):
         for name in given:
             if name not in known:
-                raise InputError(f"An edited micrograph must be in {micrographs_star}; got {name!r}; name it as there.")
+                raise InputError(f"An edited micrograph must be in the table; got {name!r}; name it as there.")
     before = relion.read_picks(picks, names, project_root=project) if isinstance(picks, Path) else picks
     accepted = [name for name in names if edits.accepted.get(name, True)]
     if not accepted:

@@ -8,11 +8,13 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from halfmap.data.micrographs import MicrographSet
 from halfmap.data.picks import Picks
 from halfmap.errors import InputError
 from halfmap.io import relion
 from halfmap.io.images import shape_and_pixel_size
 from halfmap.project.folder import find_project
+from halfmap.project.record import portable
 from halfmap.sessions.manual_picks import PickEdits, save_manual_picks
 from halfmap.sessions.observation import Observation
 from halfmap.sessions.relion_source import micrographs_table
@@ -54,7 +56,7 @@ def micrograph_path(folder: Path, name: str) -> Path:
     if table is not None:
         for listed in _names(table).values():
             if Path(listed).stem == name:
-                tried.append(find_project(table.parent) / listed)
+                tried.append(relion.resolve_paths(table, find_project(table.parent), [listed]) / listed)
     tried += [folder / place / f"{name}{suffix}" for place in _WARP_PLACES for suffix in _SUFFIXES]
     for path in tried:
         if path.is_file():
@@ -133,7 +135,8 @@ def save_edited(
             f"{folder} must hold a table of micrographs with their CTF (micrographs_ctf.star) for picks to be saved; "
             "got none; import the micrographs with halfmap import, and estimate their CTF."
         )
-    names = _names(table)
+    micrographs = _named_from(project, table)
+    names = {Path(name).stem: name for name in micrographs["micrograph_name"].tolist()}
     full = replace(
         edits,
         added=_renamed(edits.added, names),
@@ -141,14 +144,25 @@ def save_edited(
         accepted=_renamed(edits.accepted, names),
         thresholds=_renamed(edits.thresholds, names),
     )
-    begin: Path | Picks | None = picks_path
     if picks_path is None:
         parts = [
             Picks.of_micrograph(full_name, picks_of(seen, name).position_pixel, source="session")
             for name, full_name in names.items()
         ]
-        begin = Picks.concatenate(parts) if parts else None
-    return save_manual_picks(project, table, full, picks=begin)
+        return save_manual_picks(project, micrographs, full, picks=Picks.concatenate(parts) if parts else None)
+    picks = relion.read_picks(picks_path, list(names.values()), project_root=project)
+    own = [names.get(Path(name).stem, name) for name in picks["micrograph_name"].tolist()]
+    named = picks.with_columns(micrograph_name=np.array(own, dtype=object))
+    return save_manual_picks(project, micrographs, full, picks=named)
+
+
+def _named_from(project: Path, table: Path) -> MicrographSet:
+    """Read a table of micrographs, names made those by which jobs of the project find them."""
+    micrographs = relion.read_micrographs(table)
+    names = [str(name) for name in micrographs["micrograph_name"].tolist()]
+    base = relion.resolve_paths(table, find_project(table.parent), names)
+    real = [portable(project, base / name) for name in names]
+    return micrographs.with_columns(micrograph_name=np.array(real, dtype=object))
 
 
 def _names(table: Path) -> dict[str, str]:
