@@ -58,6 +58,12 @@ COMMANDS: tuple[Entry, ...] = (
         "Make frame series whose truth is known",
         _BEGIN,
     ),
+    Entry(
+        "simulate session",
+        "halfmap.jobs.simulate_session:JOB",
+        "Fill a folder as beside a microscope, its truth known",
+        _BEGIN,
+    ),
     Entry("motion", "halfmap.jobs.motion:JOB", "Correct the motion of raw movies, and add up their frames", _PARTICLES),
     Entry("ctf", "halfmap.jobs.ctf:JOB", "Estimate defocus, astigmatism and phase shift of micrographs", _PARTICLES),
     Entry("extract", "halfmap.jobs.extract:JOB", "Cut particles out of micrographs", _PARTICLES),
@@ -244,7 +250,7 @@ GROUPS: dict[str, str] = {
     "population": "Refine species, sample and microscope together, on frame series and tilt series",
     "report": "Show a stack or a selection as a page",
     "select": "Split, select from, join and expand particle or micrograph tables, remove duplicates",
-    "simulate": "Make particles, micrographs, tilt series and frame series whose truth is known",
+    "simulate": "Make particles, micrographs, tilt series, frame series and sessions whose truth is known",
     "train": "Make the networks that halfmap ships, or others on your own structures",
     "volume": "Resample, crop, filter, compare, symmetrise and describe maps",
 }

@@ -1,6 +1,6 @@
 """``halfmap simulate particles``: a particle stack whose truth is known."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -37,25 +37,9 @@ def run(context: JobContext, params: SimulateParticlesParams) -> Path:
     from halfmap.io.mrc import StackWriter
     from halfmap.simulation import particles as simulation
 
-    check_fractions(params.class_fractions, len(params.names))
     groups = range(params.optics_groups)
-    sizes = [params.pixel_size_of_group_angstrom(group) for group in groups]
-    made = references(params, sizes, params.b_factor_angstrom2, context.progress.message)
-    diameters = [reference.diameter_angstrom for reference in made[0]]
-    if max(diameters) > params.box_pixel * min(sizes):
-        raise InputError(
-            f"--box must hold the particles; got {params.box_pixel} px of {min(sizes):g} Å for a particle "
-            f"{max(diameters):.0f} Å wide; use at least {2 * int(0.75 * max(diameters) / min(sizes))} px."
-        )
-    problem = simulation.ParticleProblem(
-        params=params,
-        truth=simulation.draw_truth(params, len(made[0]), diameters),
-        references=made,
-        broken=[[reference.broken() for reference in group] for group in made] if params.junk_fraction else [],
-    )
-    variance = simulation.signal_variance(problem)
-    scale = (params.snr / variance) ** 0.5 if variance > 0 else 1.0
-    _write_references(context, problem, scale)
+    problem, scale = made_problem(params, context.progress.message)
+    write_references(context, problem, scale)
 
     names = np.empty(params.number, dtype=object)
     handle = context.executor.broadcast(problem)
@@ -64,7 +48,7 @@ def run(context: JobContext, params: SimulateParticlesParams) -> Path:
         if not len(rows):
             continue
         stack = context.folder / ("particles.mrcs" if len(groups) == 1 else f"particles_group{group + 1}.mrcs")
-        work = partial(_images, handle, scale)
+        work = partial(normalised_images, handle, scale)
         with StackWriter(stack, problem.grid(group), len(rows), float16=params.float16) as writer:
             for images in context.executor.map(work, _chunks(rows, params.box_pixel)):
                 writer.write(images)
@@ -85,6 +69,35 @@ def run(context: JobContext, params: SimulateParticlesParams) -> Path:
     return output
 
 
+def made_problem(params: SimulateParticlesParams, message: Callable[[str], None]) -> "tuple[ParticleProblem, float]":
+    """Return what decides the images, and the scale of the clean ones that gives the SNR.
+
+    Raises
+    ------
+    InputError
+        Fractions and specimens are not of the same number, or the box does not hold the particles.
+    """
+    from halfmap.simulation import particles as simulation
+
+    check_fractions(params.class_fractions, len(params.names))
+    sizes = [params.pixel_size_of_group_angstrom(group) for group in range(params.optics_groups)]
+    made = references(params, sizes, params.b_factor_angstrom2, message)
+    diameters = [reference.diameter_angstrom for reference in made[0]]
+    if max(diameters) > params.box_pixel * min(sizes):
+        raise InputError(
+            f"--box must hold the particles; got {params.box_pixel} px of {min(sizes):g} Å for a particle "
+            f"{max(diameters):.0f} Å wide; use at least {2 * int(0.75 * max(diameters) / min(sizes))} px."
+        )
+    problem = simulation.ParticleProblem(
+        params=params,
+        truth=simulation.draw_truth(params, len(made[0]), diameters),
+        references=made,
+        broken=[[reference.broken() for reference in group] for group in made] if params.junk_fraction else [],
+    )
+    variance = simulation.signal_variance(problem)
+    return problem, (params.snr / variance) ** 0.5 if variance > 0 else 1.0
+
+
 def _chunks(rows: "np.ndarray", box_pixel: int) -> "Iterator[np.ndarray]":
     """Yield rows in chunks whose size follows from the box alone."""
     size = max(8, min(256, _PIXELS_PER_TASK // (2 * box_pixel) ** 2))
@@ -92,7 +105,7 @@ def _chunks(rows: "np.ndarray", box_pixel: int) -> "Iterator[np.ndarray]":
         yield rows[start : start + size]
 
 
-def _images(handle: "Broadcast", scale: float, rows: "np.ndarray") -> "np.ndarray":
+def normalised_images(handle: "Broadcast", scale: float, rows: "np.ndarray") -> "np.ndarray":
     """Return noisy images, their background brought to mean 0 and standard deviation 1 as extraction does."""
     from halfmap.extraction.normalisation import background_mask, normalise
     from halfmap.simulation import particles as simulation
@@ -113,7 +126,7 @@ def _radius(problem: "ParticleProblem") -> float:
     return 0.5 * min(max(widest, _BACKGROUND_SHARE * box), 0.95 * box)
 
 
-def _write_references(context: JobContext, problem: "ParticleProblem", scale: float) -> None:
+def write_references(context: JobContext, problem: "ParticleProblem", scale: float) -> None:
     """Write the true maps, on the scale of the stack and in its box, at the first group's pixel size."""
     from halfmap.data.volumes import Volume
     from halfmap.fourier.resample import crop_or_pad
