@@ -217,3 +217,14 @@ def test_one_angle_for_several_positions_is_repeated_and_other_numbers_are_refus
     path.write_text(text.replace("wrpAngleRot3", "wrpOther"))
     with pytest.raises(FormatError, match="2 of angles and 3 of positions"):
         files.read_species_particles_of_m(path)
+
+
+def test_a_particle_whose_pose_is_not_finite_is_named(tmp_path):
+    path = tmp_path / "s_particles.star"
+    files.write_species_particles_of_m(path, particles())
+    lines = path.read_text().splitlines()
+    rows = [number for number, line in enumerate(lines) if line.count(" ") > 5]
+    lines[rows[1]] = "nan " + lines[rows[1]].split(" ", 1)[1]
+    path.write_text("\n".join(lines) + "\n")
+    with pytest.raises(InconsistentDataError, match="others for 1 of 3, the first of them number 2"):
+        files.read_species_particles_of_m(path)

@@ -278,6 +278,7 @@ def test_items_are_excluded_and_included_again_by_versions_of_their_source(speci
     assert "tilts uses 2 items now" in lines
     listed = said(halfmap.population_items(population="m"))
     assert "it was excluded" in listed
+    assert f"apo was made with version {before.version[:8]} of tilts" in said(halfmap.population_status(population="m"))
     assert source.path.with_name("TS_2.xml").read_bytes() == metadata
     with pytest.raises(InputError, match="among those it uses"):
         halfmap.population_items(population="m", action="exclude", source="tilts", names="TS_2")
@@ -287,6 +288,7 @@ def test_items_are_excluded_and_included_again_by_versions_of_their_source(speci
     now = open_population(Path("m")).sources[0].source
     assert [item.hash for item in now.items] == [item.hash for item in before.items]
     assert now.version == before.version
+    assert "was made with" not in said(halfmap.population_status(population="m"))
     with pytest.raises(InputError, match="in none of its versions"):
         halfmap.population_items(population="m", action="include", source="tilts", names="TS_8")
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from halfmap.data.image_source import ArraySource
-from halfmap.errors import ComputeError, InconsistentDataError, InputError
+from halfmap.errors import InconsistentDataError, InputError
 from halfmap.geometry.rotations import angular_distance_degrees
 from halfmap.multiparticle.params import ParameterChoice
 from halfmap.multiparticle.refine import refine_series
@@ -143,5 +143,11 @@ def test_bad_series_are_named(problem):
 
 def test_images_without_use_or_particles_inside_are_refused(problem):
     unused = problem.series.with_values(is_used=np.zeros(5, dtype=bool))
-    with pytest.raises((InputError, ComputeError)):
+    with pytest.raises(InputError, match="none of 8 in 0 used images of 5"):
         refine_series(dataclasses.replace(problem, series=unused), EVERYTHING)
+    elsewhere = problem.species[0].particles.with_poses(
+        problem.species[0].particles.position_angstrom + 1e5, problem.species[0].particles.rotation
+    )
+    species = (dataclasses.replace(problem.species[0], particles=elsewhere),)
+    with pytest.raises(InputError, match="none of 8 in 5 used images of 5"):
+        refine_series(dataclasses.replace(problem, species=species), EVERYTHING)

@@ -28,7 +28,7 @@ class SpeciesParticles:
     Raises
     ------
     InconsistentDataError
-        Lengths differ, or a subset is neither 1 nor 2.
+        Lengths differ, a pose is not finite, or a subset is neither 1 nor 2.
     """
 
     position_angstrom: NDArray[np.float64]
@@ -51,6 +51,12 @@ class SpeciesParticles:
                 raise InconsistentDataError(
                     f"Particles of a species must have one {name} each; got {len(getattr(self, name))} for {n}."
                 )
+        is_finite = np.isfinite(self.position_angstrom).all((1, 2)) & np.isfinite(self.rotation).all((1, 2, 3))
+        if (wrong := np.flatnonzero(~is_finite)).size:
+            raise InconsistentDataError(
+                f"Particles of a species must have finite positions and angles; got others for {wrong.size} of {n}, "
+                f"the first of them number {wrong[0] + 1}, in {self.source_name[wrong[0]]}; mend or remove them."
+            )
         if not np.isin(self.random_subset, (1, 2)).all():
             raise InconsistentDataError("Every particle's random_subset must be 1 or 2; assign half-sets first.")
 

@@ -294,10 +294,6 @@ def _members(document: XmlDocument, section: str) -> tuple[Member, ...]:
     return tuple(Member(guid=one.get("GUID", ""), path=one.get("Path", "")) for one in attributes)
 
 
-def _rows_of_members(members: tuple[Member, ...]) -> list[dict[str, str]]:
-    return [{"GUID": member.guid, "Path": member.path} for member in members]
-
-
 def _versions(document: XmlDocument, section: str) -> dict[str, str]:
     element = document.root.first(section)
     children = () if element is None else element.children

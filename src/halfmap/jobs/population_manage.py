@@ -124,9 +124,22 @@ def status(params: PopulationParams) -> Iterator[str]:
     for member in opened.members:
         for name in member.versions.changed_files():
             yield f"changed since version {member.versions.live_version[:8]}: {member.path.parent / name}"
+    yield from _sources_gone_on(opened)
     holder = lock.holder(opened.path.parent)
     if holder is not None and not holder.is_gone:
         yield f"in use by {holder}"
+
+
+def _sources_gone_on(opened: "OpenPopulation") -> Iterator[str]:
+    """Yield which sources have other versions than those that the maps and poses of species were made with."""
+    for one in opened.species:
+        for source in (each.source for each in opened.sources):
+            used = one.species.used_sources.get(source.guid, source.version)
+            if used != source.version:
+                yield (
+                    f"{one.species.name} was made with version {used[:8]} of {source.name}, which is at "
+                    f"{source.version[:8]} now"
+                )
 
 
 def items(params: ItemsParams) -> Iterator[str]:

@@ -77,7 +77,7 @@ def fit_windows(
 
     Raises
     ------
-    ComputeError
+    InputError, ComputeError
         See `refine_series`.
     """
     n_samples = [state.position_angstrom.shape[1] for state in states]
@@ -90,6 +90,12 @@ def fit_windows(
                   for one, layout in zip(states, layouts, strict=True)),
     )  # fmt: skip
     taking_part = [counted(series, state) for state in states]
+    if not any(bool(one.any()) for one in taking_part):
+        raise InputError(
+            f"Particles of series {series.name} must lie in images that are used; got none of "
+            f"{sum(map(len, taking_part))} in {int(series.is_used.sum())} used images of {len(series)}; look at "
+            "positions, and at which images are excluded."
+        )
     noise = first_variance(images, bands, taking_part)
     parameters, steps = start, list[Step]()
     has_searched = False
