@@ -126,7 +126,7 @@ def test_folders_of_tests_mirror_the_house():
 def test_test_files_in_rooms_are_named_after_modules():
     for room in rooms():
         for path in (ROOT / "tests" / room).glob("*.py"):
-            assert re.fullmatch(r"test_\w+\.py", path.name), path
+            assert re.fullmatch(r"test_\w+\.py|conftest\.py", path.name), path
 
 
 IMPORTING = """
