@@ -400,7 +400,14 @@ def served(made: MadeUp) -> Iterator[str]:
     ]
     app = Starlette(routes=routes)
     app.mount("/static", StaticFiles(directory=STATIC))
-    server = uvicorn.Server(uvicorn.Config(Policy(app), host="127.0.0.1", port=0, log_level="warning"))
+    with listening(Policy(app)) as address:
+        yield address
+
+
+@contextmanager
+def listening(app: Any) -> Iterator[str]:
+    """Serve an application from a thread at a free port; yield its address."""
+    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning"))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     while not server.started:

@@ -2,7 +2,7 @@
 
 import { api } from "./api.js";
 import { clock, count } from "./format.js";
-import { attempt, Empty, Problem, useAnswer } from "./parts.js";
+import { Empty, Problem, useAnswer } from "./parts.js";
 import { html, useEffect, useState } from "./vendor/preact-htm.module.js";
 
 export function Chooser({ me }) {
@@ -36,16 +36,21 @@ function Folders() {
 function Folder({ root, path, onMove }) {
   const [answer, error] = useAnswer(() => api.folders(root, path), [root, path]);
   const [busy, setBusy] = useState(false);
+  const [refused, setRefused] = useState(null);
   const open = async (where) => {
     setBusy(true);
-    await attempt(async () => { location.hash = `#/sessions/${(await api.open(root, where)).id}`; });
+    try {
+      location.hash = `#/sessions/${(await api.open(root, where)).id}`;
+    } catch (reason) {
+      setRefused(reason);
+    }
     setBusy(false);
   };
   const steps = path ? path.split("/") : [];
   return html`<div class="card folder">
     <p class="path"><button class="link" onClick=${() => onMove("")}>top</button>
       ${steps.map((step, k) => html` / <button class="link" onClick=${() => onMove(steps.slice(0, k + 1).join("/"))}>${step}</button>`)}</p>
-    <${Problem} error=${error} />
+    <${Problem} error=${refused ?? error} />
     ${answer?.kind && html`<p><button class="primary" disabled=${busy} onClick=${() => open(path)}>Open this folder (${answer.kind})</button></p>`}
     ${answer && !answer.folders.length && html`<${Empty}>No folders in here.<//>`}
     <ul class="folders">${answer?.folders.map((one) => html`<li>

@@ -101,7 +101,7 @@ function JobForm({ project, command }) {
     setBusy(false);
   };
   return html`<h1>${command}</h1><${Problem} error=${error} />
-    ${schema && html`<form onSubmit=${start}><p class="muted">${schema.description?.split("\n\n")[0]}</p>
+    ${schema && html`<form onSubmit=${start}><p class="muted">${schema.summary ?? schema.description}</p>
       <${SchemaForm} schema=${schema} typed=${typed} wrong=${wrong} onChange=${change} />
       <p class="buttons"><button class="primary" id="start-job" disabled=${busy}>Start</button></p></form>`}`;
 }

@@ -53,7 +53,7 @@ function Limited({ title, data, per, thresholds, limits, onSet }) {
   const step = thresholds[0][0] === "min_picks" ? 1 : Math.max((most - least) / 200, 1e-3);
   const lines = thresholds.filter(([name]) => limits[name] !== undefined).map(([name]) => limits[name] / per);
   return html`<${Curve} title=${title} t=${data.t} y=${y} isTime isPoints lines=${lines}>
-    ${thresholds.map(([name, label, above]) => {
+    ${most > least && thresholds.map(([name, label, above]) => {
       const open = above ? least : most;
       const value = limits[name] === undefined ? open : limits[name] / per;
       return html`<label class="limit">${label} <input type="range" id=${`limit-${name}`} min=${least} max=${most} step=${step} value=${value}
