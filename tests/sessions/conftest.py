@@ -13,7 +13,7 @@ from support.live_folders import LiveFolder
 from support.live_sessions import FAST, ChildHere, a_session, until_idle
 
 
-@pytest.fixture(autouse=True, scope="session")
+@pytest.fixture(autouse=True, scope="module")
 def no_waiting_for_the_disk() -> Iterator[None]:
     """Leave out the waiting for the disk, which no test can tell from its absence."""
     with pytest.MonkeyPatch.context() as patch:
