@@ -467,3 +467,19 @@ def test_a_class_that_lost_its_particles_comes_back(tmp_path: Path, finished: Fi
     assert session.cycle(5)["born"] or session.cycle(6)["born"]
     assert all(one["particles"] > 0 for one in session.cycle(8)["classes"])
     session.close()
+
+
+def test_the_process_that_computes_waits_for_the_next_job_and_ends_when_all_are_stopped(
+    tmp_path: Path, folder: LiveFolder, child_here: type[ChildHere]
+) -> None:
+    session = classified(a_session(tmp_path / "s", folder.path))
+    child = session.course._child
+    assert child is not None
+    assert child.is_alive
+    classified(session, classification_type="refine")
+    assert session.course._child is child
+    session.stop()
+    looked(session)
+    assert session.course._child is None
+    assert not child.is_alive
+    session.close()

@@ -245,6 +245,9 @@ class Course(Book):
                 self.begin_job(settings)
         elif record.state == "failed":
             self._retry()
+        elif record.state == "stopped" and self._child is not None:
+            self._child.end()  # while jobs are listened for, it waits: it takes long to begin
+            self._child = None
         return None
 
     def _finish_job(self) -> None:
@@ -253,9 +256,6 @@ class Course(Book):
             settings["classification_type"] = plan.type_after(self.settings)
             self.tell(f"The job has ended after cycle {self.last_cycle}.", kind="job ended")
         self.note({"event": "finished", "settings": settings})
-        if self._child is not None:
-            self._child.end()
-            self._child = None
 
     def _make_ready(self, number: int) -> None:
         """Write down what the next cycle is made of, without the lock: it may take long; then ask for it."""
