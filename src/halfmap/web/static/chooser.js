@@ -17,7 +17,7 @@ export function Chooser({ me }) {
     <div class="cards">${sessions?.map((one) => html`<a class="card session-card" href=${`#/sessions/${one.id}`}>
       <h2>${one.name}</h2>
       <p><span class="status ${one.state}">${one.state}</span> ${one.kind}${one.microscope ? ` on ${one.microscope}` : ""}</p>
-      <p class="muted">${count(one.particles)} particles · ${count(one.cycles)} cycles${one.last_image ? ` · last image ${clock(one.last_image)}` : ""}</p>
+      <p class="muted">${one.reason ? one.reason : html`${count(one.particles)} particles · ${count(one.cycles)} cycles${one.last_image ? ` · last image ${clock(one.last_image)}` : ""}`}</p>
     </a>`)}</div>
     ${me?.role !== "viewer" && html`<${Folders} />`}</section>`;
 }

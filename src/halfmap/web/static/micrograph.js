@@ -38,19 +38,20 @@ function useNames(id) {
   return rows;
 }
 
-function useImage(address) {
-  const [image, setImage] = useState(null);
+// The picture at an address; of the same micrograph the one before stays until it is there.
+function useImage(name, address) {
+  const [shown, setShown] = useState({ name, image: null });
   const [error, setError] = useState(null);
   useEffect(() => {
     if (!address) return undefined;
     let wanted = true;
     const one = new Image();
-    one.onload = () => { if (wanted) { setImage(one); setError(null); } };
+    one.onload = () => { if (wanted) { setShown({ name, image: one }); setError(null); } };
     one.onerror = () => wanted && setError(new Error("The micrograph's picture cannot be read."));
     one.src = address;
     return () => { wanted = false; };
   }, [address]);
-  return [image, error];
+  return [shown.name === name ? shown.image : null, error];
 }
 
 // Edits of a session, kept by the browser until they are saved.
@@ -80,7 +81,7 @@ export function MicrographPage({ id, name, me }) {
   const [jobs] = useAnswer(() => api.jobs(me.project), [me.project]);
   const pickers = jobs?.jobs.filter((one) => PICKERS.includes(one.type) && one.state === "succeeded").map((one) => one.id) ?? NO_PICKS;
   const [answer, error] = useAnswer(() => api.picks(id, name, job), [id, name, job]);
-  const [image, imageError] = useImage(api.micrographImage(id, name, asked));
+  const [image, imageError] = useImage(name, api.micrographImage(id, name, asked));
   const known = useRef(new Map());
   const mine = answer?.micrograph === name ? answer : null;
   if (mine) known.current.set(name, mine.picks);

@@ -28,8 +28,8 @@ export function MicrographView({ image, size, picks, radius, colour, brush, turn
     if (turn.zoom && view) setView(zoomed(view, turn.by, width / 2, height / 2));
   }, [turn.zoom]);
   useEffect(() => {
-    if (view && width) paint(canvas.current, { image, size, picks, radius, colour, view, width, height, erased, brush: brush && at });
-  }, [image, picks, radius, colour, view, width, erased, brush, at]);
+    if (view && width && size) paint(canvas.current, { image, size, picks, radius, colour, view, width, height, erased, brush: brush && at });
+  }, [image, size?.width, size?.height, picks, radius, colour, view, width, erased, brush, at]);
   useEffect(() => {
     const turned = (event) => {
       event.preventDefault();
@@ -75,7 +75,7 @@ export function MicrographView({ image, size, picks, radius, colour, brush, turn
     else setView((old) => ({ ...old, x: old.x + now[0] - before[0], y: old.y + now[1] - before[1] }));
   };
   const up = (event) => {
-    if (!held.current.pointers.delete(event.pointerId)) return;
+    if (!held.current.pointers.delete(event.pointerId) || !size) return;
     if (brush) {
       if (held.current.erased.length) onRemove(held.current.erased);
       held.current.erased = [];
