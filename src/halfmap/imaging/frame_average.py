@@ -14,6 +14,7 @@ from halfmap.imaging.deformation import movement_grids
 from halfmap.kernels.spline_displacement import read_displaced
 from halfmap.splines.grids import SplineGrid
 
+_MEAN_STEP = 16
 _LEAST_LOCAL_PIXEL = 1e-3
 """Local motion smaller than this is none."""
 
@@ -71,7 +72,8 @@ def moved_back(transform: Tensor, grid: ImageGrid, x: Tensor, y: Tensor) -> Floa
     The coefficients of the cubic B-splines through the pixels come from the same transform that is shifted: their sum
     is the image convolved with (1, 4, 1) / 6 along each axis. Unser 1999, IEEE Signal Process. Mag. 16, 22.
     """
-    mean = torch.stack([x.mean(dtype=torch.float64), y.mean(dtype=torch.float64)])
+    # about the mean: what is left after it is read exactly anyway
+    mean = torch.stack([field[::_MEAN_STEP, ::_MEAN_STEP].mean(dtype=torch.float64) for field in (x, y)])
     is_local = max(float(field.max() - field.min()) for field in (x, y)) >= _LEAST_LOCAL_PIXEL
     for axis, pixels in enumerate((mean[1], mean[0])):
         factors = _shift_factors(grid.shape[axis], float(pixels), is_half=axis == 1, spline=is_local)
@@ -100,7 +102,10 @@ def movement_pixel(series: FrameSeries, frame: int, grid: ImageGrid) -> tuple[Te
     total = [torch.zeros(grid.shape, dtype=torch.float32) for _ in range(2)]
     for grids, times in movement_grids(series):
         for field, one in zip(total, grids, strict=True):
-            field += _field(one, rows, columns, times[frame])
+            if one.shape[1:] == (1, 1):
+                field += float(one.weights_along(2, times[frame]) @ one.values.flatten())
+            else:
+                field += _field(one, rows, columns, times[frame])
     return total[0] / grid.pixel_size_angstrom, total[1] / grid.pixel_size_angstrom
 
 

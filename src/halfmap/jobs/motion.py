@@ -7,7 +7,7 @@ from typing import Annotated
 from annotated_types import Ge, Gt, Lt
 
 from halfmap.errors import InputError
-from halfmap.motion.params import MotionParams
+from halfmap.motion_correction.params import MotionParams
 from halfmap.project.job import JobContext, JobType
 
 

@@ -18,9 +18,9 @@ from halfmap.io.frames import MovieSource
 from halfmap.io.relion_motion_writer import write_motion
 from halfmap.io.warp_series import write_series
 from halfmap.jobs.motion import MotionJobParams
-from halfmap.motion.align import MovieMotion, align, totals, trajectories
-from halfmap.motion.spectra import MOST_GROUPS, MOST_KEPT_BYTES
-from halfmap.motion.sums import FRAMES_IN_MEMORY, ExposureWeights, MovedFrame, Sums, moved_frames
+from halfmap.motion_correction.align import MovieMotion, align, totals, trajectories
+from halfmap.motion_correction.spectra import MOST_GROUPS, MOST_KEPT_BYTES
+from halfmap.motion_correction.sums import FRAMES_IN_MEMORY, ExposureWeights, MovedFrame, Sums, moved_frames
 from halfmap.report.pictures import micrograph_picture
 
 PICTURE_SIDE = 512
@@ -128,8 +128,7 @@ def correct_movie(task: MotionTask) -> MovieResult:
     if motion.concern:
         concerns.append(motion.concern)
     total, early, late = totals(series)
-    best = sums.plain if sums.weighted is None else sums.weighted
-    picture = micrograph_picture(best, max_side=PICTURE_SIDE)
+    picture = micrograph_picture(sums.plain, max_side=PICTURE_SIDE)
     return MovieResult(
         total_angstrom=total,
         early_angstrom=early,
@@ -169,10 +168,10 @@ def _summed(task: MotionTask, source: MovieSource, series: FrameSeries, grid: Im
         weights = ExposureWeights.of(
             series, grid, dose_per_frame_e_per_angstrom2=dose, voltage_kv=task.optics.voltage_kv
         )
-    sums = Sums.empty(grid, weighted=weights is not None, halves=params.save_halves)
+    sums = Sums(grid, weights, halves=params.save_halves)
     at_once = _FRAMES_OF_SPECTRUM if dose is None else max(1, round(params.spectrum_dose_e_per_angstrom2 / dose))
     spectrum = _Spectrum(grid, params.spectrum_pixel, at_once)
-    for frame in moved_frames(source, series, grid, weights):
+    for frame in moved_frames(source, series, grid):
         sums.add(frame)
         spectrum.add(frame)
     return sums, spectrum.amplitudes()
@@ -181,15 +180,12 @@ def _summed(task: MotionTask, source: MovieSource, series: FrameSeries, grid: Im
 def _write(task: MotionTask, sums: Sums, spectrum: Float32Array) -> None:
     params = task.params
     grid = binned_grid(task.source.grid, params.bin)
-    if sums.weighted is None:
-        mrc.write_image(task.path(".mrc"), sums.plain, grid)
-    else:
-        mrc.write_image(task.path(".mrc"), sums.weighted, grid)
-        if params.save_unweighted:
-            mrc.write_image(task.path("_noDW.mrc"), sums.plain, grid)
-    for suffix, half in (("_ODD.mrc", sums.odd), ("_EVN.mrc", sums.even)):
-        if half is not None:
-            mrc.write_image(task.path(suffix), half, grid)
+    weighted = sums.weighted()
+    mrc.write_image(task.path(".mrc"), sums.plain if weighted is None else weighted, grid)
+    if weighted is not None and params.save_unweighted:
+        mrc.write_image(task.path("_noDW.mrc"), sums.plain, grid)
+    for suffix, half in zip(("_ODD.mrc", "_EVN.mrc"), sums.odd_and_even() or (), strict=False):
+        mrc.write_image(task.path(suffix), half, grid)
     size = max(grid.pixel_size_angstrom, FINEST_PIXEL_ANGSTROM)
     mrc.write_image(task.path("_PS.mrc"), spectrum, ImageGrid.square(len(spectrum), size))
 
@@ -219,7 +215,7 @@ class _Spectrum:
         self.n_waiting = self.n = 0
 
     def add(self, frame: MovedFrame) -> None:
-        self.waiting = frame.plain.copy() if self.waiting is None else self.waiting + frame.plain
+        self.waiting = frame.image.copy() if self.waiting is None else self.waiting + frame.image
         self.n_waiting += 1
         if self.n_waiting == self.at_once:
             self._take()

@@ -12,9 +12,9 @@ from halfmap.data.image_series import FrameSeries, SeriesOptics
 from halfmap.data.image_source import ImageSource
 from halfmap.errors import InputError
 from halfmap.imaging.deformation import movement
-from halfmap.motion.fit import FittedMotion, agreements, fit, search
-from halfmap.motion.params import MotionParams
-from halfmap.motion.spectra import PatchSpectra, patch_spectra
+from halfmap.motion_correction.fit import FittedMotion, agreements, fit, search
+from halfmap.motion_correction.params import MotionParams
+from halfmap.motion_correction.spectra import PatchSpectra, patch_spectra
 from halfmap.splines.grids import SplineGrid
 
 _LEAST_LIGHT, _MOST_LIGHT = 0.5, 2.0

@@ -25,18 +25,14 @@ class MovedFrame:
     Parameters
     ----------
     number : of the frame, from 0.
-    plain : float32, shape (y, x).
-    weighted : the same with its exposure weight; None without weights.
+    image : float32, shape (y, x).
     """
 
     number: int
-    plain: Float32Array
-    weighted: Float32Array | None
+    image: Float32Array
 
 
-def moved_frames(
-    source: ImageSource, series: FrameSeries, grid: ImageGrid, exposure_weights: "ExposureWeights | None" = None
-) -> Iterator[MovedFrame]:
+def moved_frames(source: ImageSource, series: FrameSeries, grid: ImageGrid) -> Iterator[MovedFrame]:
     """Yield the used frames of a movie, aligned, one by one.
 
     Parameters
@@ -45,17 +41,12 @@ def moved_frames(
     series : with the motion.
     grid : of the result, over the same field, of the frames' pixels or larger ones, which hold the electrons of those
         they are made of.
-    exposure_weights : by which frames are weighted; None for no weights.
     """
     for number in np.flatnonzero(series.is_used).tolist():
         transform = torch.fft.rfft2(torch.from_numpy(source.read([number])[0]))
         transform = crop_or_pad_transform(transform, source.grid, grid)
         x, y = movement_pixel(series, number, grid)
-        plain = moved_back(transform, grid, x, y)
-        weighted = None
-        if exposure_weights is not None:
-            weighted = moved_back(transform * exposure_weights.of_frame(number), grid, x, y)
-        yield MovedFrame(number=number, plain=plain, weighted=weighted)
+        yield MovedFrame(number=number, image=moved_back(transform, grid, x, y))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -97,41 +88,44 @@ class ExposureWeights:
         return torch.exp(self.half_rate * (-float(self.exposure_e_per_angstrom2[number]))) / self.norm
 
 
-@dataclass(kw_only=True, eq=False)
 class Sums:
-    """Sums over moved frames.
+    """Sums over moved frames: plain, and weighted by exposure in Fourier space.
 
     Parameters
     ----------
-    plain, weighted : of all frames.
-    odd, even : of the 1st, 3rd, … and of the 2nd, 4th, … frame of the movie, weighted where there are weights.
+    grid : of the frames.
+    weights : None for no weights.
+    halves : whether to keep sums of the 1st, 3rd, … and of the 2nd, 4th, … frame of the movie apart.
     """
 
-    plain: Float32Array
-    weighted: Float32Array | None
-    odd: Float32Array | None
-    even: Float32Array | None
-
-    @classmethod
-    def empty(cls, grid: ImageGrid, *, weighted: bool, halves: bool) -> "Sums":
-        """Return sums of nothing."""
-
-        def zeros() -> Float32Array:
-            return np.zeros(grid.shape, dtype=np.float32)
-
-        return cls(
-            plain=zeros(),
-            weighted=zeros() if weighted else None,
-            odd=zeros() if halves else None,
-            even=zeros() if halves else None,
-        )
+    def __init__(self, grid: ImageGrid, weights: ExposureWeights | None = None, *, halves: bool = False) -> None:
+        self.grid, self.weights = grid, weights
+        self.plain: Float32Array = np.zeros(grid.shape, dtype=np.float32)
+        shape = grid.shape if weights is None else grid.rfft_shape
+        dtype = torch.float32 if weights is None else torch.complex64
+        is_needed = halves or weights is not None
+        self._halves = [torch.zeros(shape, dtype=dtype) for _ in range(2 if halves else 1)] if is_needed else []
 
     def add(self, frame: MovedFrame) -> None:
         """Add a frame."""
-        self.plain += frame.plain
-        best = frame.plain if frame.weighted is None else frame.weighted
-        if self.weighted is not None:
-            self.weighted += best
-        half = self.even if frame.number % 2 else self.odd
-        if half is not None:
-            half += best
+        self.plain += frame.image
+        if self._halves:
+            values = torch.from_numpy(frame.image)
+            if self.weights is not None:
+                values = torch.fft.rfft2(values) * self.weights.of_frame(frame.number)
+            self._halves[frame.number % len(self._halves)] += values
+
+    def weighted(self) -> Float32Array | None:
+        """Return the weighted sum; None without weights."""
+        return None if self.weights is None else self._image(torch.stack(self._halves).sum(0))
+
+    def odd_and_even(self) -> tuple[Float32Array, Float32Array] | None:
+        """Return the sums of odd and of even frames, weighted where there are weights; None where not kept apart."""
+        if len(self._halves) < 2:
+            return None
+        return self._image(self._halves[0]), self._image(self._halves[1])
+
+    def _image(self, values: torch.Tensor) -> Float32Array:
+        image = values if self.weights is None else torch.fft.irfft2(values, s=self.grid.shape)
+        found: Float32Array = image.numpy()
+        return found

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from halfmap.data.image_source import Float32Array, ImageSource
 from halfmap.errors import InputError
-from halfmap.motion.params import MotionParams
+from halfmap.motion_correction.params import MotionParams
 
 MOST_GROUPS = 128
 """Groups of frames whose motion is found, at most, unless asked otherwise."""

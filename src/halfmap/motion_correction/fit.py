@@ -9,13 +9,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from halfmap.errors import InputError
-from halfmap.motion.spectra import PatchSpectra
+from halfmap.motion_correction.spectra import PatchSpectra
 from halfmap.splines.grids import SplineGrid
 
 _SEARCHES = 4
 _COARSE_FACTOR = 4.0
 _MOST_STEPS = 12
-_LEAST_STEP_PIXEL = 2e-3
+_LEAST_STEP_PIXEL = 1e-2
 _ACCELERATION_PIXEL = 2.0
 """Expected change of the whole frame's step from one group to the next, root mean square."""
 
@@ -132,7 +132,7 @@ def fit(spectra: PatchSpectra, start: Tensor, is_used: NDArray[np.bool_], *, loc
     objective = problem.objective(values, moved)
     for _ in range(_MOST_STEPS):
         step = problem.step(values, moved)
-        for _halving in range(6):
+        for _halving in range(4):
             trial = values + step
             trial_moved = problem.moved(trial)
             trial_objective = problem.objective(trial, trial_moved)
