@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from halfmap.cli.main import LIVE
 from halfmap.jobs.registry import COMMANDS
 from halfmap.project.job import JobType
 from halfmap.project.options import RunOptions
@@ -14,7 +15,7 @@ from halfmap.project.parameters import parameters_of
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
-NAMES = {entry.command: entry for entry in COMMANDS}
+NAMES = {entry.command: entry for entry in (*COMMANDS, LIVE)}
 OF_EVERY_JOB = {"--out", "--continue", "--settings", *(option.flag for option in parameters_of(RunOptions))}
 ROOMS = sorted(path.name for path in (ROOT / "src/halfmap").iterdir() if (path / "__init__.py").exists())
 ANY = {"jobs rerun"}  # takes the flags of the job that it repeats
