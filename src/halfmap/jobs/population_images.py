@@ -1,24 +1,32 @@
 """The images of a source's items: averages of tilts, or frames of movies."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from halfmap.data.image_series import FrameSeries, TiltSeries
 from halfmap.data.image_source import ImageSource
-from halfmap.data.population import SourceItem
+from halfmap.data.population import DataSource, SourceItem
 from halfmap.errors import FormatError, InconsistentDataError
 from halfmap.grid import ImageGrid
 from halfmap.io import mrc, tomostar
 from halfmap.io.detector import Detector
 from halfmap.io.eer import EerGrouping
 from halfmap.io.frames import open_movie
+from halfmap.io.warp_settings import WarpSettings, read_settings
 from halfmap.jobs.population_members import OpenSource
 
 _TOMOSTARS = "../tomostar"
 _SAME_SIZE = 0.01
 
 
-def images_of_item(opened: OpenSource, item: SourceItem, series: TiltSeries | FrameSeries) -> ImageSource:
+def images_of_item(
+    opened: OpenSource, item: SourceItem, series: TiltSeries | FrameSeries, newer: Path | None = None
+) -> ImageSource:
     """Return the images of an item, one for each entry of its series, as recorded.
+
+    Parameters
+    ----------
+    newer : a folder with images of some tilts, which go before those in use.
 
     Raises
     ------
@@ -27,7 +35,7 @@ def images_of_item(opened: OpenSource, item: SourceItem, series: TiltSeries | Fr
     InconsistentDataError
         They are of another size than the metadata say, or not as many.
     """
-    images = _tilts(opened, item, series) if isinstance(series, TiltSeries) else _frames(opened, item, series)
+    images = _tilts(opened, item, series, newer) if isinstance(series, TiltSeries) else _frames(opened, item, series)
     if len(images) < len(series):
         raise InconsistentDataError(
             f"{item.name} must have an image for each of {len(series)} entries of its metadata; got {len(images)}; "
@@ -44,14 +52,39 @@ def images_of_item(opened: OpenSource, item: SourceItem, series: TiltSeries | Fr
 
 def tilt_image_paths(opened: OpenSource, item: SourceItem, series: TiltSeries) -> list[Path]:
     """Return where the aligned image of each tilt of an item should be."""
-    folders = [_data_folder(opened, series), opened.path.parent / _TOMOSTARS]
-    table = next((folder / item.name for folder in folders if (folder / item.name).is_file()), folders[0] / item.name)
-    names = series.movie_names or tomostar.read_tomostar(table).movie_names
+    table, names = _movie_names(opened, item, series)
     return [tomostar.average_path(table, name) for name in names]
 
 
-def _tilts(opened: OpenSource, item: SourceItem, series: TiltSeries) -> ImageSource:
+def tilt_movie_paths(opened: OpenSource, item: SourceItem, series: TiltSeries) -> list[tuple[Path, Path]]:
+    """Return of each tilt of an item where the movie's metadata and its raw frames are.
+
+    Raises
+    ------
+    FormatError
+        One has none.
+    """
+    table, names = _movie_names(opened, item, series)
+    found = []
+    for name in names:
+        average = tomostar.average_path(table, name)
+        metadata = average.parents[1] / f"{average.stem}.xml"
+        if not metadata.is_file():
+            raise FormatError(metadata, expected="metadata of a tilt's movie", found="none", remedy="align it first")
+        found.append((metadata, tomostar.raw_movie_path(table, name)))
+    return found
+
+
+def _movie_names(opened: OpenSource, item: SourceItem, series: TiltSeries) -> tuple[Path, Sequence[str]]:
+    folders = [_data_folder(opened, series), opened.path.parent / _TOMOSTARS]
+    table = next((folder / item.name for folder in folders if (folder / item.name).is_file()), folders[0] / item.name)
+    return table, series.movie_names or tomostar.read_tomostar(table).movie_names
+
+
+def _tilts(opened: OpenSource, item: SourceItem, series: TiltSeries, newer: Path | None) -> ImageSource:
     paths = tilt_image_paths(opened, item, series)
+    if newer is not None:
+        paths = [newer / path.name if (newer / path.name).is_file() else path for path in paths]
     missing = [path for path in paths if not path.is_file()]
     if missing:
         raise FormatError(
@@ -69,19 +102,42 @@ def _tilts(opened: OpenSource, item: SourceItem, series: TiltSeries) -> ImageSou
 
 
 def _frames(opened: OpenSource, item: SourceItem, series: FrameSeries) -> ImageSource:
-    source = opened.source
+    path = _data_folder(opened, series) / item.name
+    # raw frames have the pixels of the source, the CTF of Warp those of images that it has binned
+    return _movie(path, opened.source.pixel_size_angstrom, opened.source, opened.path.parent)
+
+
+def frames_of_tilt(opened: OpenSource, metadata: Path, path: Path, pixel_size_angstrom: float) -> ImageSource:
+    """Return the raw frames of a tilt, corrected for the detector.
+
+    Parameters
+    ----------
+    metadata : of the tilt's movie. Settings of Warp that have it processed where it lies tell the gain, defects and
+        grouping of frames; without such it is the source that tells.
+    path : of the movie.
+    """
+    folder = metadata.parent.resolve()
+    for found in sorted((*folder.parent.glob("*.settings"), *folder.glob("*.settings"))):
+        settings = read_settings(found)
+        if settings.processing_path(found).resolve() == folder:
+            return _movie(path, pixel_size_angstrom, settings, found.parent)
+    return _movie(path, pixel_size_angstrom, opened.source, opened.path.parent)
+
+
+def _movie(path: Path, pixel_size_angstrom: float, told: DataSource | WarpSettings, folder: Path) -> ImageSource:
+    """Return the frames of a movie, corrected as a source or settings in a folder tell."""
     detector = Detector(
-        gain_path=_beside(opened, source.gain_path),
-        gain_flip_x=source.gain_flip_x,
-        gain_flip_y=source.gain_flip_y,
-        gain_transpose=source.gain_transpose,
-        defects_path=_beside(opened, source.defects_path),
+        gain_path=_beside(folder, told.gain_path),
+        gain_flip_x=told.gain_flip_x,
+        gain_flip_y=told.gain_flip_y,
+        gain_transpose=told.gain_transpose,
+        defects_path=_beside(folder, told.defects_path),
     )
     return open_movie(
-        _data_folder(opened, series) / item.name,
-        pixel_size_angstrom=series.optics.pixel_size_angstrom,
+        path,
+        pixel_size_angstrom=pixel_size_angstrom,
         detector=detector,
-        eer=EerGrouping(frames_per_fraction=source.eer_group_frames),
+        eer=EerGrouping(frames_per_fraction=told.eer_group_frames),
     )
 
 
@@ -89,5 +145,5 @@ def _data_folder(opened: OpenSource, series: TiltSeries | FrameSeries) -> Path:
     return opened.path.parent / str(series.further.get("DataDirectory", "")).replace("\\", "/")
 
 
-def _beside(opened: OpenSource, name: str) -> Path | None:
-    return opened.path.parent / name.replace("\\", "/") if name else None
+def _beside(folder: Path, name: str) -> Path | None:
+    return folder / name.replace("\\", "/") if name else None

@@ -7,7 +7,7 @@ from typing import Annotated
 from annotated_types import Ge
 
 from halfmap.errors import InputError
-from halfmap.multiparticle.params import ParameterChoice
+from halfmap.multiparticle.params import GeometryChoice, ParameterChoice
 from halfmap.multiparticle.reconstruction_params import ReconstructionParams
 from halfmap.multiparticle.schedule import Schedule
 from halfmap.project.job import JobContext, JobType
@@ -28,6 +28,10 @@ class RefinePopulationParams(ParameterChoice, Schedule, ReconstructionParams):
     """Fit magnification, aberrations and, of tilt series, the spherical aberration once for all items of a source, not
     for each; every item is then refined twice."""
 
+    tilt_movies: bool = False
+    """Align the raw frames of each tilt by the particles, once its series is refined, and average them anew; earlier
+    averages are kept in a folder beside them."""
+
     seed: int = 1
     """Seed of the random phases."""
 
@@ -38,6 +42,11 @@ class RefinePopulationParams(ParameterChoice, Schedule, ReconstructionParams):
             raise InputError(
                 "--share-optics must come with optics to fit; got none; add --magnification, --spherical-aberration, "
                 "--odd-zernike-order or --even-zernike-order."
+            )
+        if self.tilt_movies and not any(getattr(self, name) for name in GeometryChoice.__dataclass_fields__):
+            raise InputError(
+                "--tilt-movies must come with geometry to fit, since what is known of a tilt aligns its frames; got "
+                "none; add --positions or --image-warp."
             )
 
 

@@ -1,7 +1,7 @@
 """The tasks of `halfmap population refine`: one item refined, and its particles back-projected."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from halfmap.errors import FormatError, InconsistentDataError, InputError
 from halfmap.jobs.per_micrograph import Rejected
 from halfmap.jobs.population_images import images_of_item
 from halfmap.jobs.population_members import OpenSource
+from halfmap.jobs.population_tilt_movies import AlignedMovie, align_movies
 from halfmap.multiparticle.params import ParameterChoice
 from halfmap.multiparticle.reconstruction import SeriesSums, accumulate
 from halfmap.multiparticle.reconstruction_params import ReconstructionParams
@@ -38,6 +39,7 @@ class ItemTask:
     memory_bytes : for what is cut out of its images.
     refined : where its refined metadata are written, and read again.
     optics : fields of its optics that it begins with, where the items of its source share them.
+    aligns_movies : whether the movies of its tilts are aligned, too.
     """
 
     source: OpenSource
@@ -50,6 +52,12 @@ class ItemTask:
     memory_bytes: int
     refined: Path
     optics: Mapping[str, Any] | None = None
+    aligns_movies: bool = False
+
+    @property
+    def averages(self) -> Path:
+        """Where new averages of its tilts are written."""
+        return self.refined.parent / "movies" / self.refined.stem
 
     @property
     def n_particles(self) -> int:
@@ -74,7 +82,8 @@ class ItemOutcome:
 
     Parameters
     ----------
-    As of `halfmap.multiparticle.refine.SeriesResult`.
+    movies : of the tilts whose movies were aligned.
+    others : as of `halfmap.multiparticle.refine.SeriesResult`.
     """
 
     is_changed: bool
@@ -91,6 +100,7 @@ class ItemOutcome:
     objective_after: float
     steps: tuple[Step, ...]
     optics: OpticsQuadratic | None
+    movies: tuple[AlignedMovie, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -135,6 +145,17 @@ def refine_item(task: ItemTask) -> ItemOutcome:
         device=str(task_device()),
     )
     assert isinstance(result.series, TiltSeries | FrameSeries)
+    movies: tuple[AlignedMovie, ...] = ()
+    if task.aligns_movies and isinstance(result.series, TiltSeries):
+        movies = align_movies(
+            task.source,
+            task.item,
+            result.series,
+            [_refined(one, fitted) for one, fitted in zip(problem.species, result.species, strict=True)],
+            task.averages,
+            memory_bytes=task.memory_bytes,
+            device=str(task_device()),
+        )
     task.source.write_item(task.refined.parent, task.item, result.series)
     return ItemOutcome(
         is_changed=result.is_changed,
@@ -151,7 +172,14 @@ def refine_item(task: ItemTask) -> ItemOutcome:
         objective_after=result.objective_after,
         steps=result.steps,
         optics=result.optics,
+        movies=movies,
     )
+
+
+def _refined(species: SpeciesProblem, fitted: FittedSpecies | None) -> SpeciesProblem:
+    if fitted is None:
+        return species
+    return replace(species, particles=species.particles.with_poses(fitted.position_angstrom, fitted.rotation))
 
 
 def is_written(task: ItemTask) -> bool:
@@ -164,7 +192,7 @@ def sum_item(task: SumsTask) -> ItemSums:
     item = task.item
     try:
         series = item.series
-        images = images_of_item(item.source, item.item, series)
+        images = images_of_item(item.source, item.item, series, item.averages)
         sums = accumulate(series, images, task.particles, item.species[task.number], task.params)
     except (FormatError, InputError, InconsistentDataError) as error:
         return ItemSums(sums=None, rejected=(Rejected(name=item.item.name, reason=str(error)),))

@@ -18,6 +18,7 @@ def options_of_m(params: "RefinePopulationParams") -> dict[str, str]:
         "DoMagnification": params.magnification,
         "DoZernike13": params.odd_zernike_order > 0,
         "DoZernike5": params.odd_zernike_order == 5,
+        "DoTiltMovies": params.tilt_movies,
         "DoDefocus": params.defocus,
         "DoAstigmatismDelta": params.astigmatism,
         "DoAstigmatismAngle": params.astigmatism,

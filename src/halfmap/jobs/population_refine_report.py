@@ -93,7 +93,8 @@ def _series_table(work: "Work", fitted: "Fitted") -> Table:
             continue
         gain = outcome.objective_before - outcome.objective_after
         gauges = [f"only priors part {one}" for one in outcome.gauges]
-        remarks = [*([] if outcome.is_changed else [outcome.reason]), *outcome.concerns, *gauges]
+        movies = [f"frames of {sum(one.gain > 0 for one in outcome.movies)} tilts aligned"] if outcome.movies else []
+        remarks = [*([] if outcome.is_changed else [outcome.reason]), *movies, *outcome.concerns, *gauges]
         name, source = task.item.name, task.source.source.name
         rows.append((name, source, task.n_particles, round(gain, 1), round(outcome.n_effective, 1), "; ".join(remarks)))
     return Table(

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from halfmap.compute.memory import memory_budget_bytes
+from halfmap.data.half_sets import HALVES
 from halfmap.data.image_series import FrameSeries, TiltSeries
 from halfmap.data.population import Species, SpeciesParticles
 from halfmap.errors import InconsistentDataError, InputError
@@ -28,10 +29,12 @@ from halfmap.jobs.population_refine_items import (
     moved,
     sum_item,
 )
+from halfmap.jobs.population_refine_movies import bring_averages_into_use, with_movies
 from halfmap.jobs.population_refine_series import Fitted, refined_path
 from halfmap.jobs.population_sources import commit_source
 from halfmap.jobs.population_species_files import (
     commit_species,
+    grid_of,
     measured_maps,
     read_halves,
     read_species_mask,
@@ -47,6 +50,7 @@ from halfmap.multiparticle.references import ReferencePair, reference_pair
 from halfmap.multiparticle.refine import windows_of
 from halfmap.multiparticle.schedule import Schedule
 from halfmap.multiparticle.species import SpeciesMaps
+from halfmap.multiparticle.species import memory_bytes as maps_memory_bytes
 from halfmap.project.job import JobContext
 
 if TYPE_CHECKING:
@@ -105,6 +109,8 @@ def gather(context: JobContext, params: "RefinePopulationParams", opened: OpenPo
     ------
     InputError
         No item holds a particle, or a species has no resolution yet.
+    InconsistentDataError
+        A half-set of a species has no particle in any item.
     """
     resolution = _resolution_at_start(context, opened)
     particles = tuple(one.particles() for one in opened.species)
@@ -131,6 +137,7 @@ def gather(context: JobContext, params: "RefinePopulationParams", opened: OpenPo
                 schedule=schedule,
                 memory_bytes=int(_WINDOWS_SHARE * budget / n_workers),
                 refined=refined_path(context.folder, source, item),
+                aligns_movies=params.tilt_movies,
             )
             tasks.append(task)
             all_rows.append(rows)
@@ -139,9 +146,14 @@ def gather(context: JobContext, params: "RefinePopulationParams", opened: OpenPo
             f"Items of a population must hold particles to be refined; got none in those of {opened.path}; see "
             "`halfmap population status`, and add particles with `halfmap population add-particles`."
         )
-    context.log(f"{len(tasks)} items with {sum(map(len, particles))} particles of {len(particles)} species")
+    if params.tilt_movies:
+        tasks = with_movies(context, tasks)
+    _check_half_sets(opened, particles, all_rows)
+    n_particles = sum(task.n_particles for task in tasks)
+    context.log(f"{len(tasks)} items with {n_particles} particles of {len(particles)} species")
     largest = max(_memory_bytes(task, params.padding, pairs) for task in tasks)
     context.expect_memory(largest, "references, an item's windows and its sums", n_tasks=len(tasks))
+    context.expect_memory(max(maps_memory_bytes(grid_of(one.species)) for one in opened.species), "maps of a species")
     return Work(
         opened=opened,
         tasks=tuple(tasks),
@@ -173,11 +185,6 @@ def new_maps(context: JobContext, params: "RefinePopulationParams", work: Work, 
         for task, rows in zip(work.tasks, work.rows, strict=True)
         if len(rows[number])
     ]
-    if not tasks:
-        raise InconsistentDataError(
-            f"Items of the population's sources must hold particles of {species.name}; got none; add particles, or "
-            "the source that they are in."
-        )
     total: ItemSums = context.executor.reduce(
         sum_item, tasks, add_sums, progress=context.progress, label=f"Reconstructing {species.name}"
     )
@@ -208,6 +215,7 @@ def commit(context: JobContext, work: Work, maps: Sequence[NewMaps]) -> dict[str
     """
     versions = {}
     used_sources = {}
+    bring_averages_into_use(work.tasks)
     for source in work.opened.sources:
         with source.versions.staging() as staged:
             for refined in (refined_path(context.folder, source, item) for item in source.source.items):
@@ -250,6 +258,19 @@ def _resolution_at_start(context: JobContext, opened: OpenPopulation) -> tuple[f
                 f"{one.version} now; check that version out, or begin a new refinement."
             )
     return tuple(start["resolutions"])
+
+
+def _check_half_sets(
+    opened: OpenPopulation, particles: Sequence[SpeciesParticles], rows: Sequence[tuple[NDArray[np.int64], ...]]
+) -> None:
+    for number, (one, mine) in enumerate(zip(opened.species, particles, strict=True)):
+        subsets = mine.random_subset[np.concatenate([of_item[number] for of_item in rows])]
+        missing = [str(half) for half in HALVES if half not in subsets]
+        if missing:
+            raise InconsistentDataError(
+                f"Items of the population's sources must hold particles of both half-sets of {one.species.name}; got "
+                f"none of {' and '.join(missing)}; add particles, or the source that they are in."
+            )
 
 
 def references_of(opened: OpenSpecies) -> ReferencePair:

@@ -92,6 +92,9 @@ def _refined(context: JobContext, tasks: Mapping[int, ItemTask], *, label: str, 
         gain = result.objective_before - result.objective_after
         said = f"log-likelihood {gain:+.0f}" if result.is_changed else f"left as it was, as {result.reason}"
         context.log(f"{task.item.name}: {task.n_particles} particles, {said}")
+        for movie in result.movies:
+            said = movie.reason or f"aligned, log-likelihood {movie.gain:+.0f}"
+            context.log(f"{task.item.name}, frames of tilt {movie.tilt + 1}: {said}")
     return Fitted(outcomes=outcomes, rejected=rejected)
 
 
@@ -103,7 +106,10 @@ def _with_shared_optics(context: JobContext, work: "Work", tasks: Mapping[int, I
     start = _optics_at_start(context, list(tasks.values()))
     own = {
         number: replace(
-            task, optics=start[task.source.source.name], refined=task.refined.parent / "own" / task.refined.name
+            task,
+            optics=start[task.source.source.name],
+            refined=task.refined.parent / "own" / task.refined.name,
+            aligns_movies=False,
         )
         for number, task in tasks.items()
     }
