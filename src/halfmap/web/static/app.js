@@ -54,6 +54,7 @@ function App() {
   useEffect(() => {
     const move = () => setAddress(location.hash);
     addEventListener("hashchange", move);
+    move();  // it may have changed before anybody listened
     return () => removeEventListener("hashchange", move);
   }, []);
   useKeys({ "?": () => setHelp(!help) });
