@@ -3,7 +3,7 @@
 Images come from a path of their own (`halfmap.simulation`), not from the model that is fitted to them.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,9 @@ import pytest
 
 import halfmap
 from halfmap.data.image_series import TiltSeries
+from halfmap.data.image_source import ImageSource
 from halfmap.errors import InputError
+from halfmap.grid import ImageGrid
 from halfmap.multiparticle.params import ParameterChoice
 from halfmap.multiparticle.refine import SeriesResult, refine_series
 from halfmap.multiparticle.schedule import Schedule
@@ -210,6 +212,56 @@ def test_a_second_species_sharpens_the_warp_of_the_first(tmp_path, monkeypatch):
     item = files.items[0]
     without, helped = (files.agreement_of(item, NAME, result).position_angstrom for result in (alone, both))
     assert helped < 0.8 * without < files.agreement(item, NAME).position_angstrom
+
+
+@dataclass(frozen=True)
+class Superposed:
+    """An image source: the sums of the images of two."""
+
+    first: ImageSource
+    second: ImageSource
+
+    @property
+    def grid(self) -> ImageGrid:
+        return self.first.grid
+
+    def __len__(self) -> int:
+        return len(self.first)
+
+    def read(self, indices):
+        return self.first.read(indices) + self.second.read(indices)
+
+
+@pytest.mark.slow
+def test_a_second_species_helps_only_where_it_moves_with_the_first(tmp_path, monkeypatch):
+    other = "compact-d2-120"
+    errors = {"image_warp_nodes": (2, 2), "image_warp_angstrom": 3.0, "position_error_angstrom": 1.0}
+    settings = {**COARSE, **TILTS, **errors, "specimen": (NAME, other), "size_pixel": (192, 192), "snr": 0.1}
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".halfmap").mkdir()
+
+    def made(name: str, numbers: tuple[int, int], seed: int) -> SimulatedFiles:
+        halfmap.simulate_tilt_series(**{**settings, "particles_per_series": numbers}, seed=seed, out=tmp_path / name)
+        return SimulatedFiles(tmp_path / name)
+
+    small = made("small", (4, 0), 1)
+    item = small.items[0]
+    left = {}
+    # the warp is the seed's: the large species moves as the small one, or on its own
+    for name, seed in (("with it", 1), ("scrambled", 2)):
+        large = made(name, (0, 12), seed)
+        images = Superposed(small.images(item), large.images(item))
+        one, two = small.problem(item, {NAME: 9.0}), large.problem(item, {other: 9.0})
+        for label, species in ((f"alone, {name}", one.species), (name, one.species + two.species)):
+            problem = replace(one, images=images, species=species)
+            result = refine_series(
+                problem,
+                ParameterChoice(image_warp="2x2", positions=True),
+                schedule=Schedule(ctf_resolution_angstrom=20.0, sub_iterations=2),
+            )
+            left[label] = small.agreement_of(item, NAME, result).position_angstrom
+    assert left["with it"] < 0.8 * left["alone, with it"]
+    assert left["scrambled"] > left["alone, scrambled"]
 
 
 @pytest.mark.slow
