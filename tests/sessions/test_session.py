@@ -349,6 +349,13 @@ def test_the_work_folder_must_lie_outside_the_acquisition_folder(tmp_path: Path,
     assert not (folder.path / "live").exists()
 
 
+def test_a_project_that_is_watched_keeps_its_sessions_in_live(tmp_path: Path, folder: LiveFolder) -> None:
+    (folder.path / "default_pipeline.star").write_text("data_pipeline_general\n_rlnPipeLineJobCounter 2\n")
+    a_session(folder.path / "Live" / "s", folder.path).close()
+    with pytest.raises(InputError, match="outside the acquisition folder"):
+        a_session(folder.path / "Extract" / "s", folder.path)
+
+
 def test_dark_particles_give_bright_averages(tmp_path: Path, child_here: type[ChildHere]) -> None:
     folder = LiveFolder(tmp_path / "acquisition", n_micrographs=4, bright=False)
     folder.arrive(range(4))

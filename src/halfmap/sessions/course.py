@@ -38,7 +38,7 @@ class Course(Book):
         notifications: NotificationSettings,
     ) -> None:
         source = open_source(folder, work)
-        if folder.resolve() == work.resolve() or work.resolve().is_relative_to(folder.resolve()):
+        if not _may_lie(work.resolve(), folder.resolve()):
             raise InputError(
                 f"The session's own folder must lie outside the acquisition folder {folder}; got {work}; choose "
                 "another with --work."
@@ -311,3 +311,9 @@ class Course(Book):
         if self._retry_at is not None and time.monotonic() >= self._retry_at:
             self._retry_at = None
             self.note({"event": "act", "act": "retry"})
+
+
+def _may_lie(work: Path, folder: Path) -> bool:
+    """Return whether a session may keep its state in a folder: outside the acquisition's, or in a project's Live/."""
+    is_project = (folder / ".halfmap").is_dir() or (folder / "default_pipeline.star").is_file()
+    return not work.is_relative_to(folder) or (is_project and work.is_relative_to(folder / "Live"))
