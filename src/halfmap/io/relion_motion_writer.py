@@ -29,7 +29,8 @@ def write_motion(path: str | Path, series: FrameSeries, *, general: Mapping[str,
     Returns
     -------
     float
-        How far the polynomial lies from the local motion, root mean square in pixels of the movie.
+        How far the polynomial lies from the local motion, root mean square of each axis in pixels of the movie, without
+        what is constant at a place.
 
     Notes
     -----
@@ -45,8 +46,12 @@ def write_motion(path: str | Path, series: FrameSeries, *, general: Mapping[str,
     means = [part.mean(axis=(1, 2)) for part in local]
     shift = np.stack([one + mean for one, mean in zip(whole, means, strict=True)], axis=-1)
     shift -= shift[0]
-    terms = _terms(n)
-    differing = [(part - mean[:, None, None]).ravel() for part, mean in zip(local, means, strict=True)]
+    # what is constant at a place over all frames nothing can tell, and the model need not meet it
+    terms = _without_mean_over_time(_terms(n), n)
+    differing = [
+        _without_mean_over_time((part - mean[:, None, None]).reshape(-1, 1), n)[:, 0]
+        for part, mean in zip(local, means, strict=True)
+    ]
     fitted = [np.linalg.lstsq(terms, part, rcond=None)[0] for part in differing]
     left = np.stack([part - terms @ one for part, one in zip(differing, fitted, strict=True)])
     tables = [
@@ -56,7 +61,13 @@ def write_motion(path: str | Path, series: FrameSeries, *, general: Mapping[str,
     if any(np.abs(part).max() > 0 for part in differing):
         tables.append(star.with_version(_model(np.concatenate(fitted) / binning)))
     star.write(path, tables)
-    return float(np.sqrt((left**2).sum(axis=0).mean()))
+    return float(np.sqrt((left**2).mean()))
+
+
+def _without_mean_over_time(values: NDArray[np.float64], n: int) -> NDArray[np.float64]:
+    """Return values (frames × places, m) without their mean over the n frames at each place."""
+    parted = values.reshape(n, -1, values.shape[-1])
+    return (parted - parted.mean(axis=0)).reshape(values.shape)
 
 
 def _sampled(grid: SplineGrid, n: int) -> NDArray[np.float64]:
