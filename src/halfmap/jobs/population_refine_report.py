@@ -118,7 +118,7 @@ def _optics(fitted: "Fitted") -> list[Block]:
     blocks: list[Block] = []
     for source, one in fitted.optics.items():
         numbers = zip(one.names, one.change, one.deviation, one.deviation_of_one, one.units, strict=True)
-        rows += [(source, name, *(float(f"{v:.3g}") for v in values), unit) for name, *values, unit in numbers]
+        rows += [(source, name, *(f"{v:.3g}" for v in values), unit) for name, *values, unit in numbers]
         if one.disagreement > _MOST_DISAGREEMENT:
             text = (
                 f"Optics of the {one.n_series} series of {source} differ {one.disagreement:.1f} times as much as their "
