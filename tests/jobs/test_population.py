@@ -23,6 +23,7 @@ from halfmap.io.warp_series import read_series, write_series
 from halfmap.io.warp_settings import WarpSettings, write_settings
 from halfmap.jobs.population_files import open_population
 from halfmap.jobs.population_given import given_maps, linked_particles
+from halfmap.jobs.population_images import images_of_item
 from halfmap.splines.grids import SplineGrid
 from support import warp_projects as projects
 
@@ -490,6 +491,38 @@ def test_frame_series_become_a_source_by_their_movies():
     series = source.read_item(item)
     assert series.is_used.tolist() == [True, True, False, False]
     assert series.dose_e_per_angstrom2 == pytest.approx(one.dose_e_per_angstrom2)
+
+
+def test_frames_have_the_pixels_of_raw_data_where_warp_has_binned_its_images():
+    folder = Path("warp")
+    movie = folder / "frames" / "mic_1.mrc"
+    grid = ImageGrid(shape=(60, 80), pixel_size_angstrom=1.0)
+    movie.parent.mkdir(parents=True)
+    with mrc.StackWriter(movie, grid, 4) as writer:
+        writer.write(np.ones((4, *grid.shape), dtype=np.float32))
+    one = FrameSeries(
+        name="mic_1",
+        image_size_angstrom=(80.0, 60.0),
+        dose_e_per_angstrom2=np.arange(4.0),
+        is_used=np.ones(4, dtype=bool),
+        optics=SeriesOptics(pixel_size_angstrom=2.0),
+        further={"DataDirectory": "../frames"},
+    )
+    write_series(folder / "warp_frameseries" / "mic_1.xml", one)
+    settings = WarpSettings(
+        pixel_size_angstrom=1.0,
+        bin_times=1.0,
+        data_folder="frames",
+        processing_folder="warp_frameseries",
+        extension="*.mrc",
+        dose_per_frame_e_per_angstrom2=1.0,
+    )
+    write_settings(folder / "frames.settings", settings)
+    halfmap.population_create(folder="m", name="demo")
+    halfmap.population_add_source(population="m", settings="warp/frames.settings")
+    source = open_population(Path("m")).sources[0]
+    item = source.source.items[0]
+    assert images_of_item(source, item, source.read_item(item)).grid == grid
 
 
 def test_metadata_of_versions_that_did_not_say_sizes_take_them_from_the_settings():

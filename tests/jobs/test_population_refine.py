@@ -9,6 +9,7 @@ import pytest
 
 import halfmap
 from halfmap.errors import InconsistentDataError, InputError, ProjectError
+from halfmap.io.species_particles import read_species_particles_of_m, write_species_particles_of_m
 from halfmap.jobs import population_refine, population_refine_run
 from halfmap.jobs.population_edit import ResampleParams, resample_trajectories
 from halfmap.jobs.population_files import changing, open_population
@@ -187,6 +188,17 @@ def test_memory_is_told_from_shapes_and_too_little_is_refused_before_the_start(p
     assert 64 < float(said[1]) < 120
     with pytest.raises(InputError, match="raise --memory"):
         refine(memory="60MiB")
+    with pytest.raises(InputError, match="maps of a species"):
+        refine(memory="120MiB")
+    assert not list(project.glob("*/job*/refined"))
+
+
+def test_a_species_without_one_of_its_half_sets_is_refused_before_the_start(project):
+    path = open_population(project / "m").species[0].file("particles.star")
+    found = read_species_particles_of_m(path)
+    write_species_particles_of_m(path, found.take(found.random_subset == 1))
+    with pytest.raises(InconsistentDataError, match="none of 2"):
+        refine()
     assert not list(project.glob("*/job*/refined"))
 
 
