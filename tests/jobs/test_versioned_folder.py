@@ -141,3 +141,9 @@ def test_two_commands_exclude_each_other_and_a_dead_one_does_not_count(tmp_path)
     with held([tmp_path], said.append):
         assert "taken over" in said[0]
     assert not (tmp_path / ".lock").exists()
+
+
+def test_a_folder_that_cannot_be_written_to_is_named(tmp_path):
+    (tmp_path / ".lock").mkdir()
+    with pytest.raises(ProjectError, match="must be writable"), held([tmp_path], print):
+        pass

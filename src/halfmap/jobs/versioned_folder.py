@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from halfmap.errors import InputError
+from halfmap.errors import InputError, ProjectError
 from halfmap.io.atomic import remove_partial, replacing, write_json
 from halfmap.project import lock
 
@@ -189,12 +189,18 @@ def held(folders: Iterable[Path], say: Callable[[str], None]) -> Iterator[None]:
     Raises
     ------
     ProjectError
-        A living process holds one.
+        A living process holds one, or a folder cannot be written to.
     """
     taken: list[Path] = []
     try:
         for folder in sorted({folder.resolve() for folder in folders}):
-            before = lock.acquire(folder, "The folder of the population or source,")
+            try:
+                before = lock.acquire(folder, "The folder of the population or source,")
+            except OSError as error:
+                raise ProjectError(
+                    f"The folder of the population or source, {folder}, must be writable; got '{error.strerror}'; free "
+                    "space on the disk, or mend the permissions."
+                ) from error
             taken.append(folder)
             if before is not None:
                 say(f"{folder} was locked by {before}, which is gone: its lock was taken over.")
