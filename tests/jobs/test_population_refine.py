@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import halfmap
-from halfmap.errors import InconsistentDataError, InputError, ProjectError
+from halfmap.errors import HalfmapError, InconsistentDataError, InputError, ProjectError
 from halfmap.io.species_particles import read_species_particles_of_m, write_species_particles_of_m
 from halfmap.jobs import population_refine, population_refine_run
 from halfmap.jobs.population_edit import ResampleParams, resample_trajectories
@@ -251,3 +251,16 @@ def test_weights_are_estimated_written_and_forgotten(project, resolve):
     halfmap.population_estimate_weights(population="m", reset=True, workers=1)
     assert all(one.series_scale == 1 and one.scale.values.numel() == 1 for one in weights())
     assert state_of(project).keys() == before.keys()
+
+
+def test_a_disk_that_fills_while_maps_are_written_leaves_all_members_as_they_were(project, monkeypatch):
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    before, source = state_of(project), open_population(project / "m").sources[0].source.version
+    with monkeypatch.context() as patch:
+        patch.setattr(population_refine_run, "stage_particles", full)
+        with pytest.raises((OSError, ProjectError, HalfmapError)):
+            refine(out="job")
+    assert state_of(project) == before
+    assert open_population(project / "m").sources[0].source.version == source

@@ -4,6 +4,7 @@ import json
 import math
 import shutil
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -210,28 +211,32 @@ def new_maps(context: JobContext, params: "RefinePopulationParams", work: Work, 
 def commit(context: JobContext, work: Work, maps: Sequence[NewMaps]) -> dict[str, str]:
     """Make new versions of sources and species, and bring them into use; return each one's by its name.
 
-    A killed commit is finished by the next command on the population, member by member; continuing the job makes those
+    Everything is written beside the versions in use first, so that a full disk leaves all of them as they were. A
+    killed commit is finished by the next command on the population, member by member; continuing the job makes those
     that are left.
     """
     versions = {}
     used_sources = {}
-    bring_averages_into_use(work.tasks)
-    for source in work.opened.sources:
-        with source.versions.staging() as staged:
+    with ExitStack() as stack:
+        of_sources = [stack.enter_context(source.versions.staging()) for source in work.opened.sources]
+        of_species = [stack.enter_context(opened.versions.staging()) for opened in work.opened.species]
+        for source, staged in zip(work.opened.sources, of_sources, strict=True):
             for refined in (refined_path(context.folder, source, item) for item in source.source.items):
                 if refined.is_file():
                     shutil.copyfile(refined, staged / refined.name)
-            made = commit_source(source, staged, source.source)
-        now = made or source.source
-        used_sources[now.guid] = now.version
-        versions[now.name] = now.version if made is not None else f"{now.version}, as before"
-    for opened, new in zip(work.opened.species, maps, strict=True):
-        species = replace(new.species, used_sources={**opened.species.used_sources, **used_sources})
-        with opened.versions.staging() as staged:
+        for opened, staged, new in zip(work.opened.species, of_species, maps, strict=True):
             stage_maps(staged, opened.path.stem, new.maps)
-            stage_particles(staged, opened.path.stem, new.particles, species.symmetry)
+            stage_particles(staged, opened.path.stem, new.particles, new.species.symmetry)
+        bring_averages_into_use(work.tasks)
+        for source, staged in zip(work.opened.sources, of_sources, strict=True):
+            made = commit_source(source, staged, source.source)
+            now = made or source.source
+            used_sources[now.guid] = now.version
+            versions[now.name] = now.version if made is not None else f"{now.version}, as before"
+        for opened, staged, new in zip(work.opened.species, of_species, maps, strict=True):
+            species = replace(new.species, used_sources={**opened.species.used_sources, **used_sources})
             known = commit_species(opened, staged, species)
-        versions[species.name] = known.version if known is not None else f"{opened.species.version}, as before"
+            versions[species.name] = known.version if known is not None else f"{opened.species.version}, as before"
     for name, version in versions.items():
         context.log(f"{name} is at version {version}")
     shutil.rmtree(context.folder / "refined", ignore_errors=True)
