@@ -8,7 +8,8 @@
 3.5 Å, SNR 0.25), the number of particles after the name; offsets of σ 7 Å along each axis, defocus 1 to 2.5 µm,
 coloured noise. Both programs begin with the true map low-passed at 60 Å, and use the same circular mask.
 
-A refinement may turn and move the particle; both are fitted to the poses (`halfmap.refinement.agreement`). Angle and
+A refinement may turn and move the particle; both are fitted to the poses (`halfmap.refinement.agreement`). Where the
+low-passed reference has no hand, it may end in the mirror image, which is told and compared as such. Angle and
 shift are median errors over all particles, angles the smallest over the symmetry. Half-maps: where their FSC falls
 below 0.143, unmasked, and corrected for a mask that is made from the truth. Truth: where the FSC of the mean of the
 unfiltered half-maps with the truth, in that mask, falls below 0.5. Promise: |√(2F / (1 + F)) − FSC with the truth|,
@@ -43,6 +44,8 @@ from halfmap.refinement import agreement
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 KEPT = Path(__file__).with_name("refine3d_recovery_relion.json")
 DATA_SEED, SHIFT_ANGSTROM, LOW_PASS_ANGSTROM, JOIN_ANGSTROM = 1, 7.0, 60.0, 40.0
+HALF_TURN = np.diag([-1.0, -1.0, 1.0])
+"""V(−x) seen from this times A shows what V shows from A."""
 TIMED_RANK = (
     'TIMEFORMAT="rank $OMPI_COMM_WORLD_RANK CPU %U %S"; time "$@"'  # bash's own time, one line for each process
 )
@@ -115,6 +118,7 @@ class Figures:
     promise_largest: float
     iterations: int
     cpu_seconds: float = float("nan")
+    hand: str = "true"
 
 
 COLUMNS = {
@@ -127,6 +131,7 @@ COLUMNS = {
     "promise_largest": ("largest", ".3f"),
     "iterations": ("iterations", "d"),
     "cpu_seconds": ("CPU s", ".0f"),
+    "hand": ("hand", "s"),
 }
 
 
@@ -150,11 +155,24 @@ def figures(made: Path, symmetry: str, run: Path, spent: float = float("nan")) -
     """Return the figures of a refinement of a simulated set, ours or RELION's."""
     truth, found = read_particles(made / "ground_truth.star"), read_particles(run / "run_data.star")
     true = truth.take(truth.rows_of_uids(found.uid))
-    poses = (true["rotation"], true["origin_angstrom"], found["rotation"], found["origin_angstrom"], symmetry)
-    frame = agreement.fitted_frame(*poses)
-    errors = agreement.pose_errors(frame, *poses)
+    halves = [read_volume(run / f"run_half{h}_class001_unfil.mrc") for h in (1, 2)]
+    attempts = {}
+    for hand, turn in (("true", np.eye(3)), ("mirrored", HALF_TURN)):
+        poses = (
+            true["rotation"],
+            true["origin_angstrom"],
+            turn @ found["rotation"],
+            found["origin_angstrom"],
+            symmetry,
+        )
+        frame = agreement.fitted_frame(*poses)
+        attempts[hand] = (agreement.pose_errors(frame, *poses), frame)
+    hand = min(attempts, key=lambda one: median(attempts[one][0].angle_degrees))
+    errors, frame = attempts[hand]
     reference = agreement.in_frame(read_volume(made / "reference_class001.mrc"), frame)
-    first, second = (on_grid_of(read_volume(run / f"run_half{h}_class001_unfil.mrc"), reference) for h in (1, 2))
+    if hand == "mirrored":
+        halves = [inverted(half) for half in halves]
+    first, second = (on_grid_of(half, reference) for half in halves)
     maps = agreement.map_agreement(
         first, second, reference, automatic_mask(reference), join_resolution_angstrom=JOIN_ANGSTROM
     )
@@ -169,7 +187,15 @@ def figures(made: Path, symmetry: str, run: Path, spent: float = float("nan")) -
         promise_largest=largest,
         iterations=max(int(re.findall(r"it(\d+)", path.name)[-1]) for path in run.glob("run_it*_data.star")),
         cpu_seconds=spent,
+        hand=hand,
     )
+
+
+def inverted(volume: Volume) -> Volume:
+    """Return V(−x) about the centre voxel."""
+    axes = (0, 1, 2)
+    even = tuple(1 - side % 2 for side in volume.grid.shape)
+    return Volume(values=volume.values.flip(axes).roll(even, axes), grid=volume.grid)
 
 
 def on_grid_of(volume: Volume, like: Volume) -> Volume:
