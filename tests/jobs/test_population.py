@@ -42,7 +42,7 @@ def said(lines: list[str]) -> str:
 def with_source(**options: object) -> list[str]:
     settings = projects.write_project(Path("warp"))
     halfmap.population_create(folder="m", name="demo")
-    return halfmap.population_add_source(population="m", settings=str(settings), name="tilts", **options)
+    return halfmap.population_add_source(population="m", processing=str(settings), name="tilts", **options)
 
 
 @pytest.fixture(scope="module")
@@ -104,17 +104,17 @@ def test_only_named_items_become_a_source_and_a_name_without_item_is_an_error():
     assert [item.name for item in open_population(Path("m")).sources[0].source.items] == ["TS_2.tomostar"]
     Path("few.txt").write_text("TS_8\n")
     with pytest.raises(InputError, match="none of TS_8"):
-        halfmap.population_add_source(population="m", settings="warp/tilts.settings", name="more", files="few.txt")
+        halfmap.population_add_source(population="m", processing="warp/tilts.settings", name="more", files="few.txt")
 
 
 def test_raw_data_and_metadata_stay_as_they_are_and_overlapping_sources_are_refused():
     settings = projects.write_project(Path("warp"))
     before = {path: path.read_bytes() for path in Path("warp").rglob("*") if path.is_file()}
     halfmap.population_create(folder="m", name="demo")
-    halfmap.population_add_source(population="m", settings=str(settings), name="tilts")
+    halfmap.population_add_source(population="m", processing=str(settings), name="tilts")
     assert {path: path.read_bytes() for path in before} == before
     with pytest.raises(InconsistentDataError, match="different data"):
-        halfmap.population_add_source(population="m", settings=str(settings), name="again")
+        halfmap.population_add_source(population="m", processing=str(settings), name="again")
     assert len(open_population(Path("m")).sources) == 1
 
 
@@ -125,7 +125,7 @@ def test_movies_that_are_gone_are_replaced_by_averages_and_items_without_any_are
     (Path("warp/frames/average")).mkdir()
     (Path("warp/frames/average/TS_1_0.mrc")).write_bytes(b"average")
     halfmap.population_create(folder="m", name="demo")
-    lines = said(halfmap.population_add_source(population="m", settings=str(settings)))
+    lines = said(halfmap.population_add_source(population="m", processing=str(settings)))
     assert "The movies of 1 items are not there" in lines
     assert "TS_2 is set aside" in lines
 
@@ -480,7 +480,7 @@ def test_frame_series_become_a_source_by_their_movies():
     )
     write_settings(folder / "frames.settings", settings)
     halfmap.population_create(folder="m", name="demo")
-    lines = said(halfmap.population_add_source(population="m", settings="warp/frames.settings", max_images=2))
+    lines = said(halfmap.population_add_source(population="m", processing="warp/frames.settings", max_images=2))
     assert "frames: 1 frame series pass." in lines
     assert "mic_2 is set aside" in lines
     source = open_population(Path("m")).sources[0]
@@ -519,7 +519,7 @@ def test_frames_have_the_pixels_of_raw_data_where_warp_has_binned_its_images():
     )
     write_settings(folder / "frames.settings", settings)
     halfmap.population_create(folder="m", name="demo")
-    halfmap.population_add_source(population="m", settings="warp/frames.settings")
+    halfmap.population_add_source(population="m", processing="warp/frames.settings")
     source = open_population(Path("m")).sources[0]
     item = source.source.items[0]
     assert images_of_item(source, item, source.read_item(item)).grid == grid
@@ -532,10 +532,10 @@ def test_metadata_of_versions_that_did_not_say_sizes_take_them_from_the_settings
     assert stated in metadata.read_text()
     metadata.write_text(metadata.read_text().replace(stated, ""))
     halfmap.population_create(folder="m", name="demo")
-    halfmap.population_add_source(population="m", settings=str(settings), name="tilts")
+    halfmap.population_add_source(population="m", processing=str(settings), name="tilts")
     source = open_population(Path("m")).sources[0]
     assert source.read_item(source.source.items[0]).volume_size_angstrom == (1000.0, 1000.0, 400.0)
     silent = Path("warp/silent.settings")
     silent.write_text(settings.read_text().replace('"DimensionsZ" Value="100"', '"DimensionsZ" Value="0"'))
     with pytest.raises(InputError, match="size of the tomogram"):
-        halfmap.population_add_source(population="m", settings=str(silent), name="again")
+        halfmap.population_add_source(population="m", processing=str(silent), name="again")

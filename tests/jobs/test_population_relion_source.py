@@ -51,7 +51,7 @@ def relion_project(folder: Path, names: tuple[str, ...] = ("TS_1", "TS_2")) -> P
 def test_tilt_series_of_relion_become_a_source_with_their_geometry_and_images():
     path = relion_project(Path("relion"))
     before = {one: one.read_bytes() for one in Path("relion").rglob("*") if one.is_file()}
-    lines = halfmap.population_add_source(population="m", settings=str(path), name="tilts", max_images=3)
+    lines = halfmap.population_add_source(population="m", processing=str(path), name="tilts", max_images=3)
     assert "tilts: 2 tilt series pass." in lines
     assert {one: one.read_bytes() for one in before} == before
     source = open_population(Path("m")).sources[0]
@@ -73,14 +73,14 @@ def test_tilt_series_of_relion_become_a_source_with_their_geometry_and_images():
 def test_series_without_images_are_set_aside_and_none_at_all_is_an_error():
     path = relion_project(Path("relion"))
     Path("relion/MotionCorr/TS_1_3.mrc").unlink()
-    lines = "\n".join(halfmap.population_add_source(population="m", settings=str(path), name="tilts"))
+    lines = "\n".join(halfmap.population_add_source(population="m", processing=str(path), name="tilts"))
     assert "TS_1 is set aside: 1 of 5 images are missing" in lines
     Path("relion/MotionCorr/TS_2_0.mrc").unlink()
     with pytest.raises(InputError, match="must have an item that can be used"):
-        halfmap.population_add_source(population="m", settings=str(path), name="more")
+        halfmap.population_add_source(population="m", processing=str(path), name="more")
     Path("list.txt").write_text("TS_8\n")
     with pytest.raises(InputError, match="none of TS_8"):
-        halfmap.population_add_source(population="m", settings=str(path), name="more", files="list.txt")
+        halfmap.population_add_source(population="m", processing=str(path), name="more", files="list.txt")
 
 
 def movies_of_relion(folder: Path) -> Path:
@@ -125,7 +125,7 @@ def movies_of_relion(folder: Path) -> Path:
 
 def test_movies_of_relion_become_a_source_of_frame_series_with_their_motion():
     path = movies_of_relion(Path("relion"))
-    lines = halfmap.population_add_source(population="m", settings=str(path), name="movies")
+    lines = halfmap.population_add_source(population="m", processing=str(path), name="movies")
     assert "movies: 1 frame series pass." in lines
     source = open_population(Path("m")).sources[0]
     item = source.source.items[0]
@@ -145,7 +145,7 @@ def test_movies_of_relion_become_a_source_of_frame_series_with_their_motion():
 
 def test_particles_of_the_same_project_find_their_tilt_series():
     path = relion_project(Path("relion"))
-    halfmap.population_add_source(population="m", settings=str(path), name="tilts")
+    halfmap.population_add_source(population="m", processing=str(path), name="tilts")
     particles = projects.write_particles(Path("particles.star"), ("TS_1", "TS_2"))
     sources = open_population(Path("m")).sources
     pixels = {"coordinate_pixel_size_angstrom": None, "shift_pixel_size_angstrom": None}

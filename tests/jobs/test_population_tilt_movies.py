@@ -48,7 +48,7 @@ def made_once(tmp_path_factory):
             out="sim",
         )
         halfmap.population_create(folder="m", name="demo")
-        halfmap.population_add_source(population="m", settings="sim/warp_tiltseries.settings", name="tilts")
+        halfmap.population_add_source(population="m", processing="sim/warp_tiltseries.settings", name="tilts")
         halfmap.population_add_species(
             population="m",
             name="one",

@@ -51,7 +51,7 @@ def test_a_species_in_another_frame_is_reconstructed_as_before(tmp_path, monkeyp
     species = settings.parent / "species"
     particles = next(species.glob("*_particles.star"))
     halfmap.population_create(folder="m", name="frames")
-    halfmap.population_add_source(population="m", settings=str(settings), name="tilts")
+    halfmap.population_add_source(population="m", processing=str(settings), name="tilts")
     halfmap.population_add_species(
         population="m",
         name="particle",

@@ -26,7 +26,7 @@ class AddSourceParams:
     population: Path
     """The .population file, or the folder that holds it."""
 
-    settings: Path
+    processing: Path
     """What to make it of: the .settings file of a Warp project, of frame series or of tilt series; the tomograms.star
     or corrected_micrographs.star of a RELION project; or a .source file that exists."""
 
@@ -57,29 +57,29 @@ def add_source(params: AddSourceParams) -> Iterator[str]:
     from halfmap.jobs.population_sources import commit_source, source_of_settings
     from halfmap.multiparticle.linking import check_apart
 
-    if not params.settings.is_file():
-        raise InputError(f"The settings of a source must be a file; got {params.settings}; name a .settings file.")
+    if not params.processing.is_file():
+        raise InputError(f"What a source is made of must be a file; got {params.processing}; name a .settings file.")
     only = None if params.files is None else _lines(params.files)
     said: list[str] = []
     with changing(params.population, said.append) as opened:
         others = [one.source for one in opened.sources]
         found = None
-        if params.settings.suffix == ".source":
-            path = params.settings.resolve()
+        if params.processing.suffix == ".source":
+            path = params.processing.resolve()
             source = OpenSource(path=path, source=warp_population.read_source(path))
             check_apart(others, source.source)
         else:
             given: dict[str, Any] = {
                 "guid": new_guid(),
-                "name": check_name(params.name or params.settings.stem),
+                "name": check_name(params.name or params.processing.stem),
                 "max_images": params.max_images,
                 "only": only,
             }
-            if params.settings.suffix == ".star":
+            if params.processing.suffix == ".star":
                 source, found = _of_relion(params, opened, given)
             else:
                 source, found = source_of_settings(
-                    params.settings, include_unselected=params.include_unselected, **given
+                    params.processing, include_unselected=params.include_unselected, **given
                 )
             if source.path.exists():
                 raise InputError(
@@ -107,7 +107,7 @@ def _of_relion(
     folder = opened.path.parent / "sources" / given["name"]
     if (folder / f"{given['name']}.source").exists():
         raise InputError(f"The name of a new source must be free; got {folder}; choose another --name.")
-    path = params.settings.resolve()
+    path = params.processing.resolve()
     return source_of_relion(
         path,
         folder,
@@ -151,5 +151,5 @@ COMMAND = ImmediateCommand(
     parameters=AddSourceParams,
     run=add_source,
     summary="Make the items of a Warp or RELION project a source of a population",
-    positional=("population", "settings"),
+    positional=("population", "processing"),
 )
