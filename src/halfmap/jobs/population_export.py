@@ -9,6 +9,7 @@ from halfmap.project.job import JobContext, JobType
 
 if TYPE_CHECKING:
     from halfmap.jobs.population_export_items import ExportTask
+    from halfmap.jobs.population_files import OpenPopulation
 
 _OUTPUTS = {"images": "images.star", "relion5": "optimisation_set.star", "sub-tomograms": "particles.star"}
 
@@ -32,15 +33,20 @@ class ExportPopulationParams(ExportParams):
 
 
 def _run(context: JobContext, params: ExportPopulationParams) -> Path:
+    from halfmap.jobs.population_files import changing
+
+    with changing(params.population, context.progress.message) as opened:  # what is read stays as it is meanwhile
+        return _export(context, params, opened)
+
+
+def _export(context: JobContext, params: ExportPopulationParams, opened: "OpenPopulation") -> Path:
     from halfmap.errors import JobFailed
     from halfmap.io.warp_population import write_species_particles_of_m
     from halfmap.jobs import population_export_items as items
     from halfmap.jobs.per_micrograph import Rejected, forget_states, resumable_map
     from halfmap.jobs.population_export_tables import at_poses_of_dose, write_tables
-    from halfmap.jobs.population_files import open_population
     from halfmap.report.blocks import Block, Fact, Facts, Note, Report, Section, Table
 
-    opened = open_population(params.population)
     species = opened.find_species(params.species)
     tasks = items.tasks_of(opened, species, params, context.folder)
     context.expect_memory(items.memory_bytes(species.species, params), "one item in each worker", n_tasks=len(tasks))

@@ -162,7 +162,8 @@ def why_idle(
         return "Stopping: the cycle that runs is finished first; a hard stop ends it now."
     if state == "failed":
         return f"Failed: {reason}"
-    waiting = f" {pending} micrographs have particles whose images are not complete yet." if pending else ""
+    some = "1 micrograph has" if pending == 1 else f"{pending} micrographs have"
+    waiting = f" {some} particles whose images are not complete yet." if pending else ""
     if state == "stopped":
         return "Stopped: start a job, or automatic jobs." + waiting
     wanted = threshold(settings, has_classes=has_classes)
