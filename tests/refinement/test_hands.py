@@ -11,7 +11,7 @@ from halfmap.fourier.slices import PaddedGrid
 from halfmap.geometry.rotations import random_rotations
 from halfmap.grid import ImageGrid
 from halfmap.inference.reconstruction import SliceAccumulator
-from halfmap.refinement.hands import is_mirrored, of_one_hand
+from halfmap.refinement.hands import are_of_opposite_hands, is_mirrored, turned_over
 from halfmap.refinement.state import Orientations
 
 GRID = ImageGrid.cubic(24, 4.0)
@@ -54,8 +54,11 @@ def test_a_second_half_of_the_other_hand_is_turned_over_with_its_poses(mirrored)
     images = seen(second, rotations[N:])
     halves = [summed(seen(first, rotations[:N]), rotations[:N]), summed(images, rotations[N:])]
     rows = np.arange(N, 2 * N)
-    found, poses, was_turned = of_one_hand(halves, orientations(rotations), rows, 2)
-    assert was_turned == mirrored
+    found, poses = halves, orientations(rotations)
+    assert are_of_opposite_hands([half.volume() for half in halves], GRID, 2) == mirrored
+    if mirrored:
+        turned, poses = turned_over(halves[1], poses, rows)
+        found = [halves[0], turned]
     one, other = (GRID.rfft(half.volume().double()) for half in found)
     assert shells.fsc(one, other, GRID)[3:9].min() > 0.95
     np.testing.assert_array_equal(poses.rotation[:N], rotations[:N].numpy())

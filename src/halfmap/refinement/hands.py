@@ -1,5 +1,6 @@
 """Halves of one hand: particles that look alike mirrored leave each half to choose its own."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -8,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from halfmap.fourier import shells
+from halfmap.grid import ImageGrid
 from halfmap.inference.reconstruction import SliceAccumulator
 from halfmap.refinement.state import Orientations
 
@@ -17,36 +19,40 @@ LEAST_GAIN = 0.1
 _HALF_TURN = np.diag([-1.0, -1.0, 1.0])
 
 
-def of_one_hand(
-    accumulators: list[SliceAccumulator], orientations: Orientations, rows: NDArray[np.int64], join_shell: int
-) -> tuple[list[SliceAccumulator], Orientations, bool]:
-    """Turn the second half over where its mirror image is what the first half shows.
+def are_of_opposite_hands(maps: Sequence[Tensor], grid: ImageGrid, join_shell: int) -> bool:
+    """Return whether the second half-map is the mirror image of what the first shows.
 
     Parameters
     ----------
-    accumulators : of both halves.
-    orientations : of all particles.
-    rows : numbers of the second half's.
-    join_shell : shells up to it are the same in both.
+    maps : of both halves, unregularised, shape (z, y, x).
+    grid : of the maps.
+    join_shell : shells up to it are the same in both, and say nothing.
+    """
+    first, second = (grid.rfft(one.double()) for one in maps)
+    direct, mirrored = (shells.fsc(first, other, grid) for other in (second, second.conj()))
+    return is_mirrored(direct, mirrored, join_shell)
 
-    Returns
-    -------
-    accumulators, orientations, and whether the second half was turned over.
+
+def turned_over(
+    accumulator: SliceAccumulator, orientations: Orientations, rows: NDArray[np.int64]
+) -> tuple[SliceAccumulator, Orientations]:
+    """Return a half's sums as those of its mirror image, and the poses from which that shows the same.
+
+    Parameters
+    ----------
+    accumulator : of the half.
+    orientations : of all particles.
+    rows : numbers of the half's.
 
     Notes
     -----
     Projections do not tell a map from its mirror image V(−x) seen from diag(−1, −1, 1) A: so a half loses nothing, and
     of the other one it learns a single bit. A reference without a hand, a hollow shell at 30 Å say, lets halves choose.
     """
-    grid = accumulators[0].grid.grid
-    first, second = (grid.rfft(one.volume().double()) for one in accumulators)
-    direct, mirrored = (shells.fsc(first, other, grid) for other in (second, second.conj()))
-    if not is_mirrored(direct, mirrored, join_shell):
-        return accumulators, orientations, False
     rotation = orientations.rotation.copy()
     rotation[rows] = _HALF_TURN @ rotation[rows]
-    turned = replace(accumulators[1], data=accumulators[1].data.conj().resolve_conj())
-    return [accumulators[0], turned], replace(orientations, rotation=rotation), True
+    turned = replace(accumulator, data=accumulator.data.conj().resolve_conj())
+    return turned, replace(orientations, rotation=rotation)
 
 
 def is_mirrored(direct: Tensor, mirrored: Tensor, join_shell: int) -> bool:

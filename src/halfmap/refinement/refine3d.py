@@ -37,7 +37,7 @@ from halfmap.inference.sampling import perturbation
 from halfmap.inference.sums import Sums
 from halfmap.postprocessing.half_map_fsc import half_map_fsc
 from halfmap.refinement import decisions, earlier
-from halfmap.refinement.hands import of_one_hand
+from halfmap.refinement.hands import are_of_opposite_hands, turned_over
 from halfmap.refinement.params import RefinementParams
 from halfmap.refinement.problem import RefinementProblem
 from halfmap.refinement.result import refinement_run
@@ -207,11 +207,13 @@ def advance(
     join = decisions.join_shell(
         params.join_resolution_angstrom, min(known_resolution, params.initial_low_pass_angstrom), field
     )
-    accumulators, orientations, is_turned_over = of_one_hand(
-        accumulators, orientations, problem.half_sets.rows[1], join
-    )
     joined = join_low_shells(accumulators[0], accumulators[1], join)
     plain = [one.volume() for one in joined]
+    is_turned_over = are_of_opposite_hands(plain, problem.volume_grid, join)
+    if is_turned_over:
+        accumulators[1], orientations = turned_over(accumulators[1], orientations, problem.half_sets.rows[1])
+        joined = join_low_shells(accumulators[0], accumulators[1], join)
+        plain = [one.volume() for one in joined]
     fsc = _fsc(problem, plain, state.shell)
     used = _used_fsc(problem, params, plain, fsc, state.shell)
     is_last = state.is_last_next
