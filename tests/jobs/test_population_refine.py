@@ -14,7 +14,7 @@ from halfmap.jobs import population_refine, population_refine_run
 from halfmap.jobs.population_edit import ResampleParams, resample_trajectories
 from halfmap.jobs.population_files import changing, open_population
 from halfmap.project.runner import continue_job
-from support.simulated_series import SimulatedFiles
+from support.simulated_series import SimulatedFiles, make_population
 
 SPECIMEN = "compact-c1-100"
 CHOICE = {
@@ -29,37 +29,18 @@ CHOICE = {
 @pytest.fixture(scope="module")
 def made_once(tmp_path_factory):
     """Make a population of two tilt series of ten particles each, whose poses and images are off."""
-    folder = tmp_path_factory.mktemp("refined")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        (folder / ".halfmap").mkdir()
-        halfmap.simulate_tilt_series(
-            specimen=(SPECIMEN,),
-            number=2,
-            size_pixel=(128, 128),
-            pixel_size_angstrom=4.0,
-            particles_per_series=(10,),
-            min_tilt_degrees=-40.0,
-            max_tilt_degrees=40.0,
-            tilt_step_degrees=20.0,
-            snr=0.5,
-            image_warp_nodes=(1, 1),
-            reference_resolution_angstrom=14.0,
-            workers=1,
-            out="sim",
-        )
-        halfmap.population_create(folder="m", name="demo")
-        halfmap.population_add_source(population="m", processing="sim/warp_tiltseries.settings", name="tilts")
-        halfmap.population_add_species(
-            population="m",
-            name="one",
-            diameter_angstrom=100,
-            half1=next(Path("sim/species").glob("*_half1.mrc")),
-            mask=next(Path("sim/species").glob("*_mask.mrc")),
-            particles=Path(f"sim/species/{SPECIMEN}_particles.star"),
-            workers=1,
-        )
-    return folder
+    return make_population(
+        tmp_path_factory.mktemp("refined"),
+        SPECIMEN,
+        number=2,
+        size_pixel=(128, 128),
+        particles_per_series=(10,),
+        min_tilt_degrees=-40.0,
+        max_tilt_degrees=40.0,
+        snr=0.5,
+        image_warp_nodes=(1, 1),
+        reference_resolution_angstrom=14.0,
+    )
 
 
 @pytest.fixture(scope="module")

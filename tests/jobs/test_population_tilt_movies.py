@@ -17,7 +17,7 @@ from halfmap.io.frames import open_movie
 from halfmap.io.warp_series import SeriesSizes, read_series
 from halfmap.jobs.population_files import open_population
 from halfmap.multiparticle.tilt_movies import align_tilt_movie, movie_of_tilt, seen_in_tilt
-from support.simulated_series import SimulatedFiles
+from support.simulated_series import SimulatedFiles, make_population
 
 SPECIMEN = "compact-c1-100"
 CHOICE = {"population": "m", "positions": True, "sub_iterations": 1, "steps": 1, "workers": 1}
@@ -26,39 +26,20 @@ CHOICE = {"population": "m", "positions": True, "sub_iterations": 1, "steps": 1,
 @pytest.fixture(scope="module")
 def made_once(tmp_path_factory):
     """Make a population of one series of three tilts, whose four frames have moved by 4 Å rms more than is known."""
-    folder = tmp_path_factory.mktemp("movies")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        (folder / ".halfmap").mkdir()
-        halfmap.simulate_tilt_series(
-            specimen=(SPECIMEN,),
-            number=1,
-            size_pixel=(160, 160),
-            pixel_size_angstrom=4.0,
-            particles_per_series=(16,),
-            min_tilt_degrees=-20.0,
-            max_tilt_degrees=20.0,
-            tilt_step_degrees=20.0,
-            snr=2.0,
-            image_warp_angstrom=0.0,
-            frames_per_tilt=4,
-            motion_error_angstrom=4.0,
-            reference_resolution_angstrom=10.0,
-            workers=1,
-            out="sim",
-        )
-        halfmap.population_create(folder="m", name="demo")
-        halfmap.population_add_source(population="m", processing="sim/warp_tiltseries.settings", name="tilts")
-        halfmap.population_add_species(
-            population="m",
-            name="one",
-            diameter_angstrom=100,
-            half1=next(Path("sim/species").glob("*_half1.mrc")),
-            mask=next(Path("sim/species").glob("*_mask.mrc")),
-            particles=Path(f"sim/species/{SPECIMEN}_particles.star"),
-            workers=1,
-        )
-    return folder
+    return make_population(
+        tmp_path_factory.mktemp("movies"),
+        SPECIMEN,
+        number=1,
+        size_pixel=(160, 160),
+        particles_per_series=(16,),
+        min_tilt_degrees=-20.0,
+        max_tilt_degrees=20.0,
+        snr=2.0,
+        image_warp_angstrom=0.0,
+        frames_per_tilt=4,
+        motion_error_angstrom=4.0,
+        reference_resolution_angstrom=10.0,
+    )
 
 
 @pytest.fixture

@@ -2,10 +2,13 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
 import torch
 
+import halfmap
 from halfmap.data.image_series import FrameSeries, TiltSeries
 from halfmap.data.image_source import ImageSource
 from halfmap.data.population import Species, SpeciesParticles
@@ -152,3 +155,25 @@ class SimulatedFiles:
         assert fitted is not None
         poses = fitted.position_angstrom, fitted.rotation
         return self.agreement(item, species, result.series, poses, **settings)
+
+
+def make_population(folder: Path, specimen: str, **simulation: Any) -> Path:
+    """Make a population ``m`` of one species 100 Å wide from simulated tilt series, in a project; return its folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        (folder / ".halfmap").mkdir()
+        halfmap.simulate_tilt_series(
+            specimen=(specimen,), pixel_size_angstrom=4.0, tilt_step_degrees=20.0, workers=1, out="sim", **simulation
+        )
+        halfmap.population_create(folder="m", name="demo")
+        halfmap.population_add_source(population="m", processing="sim/warp_tiltseries.settings", name="tilts")
+        halfmap.population_add_species(
+            population="m",
+            name="one",
+            diameter_angstrom=100,
+            half1=next(Path("sim/species").glob("*_half1.mrc")),
+            mask=next(Path("sim/species").glob("*_mask.mrc")),
+            particles=Path(f"sim/species/{specimen}_particles.star"),
+            workers=1,
+        )
+    return folder
