@@ -1,9 +1,12 @@
 """`Course`: what goes on in a session, its looks at the folder, jobs, cycles and failures; `Session` is the facade."""
 
 import shutil
+import threading
 import time
+from collections import deque
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from halfmap.errors import HalfmapError, InputError
 from halfmap.project import lock
@@ -16,6 +19,7 @@ from halfmap.sessions.notifications import Alarms, NotificationSettings
 from halfmap.sessions.observation import Observation
 from halfmap.sessions.raw_source import Preparation, RawSource
 from halfmap.sessions.settings import LiveSettings
+from halfmap.sessions.sifting import left_out, sifted
 from halfmap.sessions.watch import Watch
 from halfmap.sessions.watching import open_source
 
@@ -52,12 +56,16 @@ class Course(Book):
         self._options = (devices, str(workers or 0), "" if cluster is None else str(cluster.absolute()))
         self._alarms = Alarms(notifications)
         self._child: Child | None = None
+        self._heard: deque[dict[str, Any]] = deque()
+        self.woken = threading.Event()
+        """Set where there may be something to do before the next look is due."""
         self._preparation = (
             Preparation(source, devices=devices, workers=workers) if isinstance(source, RawSource) else None
         )
         self._in_flight: int | None = None
         self._retry_at: float | None = None
         self._closed = False
+        self._sifted: tuple[tuple[Any, ...], tuple[frozenset[str], Observation]] | None = None
         guess = self.observation.settings.mask_radius_angstrom
         if not self.record.settings:
             first = LiveSettings() if guess is None else LiveSettings(mask_radius_angstrom=guess)
@@ -71,9 +79,27 @@ class Course(Book):
         return self.watch.observation
 
     @property
+    def left_out(self) -> frozenset[str]:
+        """Micrographs that are left out by limits or by eye."""
+        return self._sifting()[0]
+
+    @property
+    def used(self) -> Observation:
+        """What is known of the folder, without the particles of micrographs that are left out."""
+        return self._sifting()[1]
+
+    def _sifting(self) -> tuple[frozenset[str], Observation]:
+        """Work out what is left out, once for each look and each change of what is wanted."""
+        key = (self.observation, self.record.limits, self.record.judged)
+        if self._sifted is None or any(old is not new for old, new in zip(self._sifted[0], key, strict=True)):
+            out = left_out(*key)
+            self._sifted = (key, (out, sifted(self.observation, out)))
+        return self._sifted[1]
+
+    @property
     def n_particles(self) -> int:
-        """Particles that can be used now."""
-        return self.observation.n_particles
+        """Particles that can be used now and are wanted."""
+        return self.used.n_particles
 
     # what changes it
 
@@ -120,6 +146,7 @@ class Course(Book):
             self.note({"event": "act", "act": "stop hard"})
             child, self._child, self._in_flight = self._child, None, None
             self._retry_at = None
+            self._said.clear()
         if child is not None:
             child.end()
             with self.locked:
@@ -145,7 +172,12 @@ class Course(Book):
             except (HalfmapError, OSError) as error:
                 self.say_once(str(error))
         if number is not None:
-            self._make_ready(number)
+            try:
+                self._make_ready(number)
+            except (HalfmapError, OSError) as error:
+                with self.locked:
+                    self._in_flight = None
+                    self.say_once(str(error))
 
     def close(self) -> None:
         """End the child and give the folder back; the state stays."""
@@ -160,6 +192,12 @@ class Course(Book):
         lock.release(self.work)
 
     # within
+
+    def _begin_record(self) -> None:
+        if not self.record.settings:
+            guess = self.observation.settings.mask_radius_angstrom
+            first = LiveSettings() if guess is None else LiveSettings(mask_radius_angstrom=guess)
+            self.note({"event": "opened", "folder": str(self.folder), "settings": to_json(first)})
 
     def _look(self) -> None:
         if not self.watch.is_due:
@@ -188,32 +226,19 @@ class Course(Book):
         seen = self.observation
         is_active = self.record.state in ("running", "listening")
         for kind, text in self._alarms.due(
-            last_image_s=seen.last_image_s, n_particles=seen.n_particles, is_active=is_active, now_s=time.monotonic()
+            last_image_s=seen.last_image_s, n_particles=self.n_particles, is_active=is_active, now_s=time.monotonic()
         ):
             self.tell(text, kind=kind)
 
     def _hear(self) -> None:
+        """Take what the child has said; what cannot be written down now is taken again at the next tick."""
         if self._child is None:
             return
         is_alive = self._child.is_alive
-        for message in self._child.messages():
-            kind = message["event"]
-            if kind == "progress":
-                self.show({name: message[name] for name in ("label", "done", "total")})
-            elif kind == "phase":
-                self.note({"event": "phase", "cycle": message["cycle"], "phase": message["phase"]})
-            elif kind == "published":
-                self._in_flight = None
-                self.show(None)
-                self.note_published()
-                store.prune(self.work)
-                self.events.publish("cycle", number=message["cycle"])
-            elif kind == "failed":
-                self._in_flight = None
-                store.remove_parts(self.work)  # what failed may lie in the particles that were drawn
-                self._fail(message["reason"])
-            else:
-                self.log.line(str(message.get("text", message)))
+        self._said.extend(self._child.messages())
+        while self._said:
+            self._take(self._said[0])
+            self._said.popleft()
         if not is_alive:
             words = self._child.last_words()
             self._child.end()
@@ -223,11 +248,30 @@ class Course(Book):
             if number is not None and self.last_cycle < number:
                 self._fail(f"The process that computes has ended with {words}.")
 
+    def _take(self, message: dict[str, Any]) -> None:
+        kind = message["event"]
+        if kind == "progress":
+            self.show({name: message[name] for name in ("label", "done", "total")})
+        elif kind == "phase":
+            self.note({"event": "phase", "cycle": message["cycle"], "phase": message["phase"]})
+        elif kind == "published":
+            self.note_published()
+            self._in_flight = None
+            self.show(None)
+            store.prune(self.work)
+            self.events.publish("cycle", number=message["cycle"])
+        elif kind == "failed":
+            store.remove_parts(self.work)  # what failed may lie in the particles that were drawn
+            self._fail(message["reason"])
+            self._in_flight = None
+        else:
+            self.log.line(str(message.get("text", message)))
+
     def _go_on(self) -> int | None:
         """Do what the state asks for; return the number of a cycle that is to begin."""
         record = self.record
         if record.state in ("running", "stopping") and self._in_flight is None:
-            position = self.last_cycle + 1 - int(record.job["first_cycle"])
+            position = self._position(self.last_cycle + 1)
             if record.state == "stopping" or record.forced or position >= len(record.job["cycles"]):
                 self._finish_job()
             elif self._has_room() and self._has_folder():
@@ -250,6 +294,10 @@ class Course(Book):
             self._child = None
         return None
 
+    def _position(self, number: int) -> int:
+        """Return the place of a cycle in its job; where one before the job was damaged, the first comes once more."""
+        return max(0, number - int(self.record.job["first_cycle"]))
+
     def _finish_job(self) -> None:
         settings = to_json(self.settings)
         if self.record.state == "running" and not self.record.forced:
@@ -259,12 +307,12 @@ class Course(Book):
 
     def _make_ready(self, number: int) -> None:
         """Write down what the next cycle is made of, without the lock: it may take long; then ask for it."""
-        job, position = self.record.job, number - int(self.record.job["first_cycle"])
+        job, position = self.record.job, self._position(number)
         try:
             store.prepare(
                 self.work,
                 number,
-                observation=self.observation,
+                observation=self.used,
                 folder=self.folder,
                 settings=job["settings"],
                 plan=job["cycles"][position],
@@ -279,7 +327,8 @@ class Course(Book):
             if self._closed or self._in_flight != number or self.record.job is not job:
                 return
             if self._child is None:
-                self._child = Child(self.work, ("halfmap.sessions.worker", str(self.work), *self._options))
+                arguments = ("halfmap.sessions.worker", str(self.work), *self._options)
+                self._child = Child(self.work, arguments, self.woken.set)
                 store.note_child(self.work, self._child.process.pid)
             self.note({"event": "cycle started", "cycle": number})
             self._child.send({"cycle": number})

@@ -1,6 +1,6 @@
 """What a session leaves for other programs: RELION, cisTEM, and readers of Live2D's folder."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ def export(
     cycles: Sequence[Mapping[str, Any]],
     selected: Sequence[int],
     settings: SourceSettings,
+    left_out: Collection[str] = (),
 ) -> Path:
     """Write what a session has found for other programs.
 
@@ -48,6 +49,7 @@ def export(
     cycles : all of them.
     selected : tracks; where none are, all classes count as selected.
     settings : of the source.
+    left_out : micrographs, without folder and ending, whose particles are not written but by ``live2d``.
 
     Returns
     -------
@@ -67,9 +69,10 @@ def export(
     if kind == "averages":
         return _averages(destination, work, cycle, chosen)
     particles = _particles(work, folder, cycle)
-    particles = particles.take(np.isin(particles["class_number"], chosen))
+    wanted = [Path(str(name)).stem not in left_out for name in particles["micrograph_name"].tolist()]
+    particles = particles.take(np.isin(particles["class_number"], chosen) & np.array(wanted, dtype=bool))
     if not len(particles):
-        raise InputError("Selected classes must have particles; got none; select others.")
+        raise InputError("Selected classes must have particles; got none; select others, or loosen the limits.")
     if kind == "relion":
         _averages(destination, work, cycle, chosen)
         path = destination / "particles.star"

@@ -1,6 +1,6 @@
 """Where the micrographs of a session are, and what was picked in them."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -92,7 +92,7 @@ def picks_of(seen: Observation, name: str) -> ShownPicks:
     for stack in seen.stacks.values():
         particles = stack.particles
         if "position_pixel" in particles:
-            own = [Path(str(one)).stem == name for one in particles["micrograph_name"].tolist()]
+            own = [one == name for one in stack.micrographs]
             positions.append(particles["position_pixel"][np.array(own, dtype=bool)])
     position = np.concatenate(positions) if positions else np.zeros((0, 2))
     return ShownPicks(position_pixel=position, labels={"figure_of_merit": np.zeros(len(position))})
@@ -116,13 +116,20 @@ def picks_of_job(project: Path, path: Path, name: str) -> ShownPicks:
 
 
 def save_edited(
-    project: Path, folder: Path, seen: Observation, edits: PickEdits, *, picks_path: Path | None = None
+    project: Path,
+    folder: Path,
+    seen: Observation,
+    edits: PickEdits,
+    *,
+    picks_path: Path | None = None,
+    left_out: Collection[str] = (),
 ) -> Path:
     """Save edited picks as `halfmap.sessions.manual_picks.save_manual_picks` does, micrographs named without folder.
 
     Parameters
     ----------
     picks_path : of a picking job to begin with; the session's own particles where left out.
+    left_out : micrographs that are not wanted, unless the edits accept them.
 
     Raises
     ------
@@ -141,7 +148,7 @@ def save_edited(
         edits,
         added=_renamed(edits.added, names),
         removed=_renamed(edits.removed, names),
-        accepted=_renamed(edits.accepted, names),
+        accepted=_renamed({name: False for name in left_out if name in names} | dict(edits.accepted), names),
         thresholds=_renamed(edits.thresholds, names),
     )
     if picks_path is None:

@@ -1,8 +1,10 @@
 """What a watched folder holds: settings with their provenance, micrographs, and particles with whole stacks."""
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -124,6 +126,13 @@ class StackParticles:
     def __len__(self) -> int:
         return len(self.section)
 
+    @cached_property
+    def micrographs(self) -> tuple[str, ...]:
+        """The micrograph of each image, without folder and ending."""
+        names = [str(name) for name in self.particles["micrograph_name"].tolist()]
+        stems = {name: Path(name).stem for name in set(names)}
+        return tuple(stems[name] for name in names)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Quarantined:
@@ -168,6 +177,16 @@ class Observation:
     def n_particles(self) -> int:
         """Particles that can be used."""
         return sum(int((one.problem == "").sum()) for one in self.stacks.values())
+
+    @cached_property
+    def particles_of(self) -> Mapping[str, int]:
+        """Particles of each micrograph that can be used; of one without whole stacks those that were found in it."""
+        counts = {name: max(one.picks, 0) for name, one in self.micrographs.items()}
+        counted = Counter[str]()
+        for one in self.stacks.values():
+            good = (one.problem == "").tolist()
+            counted.update(name for name, is_good in zip(one.micrographs, good, strict=True) if is_good)
+        return {**counts, **counted}
 
     @cached_property
     def quarantine(self) -> list[Quarantined]:

@@ -28,6 +28,9 @@ class Record:
     failures : in a row.
     selected : tracks of the classes that are selected.
     undo : earlier selections, the newest last.
+    limits : on micrographs, see `halfmap.sessions.sifting.LIMITS`; those beyond are left out.
+    limits_before : earlier limits, the newest last.
+    judged : micrographs of which somebody has said whether they are wanted.
     """
 
     state: State = "stopped"
@@ -43,6 +46,9 @@ class Record:
     failures: int = 0
     selected: tuple[int, ...] = ()
     undo: tuple[tuple[int, ...], ...] = ()
+    limits: Mapping[str, float] = field(default_factory=dict)
+    limits_before: tuple[Mapping[str, float], ...] = ()
+    judged: Mapping[str, bool] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Return it as JSON holds it."""
@@ -55,6 +61,8 @@ class Record:
         for name in ("restart_key", "selected"):
             if name in known:
                 known[name] = tuple(known[name])
+        if "limits_before" in known:
+            known["limits_before"] = tuple(known["limits_before"])
         if "undo" in known:
             known["undo"] = tuple(tuple(one) for one in known["undo"])
         return cls(**known)
@@ -104,6 +112,8 @@ def applied(record: Record, event: Mapping[str, Any]) -> Record:
             reason=event["reason"],
             failures=record.failures + 1,
         )
+    if kind == "damaged":
+        return replace(record, last_cycle=min(record.last_cycle, event["last_cycle"]))
     if kind == "forced":
         return replace(record, forced=True)
     if kind == "selected":
@@ -111,4 +121,19 @@ def applied(record: Record, event: Mapping[str, Any]) -> Record:
         return replace(record, selected=tuple(event["tracks"]), undo=undo)
     if kind == "undone" and record.undo:
         return replace(record, selected=record.undo[-1], undo=record.undo[:-1])
+    return _sifted(record, event)
+
+
+def _sifted(record: Record, event: Mapping[str, Any]) -> Record:
+    kind = event["event"]
+    if kind == "limits":
+        before = (*record.limits_before, record.limits)[-UNDO_STEPS:]
+        return replace(record, limits=event["limits"], limits_before=before)
+    if kind == "limits undone" and record.limits_before:
+        return replace(record, limits=record.limits_before[-1], limits_before=record.limits_before[:-1])
+    if kind == "recounted":
+        return replace(record, n_classified=event["n_classified"])
+    if kind == "judged":
+        judged = {**record.judged, **event["micrographs"]}
+        return replace(record, judged={name: yes for name, yes in judged.items() if yes is not None})
     return record

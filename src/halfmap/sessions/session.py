@@ -87,6 +87,7 @@ class Session:
     def close(self) -> None:
         """Stop watching and computing; the state stays as it is, and a session on the same folder goes on from it."""
         self._ended.set()
+        self.course.woken.set()
         if self._thread is not None:
             self._thread.join()
         self.course.close()
@@ -212,7 +213,10 @@ class Session:
         self, offset: int = 0, limit: int = 100, filters: Mapping[str, float] | None = None
     ) -> dict[str, Any]:
         """Return micrographs in the order of their time, and how many pass the filters (see `thresholds`)."""
-        return views.micrographs(self.course.observation, offset, limit, filters or {})
+        course = self.course
+        return views.micrographs(
+            course.observation, offset, limit, filters or {}, course.record.judged, course.left_out
+        )
 
     def thresholds(self, values: Mapping[str, float]) -> dict[str, Any]:
         """Return what thresholds would leave: micrographs and particles kept and lost.
@@ -227,7 +231,57 @@ class Session:
         InputError
             A name is unknown.
         """
-        return views.thresholds(self.course.observation, values)
+        return views.thresholds(self.course.observation, values, self.course.record.judged)
+
+    def set_limits(self, values: Mapping[str, float]) -> dict[str, Any]:
+        """Leave out micrographs beyond limits (see `thresholds`), from the next cycle on; return what is left.
+
+        Raises
+        ------
+        InputError
+            A name is unknown, or no micrograph is left.
+        """
+        with self.course.locked:
+            found = self.thresholds(values)
+            if values and not found["micrographs_kept"]:
+                raise InputError(
+                    f"Limits must leave some micrographs; got none of {found['micrographs']} within "
+                    f"{', '.join(f'{name} {value:g}' for name, value in values.items())}; loosen them."
+                )
+            if dict(values) != dict(self.course.record.limits):
+                self._sift({"event": "limits", "limits": dict(values)})
+                self.course.log.line(
+                    f"Limits on micrographs: {found['micrographs_lost']:,} of {found['micrographs']:,} are left out, "
+                    f"with {found['particles_lost']:,} particles."
+                )
+            return found
+
+    def undo_limits(self) -> dict[str, Any]:
+        """Take back the last change of the limits; return what is left."""
+        with self.course.locked:
+            if self.course.record.limits_before:
+                self._sift({"event": "limits undone"})
+            return self.thresholds(self.course.record.limits)
+
+    def judge(self, micrographs: Mapping[str, bool | None]) -> dict[str, bool]:
+        """Say by eye which micrographs are wanted, whatever the limits say; None takes back what was said.
+
+        Returns
+        -------
+        All that was said by eye.
+
+        Raises
+        ------
+        InputError
+            A micrograph is not known.
+        """
+        with self.course.locked:
+            known = self.course.observation.micrographs
+            for name in micrographs:
+                if name not in known and name not in self.course.record.judged:
+                    raise InputError(f"A micrograph must be one of those listed; got {name!r}; read the list again.")
+            self._sift({"event": "judged", "micrographs": dict(micrographs)})
+            return dict(self.course.record.judged)
 
     def log(self, offset: int = -1) -> tuple[str, int]:
         """Return the log from an offset in bytes on, and the next offset; -1: its last 1,000 lines."""
@@ -249,16 +303,25 @@ class Session:
             newest = self.course.newest_with_particles()
             selected = self.course.record.selected
             cycles = list(self.course.cycles)
+            out = self.course.left_out
         return export(
             kind, destination, work=self.course.work, folder=self.course.folder, cycle=newest, cycles=cycles,
-            selected=selected, settings=self.course.observation.settings,
+            selected=selected, settings=self.course.observation.settings, left_out=out,
         )  # fmt: skip
 
     def _settings(self, values: Mapping[str, Any]) -> LiveSettings:
         return build(LiveSettings, {**self.course.record.settings, **values})
 
+    def _sift(self, event: Mapping[str, Any]) -> None:
+        """Change what is left out; what has gone out of the last cycle no longer counts as classified."""
+        self.course.note(event)
+        if self.course.n_particles < self.course.record.n_classified:
+            self.course.note({"event": "recounted", "n_classified": self.course.n_particles})
+
     def _ticks(self) -> None:
-        while not self._ended.wait(TICK_SECONDS):
+        while not self._ended.is_set():
+            self.course.woken.wait(TICK_SECONDS)
+            self.course.woken.clear()
             try:
                 self.course.tick()
             except Exception as error:  # noqa: BLE001 - a session that stands still must say so, and goes on trying

@@ -2,18 +2,17 @@
 
 import math
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from halfmap.errors import InputError
 from halfmap.project.parameters import build
 from halfmap.sessions import plan
-from halfmap.sessions.observation import Micrograph, Observation
+from halfmap.sessions.observation import Observation
 from halfmap.sessions.settings import LiveSettings
+from halfmap.sessions.sifting import is_kept
 
 if TYPE_CHECKING:
     from halfmap.sessions.course import Course
@@ -24,21 +23,14 @@ MOST_POINTS = 2000
 FEW_VIEWS = 0.35
 """Share of the occupied classes to which particles may be concentrated before the page hints at preferred views."""
 
-_LIMITS = {
-    "max_resolution_angstrom": ("resolution_angstrom", np.less_equal),
-    "min_defocus_angstrom": ("defocus_angstrom", np.greater_equal),
-    "max_defocus_angstrom": ("defocus_angstrom", np.less_equal),
-    "max_motion_angstrom": ("motion_angstrom", np.less_equal),
-    "min_picks": ("picks", np.greater_equal),
-}
-
 
 def session(course: "Course") -> dict[str, Any]:
     """Return everything of a session but its cycles' classes."""
-    record, seen = course.record, course.observation
+    record, seen, used = course.record, course.observation, course.used
     has_classes = bool(course.cycles) and not record.forced
     settings = build(LiveSettings, {**record.settings, **record.staged})
-    n = seen.n_particles
+    n = used.n_particles
+    n_out = seen.n_particles - n
     classified = record.n_classified if has_classes else 0
     wanted = plan.threshold(settings, has_classes=has_classes)
     rate = course.watch.rate_per_hour()
@@ -58,10 +50,10 @@ def session(course: "Course") -> dict[str, Any]:
         "seq": course.events.sequence,
         "source": {
             "settings": seen.settings.to_json(),
-            "particles": n,
+            "particles": seen.n_particles,
             "micrographs": len(seen.micrographs),
             "last_image": _iso(seen.last_image_s),
-            "lag_s": course.watch.lag_s(classified),
+            "lag_s": course.watch.lag_s(classified + n_out),
             "quarantine": [{"name": one.name, "reason": one.reason, "tries": one.tries} for one in seen.quarantine],
             "disk_free_bytes": shutil.disk_usage(course.work).free,
             "notices": list(course.notices),
@@ -81,6 +73,12 @@ def session(course: "Course") -> dict[str, Any]:
         },
         "cycles": [cycle_in_short(one) for one in course.cycles],
         "selection": {"tracks": list(record.selected), "can_undo": bool(record.undo)},
+        "limits": {
+            "values": dict(record.limits),
+            "can_undo": bool(record.limits_before),
+            "micrographs_out": len(course.left_out),
+            "particles_out": n_out,
+        },
         "plots": plots(seen, course.watch.counted, course.cycles),
     }
 
@@ -116,10 +114,23 @@ def orientation_hint(classes: Sequence[Mapping[str, Any]]) -> str | None:
     return f"Particles lie in about {effective:.0f} of {len(counts)} classes: look whether a few views are preferred."
 
 
-def micrographs(seen: Observation, offset: int, limit: int, filters: Mapping[str, float]) -> dict[str, Any]:
-    """Return micrographs in the order of their time."""
+def micrographs(
+    seen: Observation,
+    offset: int,
+    limit: int,
+    filters: Mapping[str, float],
+    judged: Mapping[str, bool] | None = None,
+    out: Collection[str] = (),
+) -> dict[str, Any]:
+    """Return micrographs in the order of their time.
+
+    Parameters
+    ----------
+    judged : what was said of them by eye.
+    out : those that the session leaves out.
+    """
     rows = seen.in_order
-    passes = _passes(rows, filters)
+    passes = is_kept(rows, filters)
     page = range(max(0, offset), min(len(rows), max(0, offset) + max(0, limit)))
     return {
         "total": len(rows),
@@ -132,7 +143,9 @@ def micrographs(seen: Observation, offset: int, limit: int, filters: Mapping[str
                 "resolution_angstrom": _number(rows[row].resolution_angstrom),
                 "motion_angstrom": _number(rows[row].motion_angstrom),
                 "picks": rows[row].picks if rows[row].picks >= 0 else None,
-                "accepted": rows[row].accepted,
+                "accepted": (judged or {}).get(rows[row].name, rows[row].accepted),
+                "judged": (judged or {}).get(rows[row].name),
+                "left_out": rows[row].name in out,
                 "passes": bool(passes[row]),
             }
             for row in page
@@ -140,17 +153,19 @@ def micrographs(seen: Observation, offset: int, limit: int, filters: Mapping[str
     }
 
 
-def thresholds(seen: Observation, values: Mapping[str, float]) -> dict[str, Any]:
-    """Return what thresholds would leave."""
+def thresholds(
+    seen: Observation, values: Mapping[str, float], judged: Mapping[str, bool] | None = None
+) -> dict[str, Any]:
+    """Return what thresholds would leave, beside what was said by eye."""
     rows = seen.in_order
-    passes = _passes(rows, values)
-    picks = np.maximum(np.array([one.picks for one in rows], dtype=np.int64), 0)
+    passes = is_kept(rows, values, judged)
+    particles = np.array([seen.particles_of[one.name] for one in rows], dtype=np.int64)
     return {
         "micrographs": len(rows),
         "micrographs_kept": int(passes.sum()),
         "micrographs_lost": int((~passes).sum()),
-        "particles_kept": int(picks[passes].sum()),
-        "particles_lost": int(picks[~passes].sum()),
+        "particles_kept": int(particles[passes].sum()),
+        "particles_lost": int(particles[~passes].sum()),
     }
 
 
@@ -182,18 +197,6 @@ def plots(
             },
         },
     }
-
-
-def _passes(rows: Sequence[Micrograph], values: Mapping[str, float]) -> NDArray[np.bool_]:
-    """Return which micrographs keep within limits; one whose number is not known does not."""
-    passes = np.ones(len(rows), dtype=bool)
-    for name, limit in values.items():
-        if name not in _LIMITS:
-            raise InputError(f"A threshold must be one of {', '.join(_LIMITS)}; got {name!r}; choose one of them.")
-        field, compare = _LIMITS[name]
-        numbers = np.array([float(getattr(one, field)) for one in rows])
-        passes &= compare(numbers, limit)
-    return passes
 
 
 def _thinned(n: int) -> list[int]:

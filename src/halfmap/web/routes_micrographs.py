@@ -34,6 +34,20 @@ class Edits(BaseModel):
     threshold: float | None = None
 
 
+class Limits(BaseModel):
+    """Limits by name; none takes all micrographs back."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+    values: Annotated[dict[str, float], Field(max_length=20)]
+
+
+class Judgements(BaseModel):
+    """Which micrographs are wanted, by name; null takes back what was said."""
+
+    model_config = ConfigDict(extra="forbid")
+    micrographs: Annotated[dict[str, bool | None], Field(max_length=100_000)]
+
+
 @router.get("/micrographs", dependencies=[viewer])
 def micrographs(
     request: Request,
@@ -56,6 +70,24 @@ def micrographs(
     }
     given = {name: value for name, value in limits.items() if value is not None}
     return as_json(session_of(request, session).micrographs(offset, limit, given))
+
+
+@router.post("/limits", dependencies=[operator])
+def set_limits(request: Request, session: Identity, given: Limits) -> dict[str, Any]:
+    """Leave micrographs beyond limits out of the session, from its next cycle on; return what is left."""
+    return session_of(request, session).set_limits(given.values)
+
+
+@router.post("/limits/undo", dependencies=[operator])
+def undo_limits(request: Request, session: Identity) -> dict[str, Any]:
+    """Take back the last change of the limits; return what is left."""
+    return session_of(request, session).undo_limits()
+
+
+@router.post("/judge", dependencies=[operator])
+def judge(request: Request, session: Identity, given: Judgements) -> dict[str, Any]:
+    """Say by eye which micrographs are wanted, whatever the limits say; return all that was said."""
+    return {"judged": session_of(request, session).judge(given.micrographs)}
 
 
 @router.get("/micrographs/{name}/image.png", dependencies=[viewer], response_class=Response)
@@ -135,6 +167,7 @@ def manual_pick(request: Request, session: Identity, edits: Edits) -> dict[str, 
             threshold=edits.threshold,
         ),
         picks_path=_job_path(services, edits.job) if edits.job else None,
+        left_out=found.course.left_out,
     )
     services.hub.publish("jobs")
     folder = path.parent.relative_to(services.project).as_posix()
