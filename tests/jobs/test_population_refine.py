@@ -120,6 +120,11 @@ def test_shared_optics_must_be_fitted(project):
         refine(share_optics=True)
 
 
+def test_the_score_of_m_is_refused_for_what_it_cannot_fit():
+    with pytest.raises(InputError, match="got --magnification, --odd-zernike-order"):
+        refine(objective="m_ncc", magnification=True, odd_zernike_order=3)
+
+
 @pytest.mark.slow
 def test_the_number_of_workers_changes_nothing(project, refined_once):
     refine(workers=2)

@@ -64,6 +64,34 @@ def test_gradient_of_the_score_is_that_of_differences(drawn, fitted):
         )
 
 
+def test_score_of_a_drawn_series_is_the_number_that_it_was(drawn, fitted):
+    found = m_score(fitted.comparison, drawn.start_of(fitted))
+    # float32 sums in another order differ by 1e-6; anything else is another score
+    assert found.value == pytest.approx(685.97, rel=1e-4)
+    assert found.of_images.tolist() == pytest.approx([152.685, 189.311, 165.881, 125.571], rel=1e-4)
+
+
+def test_a_fit_by_the_score_raises_it_and_sets_no_particle_aside(drawn):
+    found = drawn.fit(POSES, Schedule(sub_iterations=1, objective="m_ncc"))
+    assert found.objective_after < found.objective_before < 0
+    best = found.visited.parameters
+    assert found.objective_after == pytest.approx(-m_score(found.comparison, best).value)
+    assert all(
+        one < 0.6 * at_first
+        for one, at_first in zip(drawn.errors(best)[:2], drawn.errors(drawn.start_of(found)), strict=False)
+    )
+    assert not found.set_aside[0].any()
+
+
+def test_a_fit_by_the_score_leaves_the_ctf_alone_where_images_are_too_coarse(drawn):
+    choice = ParameterChoice(positions=True, defocus=True)
+    coarse = Schedule(sub_iterations=1, objective="m_ncc", ctf_resolution_angstrom=1.0)
+    fine = Schedule(sub_iterations=1, objective="m_ncc", ctf_resolution_angstrom=30.0)
+    start = drawn.start[0].defocus_angstrom.values
+    assert torch.equal(drawn.fit(choice, coarse).visited.parameters.series.defocus_angstrom.values, start)
+    assert not torch.equal(drawn.fit(choice, fine).visited.parameters.series.defocus_angstrom.values, start)
+
+
 def test_score_and_likelihood_agree_on_where_particles_are(drawn, fitted):
     start = drawn.start_of(fitted)
     objective = MObjective(fitted.comparison, start)

@@ -43,6 +43,12 @@ class RefinePopulationParams(ParameterChoice, Schedule, ReconstructionParams):
                 "--share-optics must come with optics to fit; got none; add --magnification, --spherical-aberration, "
                 "--odd-zernike-order or --even-zernike-order."
             )
+        of_series = [name.replace("_", "-") for name in names if getattr(self, name)]
+        if self.objective == "m_ncc" and of_series:
+            raise InputError(
+                "--objective m_ncc must go with geometry, defocus, astigmatism and phase shift alone; got "
+                f"--{', --'.join(of_series)}; leave that out, or fit it by the likelihood."
+            )
         if self.tilt_movies and not any(getattr(self, name) for name in GeometryChoice.__dataclass_fields__):
             raise InputError(
                 "--tilt-movies must come with geometry to fit, since what is known of a tilt aligns its frames; got "

@@ -97,11 +97,11 @@ def _series_table(work: "Work", fitted: "Fitted") -> Table:
         remarks = [*([] if outcome.is_changed else [outcome.reason]), *movies, *outcome.concerns, *gauges]
         name, source = task.item.name, task.source.source.name
         rows.append((name, source, task.n_particles, round(gain, 1), round(outcome.n_effective, 1), "; ".join(remarks)))
-    return Table(
-        columns=("series", "source", "particles", "log-likelihood gained", "parameters determined", "remarks"),
-        rows=rows,
-        caption="A gain of half the number of parameters is what noise alone would give.",
-    )
+    gained, caption = "log-likelihood gained", "A gain of half the number of parameters is what noise alone would give."
+    if work.tasks[0].schedule.objective == "m_ncc":
+        gained, caption = "M's score gained", "Scores compare within a series and at one resolution only."
+    columns = ("series", "source", "particles", gained, "parameters determined", "remarks")
+    return Table(columns=columns, rows=rows, caption=caption)
 
 
 def _set_aside(fitted: "Fitted") -> list[Block]:

@@ -90,7 +90,8 @@ def _refined(context: JobContext, tasks: Mapping[int, ItemTask], *, label: str, 
             continue
         outcomes[number] = result
         gain = result.objective_before - result.objective_after
-        said = f"log-likelihood {gain:+.0f}" if result.is_changed else f"left as it was, as {result.reason}"
+        what = "M's score" if task.schedule.objective == "m_ncc" else "log-likelihood"
+        said = f"{what} {gain:+.0f}" if result.is_changed else f"left as it was, as {result.reason}"
         context.log(f"{task.item.name}: {task.n_particles} particles, {said}")
         for movie in result.movies:
             said = movie.reason or f"aligned, log-likelihood {movie.gain:+.0f}"

@@ -130,12 +130,13 @@ class JointObjective:
         there = self.place(vector)
         energy = self.energy(shared, own)
         species = [
-            _Species(there.series, state, band, centre, counted)
-            for state, band, centre, counted in zip(
+            _Species(there.series, state, band, centre, counted, fits_ctf=fits_ctf)
+            for state, band, centre, counted, fits_ctf in zip(
                 there.species,
                 self._comparison.bands,
                 self._comparison.centre_angstrom,
                 self._comparison.counted,
+                self._comparison.fits_ctf,
                 strict=True,
             )
         ]
@@ -192,16 +193,24 @@ class _Species:
     """Views and CTFs of a species, cut off from the parameters until all images have been looked at."""
 
     def __init__(
-        self, series: ImageSeries, state: SpeciesState, band: FourierBand, centre: Tensor, counted: Tensor
+        self,
+        series: ImageSeries,
+        state: SpeciesState,
+        band: FourierBand,
+        centre: Tensor,
+        counted: Tensor,
+        *,
+        fits_ctf: bool,
     ) -> None:
         seen = views(series, state.position_angstrom, state.rotation)
         table = image_ctf(series, state.position_angstrom, seen)
+        ctf = [getattr(table, name) for name in (*_TABLE, _ABERRATION)]
         self.band, self.counted = band, counted
         self._series, self._state = series, state
         self._whole = [
             seen.position_angstrom - centre,
             seen.rotation,
-            *(getattr(table, name) for name in (*_TABLE, _ABERRATION)),
+            *(ctf if fits_ctf else [value.detach() for value in ctf]),
         ]
         self._leaves = [value.detach().requires_grad_(value.requires_grad) for value in self._whole]
         self._frequencies = band.frequencies.cpu()

@@ -105,7 +105,8 @@ class SeriesResult:
     gauges : what images cannot tell apart, in words; priors have decided there.
     concerns : sentences about what was asked for.
     n_effective : how many parameters the images have determined.
-    objective_before, objective_after : half of χ² and priors, at full resolution and with the same noise.
+    objective_before, objective_after : half of χ² and priors, or minus M's score, at full resolution and with the same
+        noise.
     steps : that were kept.
     optics : what the series says of its optics; None where none were fitted.
     """
@@ -227,9 +228,9 @@ def windows_of(
 
 def _result(problem: SeriesProblem, fitted: Fitted) -> SeriesResult:
     """Put a fit into plain arrays."""
-    here, gained = fitted.visited, fitted.objective_before - fitted.visited.objective
+    here = fitted.visited
     layouts = fitted.comparison.layouts
-    is_changed = gained > 0
+    is_changed = fitted.objective_after < fitted.objective_before
     numbers = iter(range(len(layouts)))
     species = tuple(
         _fitted_species(fitted, next(numbers), one, is_changed=is_changed) if len(one.particles) else None
@@ -240,7 +241,7 @@ def _result(problem: SeriesProblem, fitted: Fitted) -> SeriesResult:
         series=here.parameters.series if is_changed else problem.series,
         species=species,
         is_changed=is_changed,
-        reason="" if is_changed else "no step made the images likelier",
+        reason="" if is_changed else fitted.worse,
         names=tuple(layouts[0].names),
         units=tuple(layouts[0].units),
         change=here.parameters.shared.numpy() if is_changed else none,
@@ -249,7 +250,7 @@ def _result(problem: SeriesProblem, fitted: Fitted) -> SeriesResult:
         concerns=_concerns(fitted),
         n_effective=fitted.posterior.n_effective,
         objective_before=fitted.objective_before,
-        objective_after=here.objective,
+        objective_after=fitted.objective_after,
         steps=fitted.steps,
         optics=optics_quadratic(fitted),
     )

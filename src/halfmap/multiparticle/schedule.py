@@ -1,7 +1,7 @@
 """How a series is refined: in which steps, up to which resolution, and when to stop."""
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Interval
 
@@ -33,6 +33,10 @@ class Schedule:
 
     ctf_resolution_angstrom: Annotated[float, Gt(0)] = 8.0
     """The CTF is fitted from the first sub-iteration on that reaches this resolution, with every species that does."""
+
+    objective: Literal["likelihood", "m_ncc"] = "likelihood"
+    """What is bettered: the likelihood of the images, with priors; or M's normalised cross-correlation, without, to
+    compare with M: slower, less exact, and not for magnification, spherical and other aberrations."""
 
 
 def fractions(schedule: Schedule) -> list[float]:

@@ -10,8 +10,9 @@ from halfmap.data.image_series import ImageSeries
 from halfmap.errors import InputError
 from halfmap.fourier.band import FourierBand
 from halfmap.multiparticle import solve
-from halfmap.multiparticle.fit import Comparison, ImagePasses, Parameters, Visited, descend, prior_of, visit
+from halfmap.multiparticle.fit import Comparison, ImagePasses, Parameters, Visited, prior_of, visit
 from halfmap.multiparticle.noise import first_variance, residual_variance
+from halfmap.multiparticle.objectives import descent_of
 from halfmap.multiparticle.parameter_layout import Layout
 from halfmap.multiparticle.params import ParameterChoice, PriorWidths
 from halfmap.multiparticle.schedule import Schedule, fractions, shell_at
@@ -25,7 +26,7 @@ twenty is expected to be."""
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """A step that was kept: where, and the objective there, which compares within a sub-iteration only."""
+    """A step that was kept: where, and half of χ² and priors there, which compare within a sub-iteration only."""
 
     sub_iteration: int
     resolution_angstrom: float
@@ -43,7 +44,8 @@ class Fitted:
     posterior : what is known there.
     gain : of each species, by how much every particle makes its images likelier than noise alone, shape (P,).
     set_aside : of each species, bool, (P,): particles that made their images less likely, and so had no say.
-    objective_before : of the start, in the same comparison.
+    objective_before, objective_after : of the start and of the end, in the same comparison; the smaller, the better.
+    worse : why a series whose objective is no smaller stays as it was.
     steps : that were kept.
     """
 
@@ -53,6 +55,8 @@ class Fitted:
     gain: tuple[Tensor, ...]
     set_aside: tuple[Tensor, ...]
     objective_before: float
+    objective_after: float
+    worse: str
     steps: tuple[Step, ...]
 
 
@@ -97,7 +101,7 @@ def fit_windows(
             "positions, and at which images are excluded."
         )
     noise = first_variance(images, bands, taking_part)
-    parameters, steps = start, list[Step]()
+    parameters, steps, descent = start, list[Step](), descent_of(schedule)
     has_searched = False
     for number, fraction in enumerate(fractions(schedule), start=1):
         heads = [band.head(shell_at(band.max_shell, fraction)) for band in bands]
@@ -119,26 +123,30 @@ def fit_windows(
             parameters = with_images_searched(comparison, parameters, defocus_angstrom=schedule.search_defocus_angstrom)
             has_searched = True
         # poses and warps of the first sub-iteration may be too far off to judge particles by
-        comparison, noise = _with_noise(comparison, parameters, noise, sets_aside=number > 1)
+        sets_aside = descent.sets_aside and number > 1
+        comparison, noise = _with_noise(comparison, parameters, noise, sets_aside=sets_aside)
         here = visit(comparison, parameters)
 
         def keep(there: Visited, number: int = number, resolution: float = min(reached)) -> None:
             steps.append(Step(sub_iteration=number, resolution_angstrom=resolution, objective=there.objective))
 
         keep(here)
-        here = descend(comparison, here, schedule.steps, keep)
+        here = descent.descended(comparison, here, keep)
         parameters = here.parameters
     set_aside = tuple((~now & all_of_it).any(1) for now, all_of_it in zip(comparison.counted, taking_part, strict=True))
     looks = here.looks
     if any(bool(which.any()) for which in set_aside):
         looks = replace(comparison, counted=taking_part).looked_at(parameters)
+    before, after = descent.values(comparison, start, here)
     return Fitted(
         visited=here,
         comparison=comparison,
         posterior=solve.posterior(here.equations, comparison.prior),
         gain=tuple(_gain(one, one.scale) for one in looks),
         set_aside=set_aside,
-        objective_before=comparison.objective(start, comparison.looked_at(start)),
+        objective_before=before,
+        objective_after=after,
+        worse=descent.worse,
         steps=tuple(steps),
     )
 
