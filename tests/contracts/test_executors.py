@@ -186,7 +186,8 @@ def test_a_lost_worker_changes_neither_results_nor_progress(executor: Executor, 
     assert recorder.count == 8
     lost = [text for text in recorder.messages if "lost its worker" in text]
     assert sorted(set(recorder.messages) - set(lost)) == ["item 0", "item 1", "item 2", "item 3"]
-    if isinstance(executor, ProcessExecutor):  # Dask's scheduler tells nobody
+    assert any(text.startswith("Chunk 2 of 'die_once' lost its worker (") for text in lost)
+    if isinstance(executor, ProcessExecutor):  # Dask may have given the lost worker a second chunk already
         assert len(lost) == len(list(tmp_path.iterdir()))
 
 

@@ -6,7 +6,7 @@ import pickle
 import time
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -24,6 +24,7 @@ from halfmap.compute.threads import set_threads, thread_environment
 from halfmap.errors import ComputeError, InputError
 
 _TOPIC = "halfmap-progress"
+_SCHEDULER_TOPIC = "all"  # where Dask's scheduler tells, among little else, of workers that it lost
 _WORKER_COUNT_SECONDS = 2.0
 _FILE_KEYS = {"scheduler", "slurm", "workers", "scratch"}
 
@@ -114,12 +115,13 @@ class DaskExecutor(LaunchingExecutor):
         self._client = client
         self._cluster = cluster
         self._devices = devices
-        self._listeners: dict[str, Callable[[TaskReport | Outcome], None]] = {}
+        self._listeners: dict[str, _Listener] = {}
         self._counted = 0
         self._counted_at = float("-inf")
         client.register_plugin(_WorkerSetup(n_threads))
         client.run_on_scheduler(_allow_failures, N_TRIES - 1)
         client.subscribe_topic(_TOPIC, self._hear)
+        client.subscribe_topic(_SCHEDULER_TOPIC, self._hear_of_losses)
 
     @classmethod
     def local(
@@ -188,7 +190,7 @@ class DaskExecutor(LaunchingExecutor):
         """Stop all work; see `Executor.cancel`."""
         self._is_cancelled = True
         for listener in list(self._listeners.values()):
-            listener(Outcome(error=cancelled()))
+            listener.notify(Outcome(error=cancelled()))
         self._listeners.clear()
 
     def __enter__(self) -> Self:
@@ -201,6 +203,7 @@ class DaskExecutor(LaunchingExecutor):
         """Disconnect, end the workers of a cluster that this executor started, and remove the scratch folder."""
         if isinstance(self._cluster, distributed.LocalCluster):
             self._cluster.sync(_kill_workers, self._cluster)
+        self._client.unsubscribe_topic(_SCHEDULER_TOPIC)  # or the scheduler tells a client that has left of its leaving
         self._client.close()
         if self._cluster is not None:
             self._cluster.close()
@@ -211,7 +214,7 @@ class DaskExecutor(LaunchingExecutor):
         if self._is_cancelled:
             raise cancelled()
         key = f"{'sum' if call.is_addition else 'chunk'}-{uuid.uuid4().hex}"
-        self._listeners[key] = notify
+        self._listeners[key] = _Listener(name=call.name, notify=notify)
         if call.is_addition:
             task, operands = dumps((call.fn, ())), call.arguments
         else:
@@ -223,7 +226,7 @@ class DaskExecutor(LaunchingExecutor):
         def settle(done: "distributed.Future") -> None:
             listener = self._listeners.pop(key, None)
             if listener is not None:
-                listener(_outcome(done, call))
+                listener.notify(_outcome(done, call))
 
         future.add_done_callback(settle)
         return future
@@ -247,7 +250,29 @@ class DaskExecutor(LaunchingExecutor):
         told = event[1]
         listener = self._listeners.get(told["key"])
         if listener is not None:
-            listener(TaskReport(advanced=told["advanced"], messages=tuple(told["messages"])))
+            listener.notify(TaskReport(advanced=told["advanced"], messages=tuple(told["messages"])))
+
+    def _hear_of_losses(self, event: tuple[float, dict[str, Any]]) -> None:
+        told = event[1]
+        if told.get("action") == "remove-worker":
+            for key in told["processing-tasks"]:
+                listener = self._listeners.get(key)
+                if listener is not None:
+                    listener.lose(told["worker"])
+
+
+@dataclass(kw_only=True)
+class _Listener:
+    """Who hears of a call, and what it has lost so far."""
+
+    name: str
+    notify: Callable[[TaskReport | Outcome], None]
+    losses: list[str] = field(default_factory=list)
+
+    def lose(self, worker: str) -> None:
+        if len(self.losses) < N_TRIES - 1:  # the last loss is told by the call's error
+            self.losses.append(f"{self.name} lost its worker ({worker} left the cluster); it is computed anew.")
+            self.notify(TaskReport(advanced=0, messages=(), losses=tuple(self.losses)))
 
 
 def slurm_cluster(options: dict[str, Any], *, n_threads: int) -> Any:
