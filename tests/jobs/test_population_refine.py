@@ -158,14 +158,47 @@ def test_where_nothing_is_fitted_everything_stays_and_is_no_new_version(tmp_path
     assert after.population.refinement_options == before.population.refinement_options
 
 
-def test_a_series_without_an_image_is_set_aside_and_stays_as_it_was(project):
+def without_an_image(project: Path) -> None:
     next((project / "sim/warp_frameseries/average").glob("TS_2_*")).unlink()
+
+
+def cut_short(project: Path) -> None:
+    path = project / "sim/warp_tiltseries/TS_2.xml"
+    path.write_text(path.read_text()[:700])
+
+
+def of_fewer_angles(project: Path) -> None:
+    path = project / "sim/warp_tiltseries/TS_2.xml"
+    path.write_text(re.sub(r"(<Angles>[^<]*?)\n[^<\n]+(</Angles>)", r"\1\2", path.read_text()))
+
+
+def of_an_image_that_is_no_image(project: Path) -> None:
+    next((project / "sim/warp_frameseries/average").glob("TS_2_*")).write_bytes(b"x" * 2000)
+
+
+@pytest.mark.parametrize("damage", [without_an_image, cut_short, of_fewer_angles, of_an_image_that_is_no_image])
+def test_an_item_that_is_broken_is_told_and_can_be_excluded(project, damage):
+    assert not any("cannot be used" in line for line in halfmap.population_status(population="m"))
+    damage(project)
+    assert [line for line in halfmap.population_status(population="m") if "cannot be used: TS_2.tomostar" in line]
+    halfmap.population_items(population="m", action="exclude", source="tilts", names="TS_2")
+    assert not any("cannot be used" in line for line in halfmap.population_status(population="m"))
+
+
+def test_a_series_with_broken_metadata_is_set_aside_and_stays_as_it_was(project):
+    cut_short(project)
     before = state_of(project)
-    job = refine()
+    job = refine(sub_iterations=1, steps=1)
     after = state_of(project)
     assert after["TS_2.xml"] == before["TS_2.xml"]
     assert after["TS_1.xml"] != before["TS_1.xml"]
+    particles = [one["one_particles.star"].decode().splitlines() for one in (before, after)]
+    of_item = [[line for line in lines if "TS_2.tomostar" in line] for lines in particles]
+    assert of_item[0] == of_item[1]
     assert "TS_2.tomostar" in (job.folder / "report.html").read_text()
+    assert "`halfmap population items m exclude tilts TS_2`" in (job.folder / "run.log").read_text()
+    halfmap.population_estimate_weights(population="m", reset=True, workers=1)
+    assert state_of(project)["TS_2.xml"] == before["TS_2.xml"]
 
 
 def test_memory_is_told_from_shapes_and_too_little_is_refused_before_the_start(project, refined_once):

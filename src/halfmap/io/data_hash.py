@@ -76,14 +76,19 @@ def version_of_species(
     return text_of_hash("".join(pieces).encode("utf-16-le"))[:_VERSION_OF_SPECIES]
 
 
-def version_of_source(series: Iterable[TiltSeries | FrameSeries], used_species: Mapping[str, str]) -> str:
+def version_of_source(items: Iterable[TiltSeries | FrameSeries | bytes], used_species: Mapping[str, str]) -> str:
     """Return the 27 characters of a data source's version: of all its items' metadata and of the species it used.
+
+    Parameters
+    ----------
+    items : metadata; bytes of a file of them that cannot be read.
+    used_species : versions by GUID.
 
     Notes
     -----
     As for species: it changes if and only if these do, and its characters are halfmap's own.
     """
-    pieces = [processing_hash(one) for one in series]
+    pieces = [text_of_hash(one) if isinstance(one, bytes) else processing_hash(one) for one in items]
     pieces += [f"{guid}{version}" for guid, version in used_species.items()]
     return text_of_hash("".join(pieces).encode("utf-16-le"))
 

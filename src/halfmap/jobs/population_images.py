@@ -6,14 +6,14 @@ from pathlib import Path
 from halfmap.data.image_series import FrameSeries, TiltSeries
 from halfmap.data.image_source import ImageSource
 from halfmap.data.population import DataSource, SourceItem
-from halfmap.errors import FormatError, InconsistentDataError
+from halfmap.errors import FormatError, HalfmapError, InconsistentDataError
 from halfmap.grid import ImageGrid
 from halfmap.io import mrc, tomostar
 from halfmap.io.detector import Detector
 from halfmap.io.eer import EerGrouping
 from halfmap.io.frames import open_movie
 from halfmap.io.warp_settings import WarpSettings, read_settings
-from halfmap.jobs.population_members import OpenSource
+from halfmap.jobs.population_members import OpenSource, why_unusable
 
 _TOMOSTARS = "../tomostar"
 _SAME_SIZE = 0.01
@@ -48,6 +48,16 @@ def images_of_item(
                 f"{images.grid.pixel_size_angstrom:g} Å; check pixel sizes and binning."
             )
     return images
+
+
+def why_broken(opened: OpenSource, item: SourceItem) -> str | None:
+    """Return why an item cannot be used, by its metadata and what headers of its images say; None where it can."""
+    try:
+        series = opened.read_item(item)
+        images_of_item(opened, item, series)
+    except HalfmapError as error:
+        return str(error)
+    return why_unusable(series)
 
 
 def tilt_image_paths(opened: OpenSource, item: SourceItem, series: TiltSeries) -> list[Path]:

@@ -10,7 +10,7 @@ from halfmap.errors import InputError, ProjectError
 from halfmap.project.job import ImmediateCommand
 
 if TYPE_CHECKING:
-    from halfmap.data.population import DataSource
+    from halfmap.data.population import DataSource, SourceItem
     from halfmap.jobs.population_files import OpenPopulation
     from halfmap.jobs.population_members import OpenSource
 
@@ -124,10 +124,22 @@ def status(params: PopulationParams) -> Iterator[str]:
     for member in opened.members:
         for name in member.versions.changed_files():
             yield f"changed since version {member.versions.live_version[:8]}: {member.path.parent / name}"
+    yield from _broken_items(opened)
     yield from _sources_gone_on(opened)
     holder = lock.holder(opened.path.parent)
     if holder is not None and not holder.is_gone:
         yield f"in use by {holder}"
+
+
+def _broken_items(opened: "OpenPopulation") -> Iterator[str]:
+    """Yield which items a refinement would set aside."""
+    from halfmap.jobs.population_images import why_broken
+
+    for source in opened.sources:
+        for item in source.source.items:
+            if (reason := why_broken(source, item)) is not None:
+                name = source.source.name
+                yield f"cannot be used: {item.name} of {name}, as {reason.rstrip('.')}; mend it, or see items exclude"
 
 
 def _sources_gone_on(opened: "OpenPopulation") -> Iterator[str]:
@@ -209,16 +221,14 @@ def _list_items(params: ItemsParams) -> Iterator[str]:
     yield from aligned(rows)
 
 
-def _images(source: "OpenSource", item: object) -> tuple[str, str]:
+def _images(source: "OpenSource", item: "SourceItem") -> tuple[str, str]:
     """Return how many images of an item are used, of how many; and what is wrong with it."""
-    from halfmap.errors import HalfmapError
-    from halfmap.jobs.population_members import why_unusable
+    from halfmap.jobs.population_images import why_broken
 
-    try:
-        series = source.read_item(item)  # type: ignore[arg-type]
-    except HalfmapError as error:
-        return "–", f"cannot be read: {error}"
-    return f"{int(series.is_used.sum())}/{len(series)}", why_unusable(series) or ""
+    if (reason := why_broken(source, item)) is not None:
+        return "–", f"cannot be used: {reason}"
+    series = source.read_item(item)
+    return f"{int(series.is_used.sum())}/{len(series)}", ""
 
 
 def _change_items(params: ItemsParams, name: str) -> Iterator[str]:

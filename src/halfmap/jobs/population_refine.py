@@ -63,8 +63,9 @@ def run(context: JobContext, params: RefinePopulationParams) -> Path:
     from halfmap.jobs.population_files import changing
     from halfmap.jobs.population_refine_options import options_of_m
     from halfmap.jobs.population_refine_report import page, series_sections
-    from halfmap.jobs.population_refine_run import commit, gather, new_maps
+    from halfmap.jobs.population_refine_run import commit, new_maps
     from halfmap.jobs.population_refine_series import is_anything_chosen, refine_items
+    from halfmap.jobs.population_refine_work import gather
 
     with changing(params.population, context.progress.message) as opened:
         if not opened.species or not opened.sources:

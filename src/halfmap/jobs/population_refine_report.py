@@ -13,8 +13,9 @@ from halfmap.report.blocks import Axis, Block, Curve, Fact, Facts, Histogram, Li
 
 if TYPE_CHECKING:
     from halfmap.jobs.population_refine_items import ItemOutcome, ItemTask
-    from halfmap.jobs.population_refine_run import NewMaps, Work
+    from halfmap.jobs.population_refine_run import NewMaps
     from halfmap.jobs.population_refine_series import Fitted
+    from halfmap.jobs.population_refine_work import Work
 
 _SHOWN_SERIES = 4
 _MOST_LINES = 12
@@ -25,9 +26,10 @@ _UNITS = {"rad": ("°", 180 / math.pi)}
 
 def series_sections(work: "Work", fitted: "Fitted") -> list[Section]:
     """Return what became of the series and of the poses of their particles."""
+    set_aside = _set_aside(work, fitted)
     if not fitted.outcomes and not fitted.optics:
-        return []
-    sections = [Section(title="Series", blocks=[_series_table(work, fitted), *_set_aside(fitted)])]
+        return [Section(title="Series", blocks=set_aside)] if set_aside else []
+    sections = [Section(title="Series", blocks=[_series_table(work, fitted), *set_aside])]
     if fitted.optics:
         sections.append(Section(title="Microscope", blocks=_optics(fitted)))
     gained = sorted(fitted.outcomes, key=lambda number: -work.tasks[number].n_particles)
@@ -104,11 +106,12 @@ def _series_table(work: "Work", fitted: "Fitted") -> Table:
     return Table(columns=columns, rows=rows, caption=caption)
 
 
-def _set_aside(fitted: "Fitted") -> list[Block]:
-    if not fitted.rejected:
+def _set_aside(work: "Work", fitted: "Fitted") -> list[Block]:
+    rows = [(one.name, one.reason) for one in (*work.set_aside, *fitted.rejected.values())]
+    if not rows:
         return []
-    rows = [(one.name, one.reason) for one in fitted.rejected.values()]
-    note = Note(text=f"{len(rows)} series could not be refined and are as they were.", level="warning")
+    text = f"{len(rows)} series could not be used and are as they were; mend them, or see `population items exclude`."
+    note = Note(text=text, level="warning")
     return [note, Table(columns=("series", "reason"), rows=rows, title="Set aside")]
 
 

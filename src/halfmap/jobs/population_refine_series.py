@@ -11,6 +11,7 @@ import numpy as np
 from halfmap.data.population import SourceItem
 from halfmap.io.atomic import write_json
 from halfmap.jobs.per_micrograph import Rejected, resumable_map
+from halfmap.jobs.population_images import why_broken
 from halfmap.jobs.population_members import OpenSource
 from halfmap.jobs.population_refine_items import ItemOutcome, ItemTask, is_written, refine_item
 from halfmap.multiparticle.params import ParameterChoice
@@ -26,7 +27,7 @@ from halfmap.project.job import JobContext
 
 if TYPE_CHECKING:
     from halfmap.jobs.population_refine import RefinePopulationParams
-    from halfmap.jobs.population_refine_run import Work
+    from halfmap.jobs.population_refine_work import Work
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -159,12 +160,14 @@ def _optics_at_start(context: JobContext, tasks: Sequence[ItemTask]) -> dict[str
 
 
 def _write_others(work: "Work", optics: Mapping[str, Mapping[str, Any]], rejected: Sequence[Path]) -> None:
-    """Give the items that were not refined the optics of their source, too, but for those that cannot be."""
+    """Give the items that were not refined the optics of their source, too, but for those that cannot be used."""
     folder = work.tasks[0].refined.parents[2]
     for source in work.opened.sources:
         for item in source.source.items:
             refined = refined_path(folder, source, item)
-            if source.source.name in optics and not refined.is_file() and refined not in rejected:
+            if source.source.name not in optics or refined.is_file() or refined in rejected:
+                continue
+            if why_broken(source, item) is None:
                 refined.parent.mkdir(parents=True, exist_ok=True)
                 series = with_optics(source.read_item(item), optics[source.source.name])
                 source.write_item(refined.parent, item, series)

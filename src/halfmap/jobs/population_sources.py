@@ -121,28 +121,23 @@ def source_of_settings(
 def commit_source(opened: OpenSource, staged: Path, source: DataSource) -> DataSource | None:
     """Make a version of a source and of its items' metadata, staged or as they are, and bring it into use.
 
+    Metadata that cannot be read are kept as they are.
+
     Returns
     -------
     DataSource
         With its version; None where nothing has changed, and nothing was made.
     """
     files = {item.name: opened.metadata_path(item) for item in source.items}
-    series = {
-        name: read_series(staged / file.name if (staged / file.name).exists() else file, opened.sizes)
+    metadata = {
+        name: _metadata(staged / file.name if (staged / file.name).exists() else file, opened.sizes)
         for name, file in files.items()
     }
-    version = version_of_source(series.values(), source.used_species)
+    version = version_of_source(metadata.values(), source.used_species)
     before = opened.source.version
     if version == before and opened.versions.has_version(before):
         return None
-    items = tuple(
-        replace(
-            item,
-            weight=series[item.name].weights.series_scale,
-            b_factor_angstrom2=series[item.name].weights.series_b_factor_angstrom2,
-        )
-        for item in source.items
-    )
+    items = tuple(_weighed(item, metadata[item.name]) for item in source.items)
     made = replace(source, items=items, version=version, previous_version=before)
     main = staged / opened.path.name
     if opened.path.exists():
@@ -150,6 +145,21 @@ def commit_source(opened: OpenSource, staged: Path, source: DataSource) -> DataS
     warp_population.write_source(main, made)
     opened.versions.commit(staged, version)
     return made
+
+
+def _metadata(path: Path, sizes: SeriesSizes) -> TiltSeries | FrameSeries | bytes:
+    """Return what a file says of an item; its bytes where it cannot be read, none where it is missing."""
+    try:
+        return read_series(path, sizes)
+    except HalfmapError:
+        return path.read_bytes() if path.is_file() else b""
+
+
+def _weighed(item: SourceItem, metadata: TiltSeries | FrameSeries | bytes) -> SourceItem:
+    if isinstance(metadata, bytes):
+        return item
+    weights = metadata.weights
+    return replace(item, weight=weights.series_scale, b_factor_angstrom2=weights.series_b_factor_angstrom2)
 
 
 def find_known_item(opened: OpenSource, name: str) -> SourceItem:

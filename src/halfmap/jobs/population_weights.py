@@ -37,6 +37,7 @@ class EstimateWeightsParams(WeightParams):
 def _run(context: JobContext, params: EstimateWeightsParams) -> Path:
     from halfmap.jobs.per_micrograph import forget_states
     from halfmap.jobs.population_files import changing
+    from halfmap.jobs.population_images import why_broken
     from halfmap.jobs.population_sources import commit_source
     from halfmap.multiparticle.estimate_weights import without_weights
     from halfmap.report.blocks import Fact, Facts, Report, Section
@@ -48,6 +49,9 @@ def _run(context: JobContext, params: EstimateWeightsParams) -> Path:
                 blocks: list[Block] = []
                 if params.reset:
                     for item in source.source.items:
+                        if (reason := why_broken(source, item)) is not None:
+                            context.progress.message(f"{item.name} stays as it is: {reason}")
+                            continue
                         source.write_item(staged, item, without_weights(source.read_item(item)))
                 else:
                     tasks, weights = _estimated(context, params, opened, source)
@@ -81,7 +85,7 @@ def _estimated(
     """Return the items of a source that could be weighed, and their weights."""
     from halfmap.jobs import population_weights_items as items
     from halfmap.jobs.per_micrograph import Rejected, resumable_map
-    from halfmap.jobs.population_refine_run import references_of
+    from halfmap.jobs.population_refine_work import references_of
 
     particles = [species.particles() for species in opened.species]
     references = tuple(context.executor.broadcast(references_of(species)) for species in opened.species)
