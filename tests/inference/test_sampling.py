@@ -12,12 +12,14 @@ from halfmap.geometry import symmetry as groups
 from halfmap.geometry.healpix import OrientationGrid
 from halfmap.geometry.rotations import (
     angular_distance_degrees,
+    euler_from_matrix,
+    matrix_from_euler,
     matrix_from_rotation_vector,
     random_rotations,
     rotation_vector_from_matrix,
 )
 from halfmap.inference import sampling
-from halfmap.inference.sampling import PoseGrid, local_grid, orientation_grid, own_rotations
+from halfmap.inference.sampling import PoseGrid, local_grid, orientation_grid, own_rotations, tilt_psi_grid
 
 SOME_GROUPS = ("C1", "C4", "D2", "D7", "T", "O", "I1")
 SPACING = 15.0
@@ -258,3 +260,35 @@ def test_grids_whose_numbers_do_not_fit_are_refused() -> None:
         an_orientation_grid("D2", offset_step_angstrom=0.0)
     with pytest.raises(InputError, match="symmetry must be one of"):
         an_orientation_grid("Q5")
+
+
+@pytest.mark.parametrize(("symmetry", "fold"), [("C1", 1), ("C4", 4), ("D7", 7), ("T", 3)])
+def test_all_rots_near_a_known_tilt_and_psi_are_covered_and_no_others(symmetry: str, fold: int) -> None:
+    grid = tilt_psi_grid(
+        rotation_step_degrees=10.0,
+        sigma_degrees=7.0,
+        symmetry=symmetry,
+        offset_range_angstrom=0.0,
+        offset_step_angstrom=2.0,
+        perturbation=0.25,
+    )
+    n_rots = math.ceil(36 / fold)
+    assert grid.n_rotations == n_rots * 5 * 5  # two steps to either side within 21 degrees
+    tilt, psi = 70.0, -35.0
+    own = matrix_from_euler(0.0, tilt, psi)[None]
+    coarse = euler_from_matrix(grid.around(own, fine=False)[0])
+    rots, steps = coarse[:, 0] % (360 / fold), coarse[:, 1:] - torch.tensor([tilt, psi], dtype=torch.float64)
+    steps = steps / 10 - 0.25
+    torch.testing.assert_close(steps, steps.round(), atol=1e-9, rtol=0)
+    assert float(steps.abs().max()) == pytest.approx(2.0)
+    assert len(torch.unique((rots * fold / 360 * n_rots).round())) == n_rots
+    fine = grid.around(own, fine=True)[0]
+    for number, rot in enumerate((1.0, 123.0, -77.0)):  # wherever rot is, a finer rotation is within half its diagonal
+        true = matrix_from_euler(rot, tilt - 12.0 + 9.0 * number, psi + 6.0)
+        assert float(groups.distance_degrees(fine, true, symmetry).min()) < 5.0 / 2 * 3**0.5 + 1.0
+    assert grid.log_prior is not None
+    assert grid.fine_log_prior is not None
+    away = (steps + 0.25).square().sum(-1) * 100
+    drop = grid.log_prior[away.argmin()] - grid.log_prior
+    torch.testing.assert_close(drop, (away - away.min()) / (2 * 7.0**2), atol=1e-9, rtol=0)
+    assert float(grid.fine_log_prior.exp().mean()) == pytest.approx(1.0, abs=1e-12)

@@ -179,7 +179,7 @@ def test_a_lone_angle_is_written_alone_until_the_rotation_changes(tmp_path):
     assert {"rlnAngleRot", "rlnAngleTilt"} <= set(star.read(tmp_path / "new.star")["particles"].labels)
 
 
-def test_prior_angles_are_a_rotation_where_all_three_are_known_and_text_else(tmp_path):
+def test_prior_angles_are_a_rotation_where_all_three_are_known_and_tilt_and_psi_else(tmp_path):
     labels = ("rlnAngleRotPrior", "rlnAngleTiltPrior", "rlnAnglePsiPrior")
     particles = a_particle_set(3)
     angles = np.array([["10.5", "20.25", "-30"], ["1", "2", "3"], ["0", "90", "0"]], dtype=object)
@@ -194,7 +194,13 @@ def test_prior_angles_are_a_rotation_where_all_three_are_known_and_text_else(tmp
     relion.write_particles(tmp_path / "two.star", particles.with_columns(**of_helix))
     partly = relion.read_particles(tmp_path / "two.star")
     assert "prior_rotation" not in partly
-    assert partly[labels[1]].tolist() == ["20.25", "2", "90"]
+    assert partly["prior_tilt_psi_degrees"].tolist() == [[20.25, -30], [2, 3], [90, 0]]
+    assert "prior_tilt_psi_degrees" not in known
+    relion.write_particles(tmp_path / "two again.star", partly)
+    assert star.read(tmp_path / "two again.star")["particles"].text(labels[1]).tolist() == ["20.25", "2", "90"]
+    alone = {labels[1]: texts[labels[1]]}
+    relion.write_particles(tmp_path / "one.star", particles.with_columns(**alone))
+    assert relion.read_particles(tmp_path / "one.star")[labels[1]].tolist() == ["20.25", "2", "90"]
 
 
 @pytest.mark.parametrize("spelling", ["_rlnDefocusU", "rlnDefocusU", "DefocusU", "defocus_u_angstrom"])

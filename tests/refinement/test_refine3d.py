@@ -19,13 +19,19 @@ from halfmap.data.volumes import Volume
 from halfmap.errors import HalfmapError, InconsistentDataError, InputError, ShapeError
 from halfmap.fourier import shells
 from halfmap.geometry import symmetry as groups
-from halfmap.geometry.rotations import matrix_from_rotation_vector, random_rotations
+from halfmap.geometry.rotations import (
+    euler_from_matrix,
+    matrix_from_euler,
+    matrix_from_rotation_vector,
+    random_rotations,
+)
 from halfmap.grid import ImageGrid
 from halfmap.imaging import noise
 from halfmap.io import states
 from halfmap.refinement import refine3d
 from halfmap.refinement.params import RefinementParams
 from halfmap.refinement.problem import RefinementProblem
+from halfmap.refinement.search import first_order
 from halfmap.refinement.state import RefinementState
 from halfmap.units import Length
 from support.model_images import particles_of
@@ -379,6 +385,43 @@ def test_searches_around_given_angles_stay_near_them(executor: InProcessExecutor
         )
         assert after < before
     assert torch.equal(found[0], found[1])
+
+
+def test_rot_is_found_where_tilt_and_psi_alone_are_known(executor: InProcessExecutor) -> None:
+    case = a_case(40, 24)
+    off = 4.0 * keyed_random.normal(3, "false tilts", np.arange(40), size=2)
+    known = euler_from_matrix(case.views.rotation).numpy()[:, 1:] + off
+    known[:, 0] = known[:, 0].clip(1.0, 179.0)  # so that a rotation has this tilt and psi again
+    origin = np.array(case.views.origin_angstrom)
+    priors = case.particles.with_columns(prior_tilt_psi_degrees=known, origin_angstrom=origin)
+    rotated = case.particles.with_columns(
+        rotation=matrix_from_euler(77.0, *known.T).numpy(),
+        origin_angstrom=origin,  # a rot that means nothing
+    )
+    params = case.params(
+        sigma_angles_degrees=8.0, free_rot=True, absolute_greyscale=True, initial_low_pass_angstrom=12.0
+    )
+    found = []
+    for particles in (priors, rotated):
+        state = advanced(case, params, executor, n=1, half_sets=HalfSets(particles=particles))
+        rotation = torch.from_numpy(state.orientations.rotation)
+        errors = groups.distance_degrees(rotation, case.views.rotation, "D2")
+        assert float((errors < 12).double().mean()) > 0.9  # steps are 7.5°; an eighth of random rots are within 12°
+        found.append(rotation)
+    torch.testing.assert_close(found[0], found[1], atol=1e-9, rtol=0)
+
+
+def test_searches_of_all_rots_must_not_begin_locally_nor_without_tilts(executor: InProcessExecutor) -> None:
+    case = a_case()
+    with pytest.raises(InputError, match="--free-rot must come with --sigma-angles"):
+        case.params(free_rot=True)
+    params = case.params(free_rot=True, sigma_angles_degrees=1.0)  # so narrow that steps would be those of local ones
+    assert first_order(params, "D2") == (3, False)
+    with pytest.raises(InputError, match="around a known tilt and psi; got particles without any"):
+        refine3d.start(case.problem(params, executor), params, [case.true], executor)
+    params = case.params(free_rot=True, sigma_angles_degrees=5.0, healpix_order=4)
+    with pytest.raises(InputError, match="must not be local from the start; got order 4"):
+        refine3d.start(case.problem(params, executor), params, [case.true], executor)
 
 
 def test_a_spread_of_angles_asks_for_steps_as_fine_and_for_angles(executor: InProcessExecutor) -> None:

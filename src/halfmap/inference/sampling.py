@@ -267,9 +267,7 @@ def local_grid(
     lattice = torch.stack(torch.meshgrid(steps, steps, steps, indexing="ij"), dim=-1).reshape(-1, 3)
     lattice = lattice[lattice[:, :2].norm(dim=-1) <= reach]
     lattice = (lattice[torch.argsort(lattice.square().sum(-1), stable=True)] + perturbation) * rotation_step_degrees
-    quarters = torch.tensor([-0.25, 0.25], dtype=torch.float64) * rotation_step_degrees
-    corners = torch.stack(torch.meshgrid(quarters, quarters, quarters, indexing="ij"), dim=-1).reshape(-1, 3)
-    fine = (lattice[:, None] + corners).reshape(-1, 3)
+    fine = (lattice[:, None] + _corners(rotation_step_degrees)).reshape(-1, 3)
     n_mates = 1 if mates is None else len(mates)
     lattice, fine = lattice.repeat(n_mates, 1), fine.repeat(n_mates, 1)
     shifts, fine_shifts, area = _shifts(offset_range_angstrom, offset_step_angstrom, perturbation)
@@ -284,6 +282,61 @@ def local_grid(
         log_prior=_gaussian(lattice, sigma_degrees),
         fine_log_prior=_gaussian(fine, sigma_degrees),
     )
+
+
+def tilt_psi_grid(
+    *,
+    rotation_step_degrees: float,
+    sigma_degrees: float,
+    symmetry: str,
+    offset_range_angstrom: float,
+    offset_step_angstrom: float,
+    perturbation: float = 0.0,
+) -> PoseGrid:
+    """Return rotations of every rot whose tilt and psi are near each image's own, and shifts within a disc.
+
+    Each image's own rotation must have a rot of 0.
+
+    Parameters
+    ----------
+    rotation_step_degrees : coarse step of all three angles.
+    sigma_degrees : of the prior of tilt and of psi each; the search ends at 3 of it.
+    symmetry : of the references, whose turns about z are left out.
+    offset_range_angstrom, offset_step_angstrom, perturbation : as for `local_grid`.
+
+    Notes
+    -----
+    R(psi + ψ) R(tilt + τ) R(φ) = R(ψ) · [R(psi) R(tilt)] · R(τ) R(φ): changes of tilt, and rot, are mates. Finer
+    rotations halve the steps about the axes of the image; they have the prior of their coarse one's tilt.
+    """
+    step, reach = rotation_step_degrees, int(3 * sigma_degrees / rotation_step_degrees + 1e-6)
+    near = (torch.arange(-reach, reach + 1, dtype=torch.float64) + perturbation) * step
+    fold = int((operators(symmetry)[:, 2, 2] > 1 - 1e-9).sum())
+    n_rots = max(1, math.ceil(360.0 / fold / step - 1e-6))
+    rots = (torch.arange(n_rots, dtype=torch.float64) + perturbation) * (360.0 / fold / n_rots)
+    rot, tilt = (one.flatten() for one in torch.meshgrid(rots, near, indexing="ij"))
+    coarse = torch.cartesian_prod(tilt, near)
+    corners = _corners(step)
+    fine = coarse[:, None] + corners[:, 2:] * torch.tensor([0.0, 1.0])
+    turns = _in_plane(coarse[:, 1])
+    shifts, fine_shifts, area = _shifts(offset_range_angstrom, offset_step_angstrom, perturbation)
+    return PoseGrid(
+        rotations=turns,
+        fine_rotations=(matrix_from_rotation_vector(torch.deg2rad(corners)) @ turns[:, None]).flatten(0, 1),
+        shifts_angstrom=shifts,
+        fine_shifts_angstrom=fine_shifts,
+        shift_area_angstrom2=area,
+        around_each=True,
+        mates=matrix_from_euler(rot, tilt, torch.zeros_like(rot)),
+        log_prior=_gaussian(coarse, sigma_degrees),
+        fine_log_prior=_gaussian(fine.reshape(-1, 2), sigma_degrees),
+    )
+
+
+def _corners(step_degrees: float) -> Tensor:
+    """Return the rotation vectors of the eight finer rotations within a coarse one, in degrees, shape (8, 3)."""
+    quarters = torch.tensor([-0.25, 0.25], dtype=torch.float64) * step_degrees
+    return torch.cartesian_prod(quarters, quarters, quarters)
 
 
 def _gaussian(vectors: Tensor, sigma: float) -> Tensor:

@@ -64,6 +64,7 @@ PARTICLE_FIELDS: tuple[Field, ...] = (
         kind="euler",
         whole_only=True,
     ),
+    Field(column="prior_tilt_psi_degrees", labels=("rlnAngleTiltPrior", "rlnAnglePsiPrior")),
     Field(column="origin_angstrom", labels=("rlnOriginXAngst", "rlnOriginYAngst")),
     Field(column="image_name", labels=("rlnImageName",), kind="text"),
     _MICROGRAPH_NAME,
@@ -154,7 +155,8 @@ def decode(table: StarTable, fields: Sequence[Field]) -> Decoded:
     """Turn a STAR table into columns.
 
     Known labels become our columns; vectors need all their components, Euler angles at least one (the
-    others count as 0), those of priors all. Everything else stays text under its label.
+    others count as 0), those of priors all. A label that one field has taken is no other's. Everything else stays
+    text under its label.
 
     Raises
     ------
@@ -164,17 +166,18 @@ def decode(table: StarTable, fields: Sequence[Field]) -> Decoded:
     labels = {full_label(label): label for label in table.labels}
     columns: dict[str, NDArray] = {}
     remembered: dict[str, dict[str, NDArray]] = {}
+    taken: set[str] = set()
     for field in fields:
-        present = [label for label in field.labels if label in labels]
+        present = [label for label in field.labels if label in labels and label not in taken]
         some_will_do = field.kind == "euler" and not field.whole_only
         if not present or not (some_will_do or len(present) == len(field.labels)):
             continue
         columns[field.column] = _DECODERS[field.kind](table, [labels.get(label, "") for label in field.labels])
         if field.kind != "text":
             remembered[field.column] = {label: table.raw(labels[label]) for label in present}
-    used = {label for column, field in _by_column(fields).items() if column in columns for label in field.labels}
+        taken.update(present)
     for label, original in labels.items():
-        if label not in used:
+        if label not in taken:
             columns[label] = table.text(original)
     return Decoded(columns=columns, remembered=remembered, label_order=tuple(labels))
 

@@ -49,6 +49,11 @@ class RefinementParams:
     rlnAngleTiltPrior and rlnAnglePsiPrior where they have all of them), with this spread in degrees and up to three
     times as far; local searches are around the last pose as ever, with no wider a spread than this."""
 
+    free_rot: bool = False
+    """Take tilt and psi alone as known (rlnAngleTiltPrior and rlnAnglePsiPrior, or the particles' own), to
+    --sigma-angles, and search all rots until searches are local: for particles on a membrane, or around a tube, whose
+    axis is the map's z."""
+
     offset_range: Length = _FIVE_PIXELS
     """Radius of the first offset search around each particle's last offset, in Å, or in pixels as 5px."""
 
@@ -108,6 +113,8 @@ class RefinementParams:
             raise InputError(f"--offset-range must not be negative; got {self.offset_range}; give 5px.")
         if not self.offset_step.value > 0:
             raise InputError(f"--offset-step must be positive; got {self.offset_step}; give 1px.")
+        if self.free_rot and self.sigma_angles_degrees is None:
+            raise InputError("--free-rot must come with --sigma-angles; got none; give the spread of tilt and psi.")
         low = self.initial_low_pass_angstrom
         if self.max_resolution_angstrom is not None and self.max_resolution_angstrom >= low:
             raise InputError(

@@ -6,9 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from halfmap.errors import InputError
+from halfmap.geometry.euler import array_from_euler, euler_from_array
 from halfmap.geometry.symmetry import mates
 from halfmap.inference.posterior import Search
-from halfmap.inference.sampling import PoseGrid, local_grid, needs_fine_sampling, orientation_grid
+from halfmap.inference.sampling import PoseGrid, local_grid, needs_fine_sampling, orientation_grid, tilt_psi_grid
 from halfmap.refinement import decisions
 from halfmap.refinement.params import RefinementParams
 from halfmap.refinement.problem import RefinementProblem
@@ -34,6 +35,7 @@ def pose_grid(
     finer_rotations: bool = True,
     widest_degrees: float = math.inf,
     mates: Rotations | None = None,
+    free_rot: bool = False,
 ) -> PoseGrid:
     """Return the rotations and shifts of a sampling; a global one may leave out the finer ones.
 
@@ -44,6 +46,7 @@ def pose_grid(
     widest_degrees : most spread of rotations around each particle's own, also of a search that is not local for its
         sampling.
     mates : see `halfmap.inference.sampling.local_grid`.
+    free_rot : whether a search that is not local for its sampling takes all rots.
     """
     offsets = {
         "offset_range_angstrom": sampling.offset_range_angstrom,
@@ -52,13 +55,13 @@ def pose_grid(
     }
     local = decisions.local_sigma_degrees(sampling) if sampling.is_local else math.inf
     spread = min(local, widest_degrees)
-    if math.isfinite(spread):
-        return local_grid(
-            rotation_step_degrees=2 * sampling.rotation_step_degrees,
-            sigma_degrees=spread,
-            mates=mates,
-            **offsets,
+    coarse_step = 2 * sampling.rotation_step_degrees
+    if free_rot and not sampling.is_local:
+        return tilt_psi_grid(
+            rotation_step_degrees=coarse_step, sigma_degrees=widest_degrees, symmetry=symmetry, **offsets
         )
+    if math.isfinite(spread):
+        return local_grid(rotation_step_degrees=coarse_step, sigma_degrees=spread, mates=mates, **offsets)
     return orientation_grid(
         healpix_order=sampling.healpix_order,
         symmetry=symmetry,
@@ -73,10 +76,12 @@ def first_order(params: RefinementParams, symmetry: str) -> tuple[int, bool]:
 
     Notes
     -----
-    Where angles are known to some spread, fine steps are no wider than this.
+    Where angles are known to some spread, fine steps are no wider than this, unless a search of all rots, which is
+    not local, is to come first.
     """
     order, local_from = decisions.first_orders(symmetry, params.healpix_order, params.local_from_order)
-    while params.sigma_angles_degrees is not None and 30.0 / 2**order > params.sigma_angles_degrees:
+    finest = local_from - 1 if params.free_rot else math.inf
+    while params.sigma_angles_degrees is not None and 30.0 / 2**order > params.sigma_angles_degrees and order < finest:
         order += 1
     return order, order >= local_from
 
@@ -84,14 +89,16 @@ def first_order(params: RefinementParams, symmetry: str) -> tuple[int, bool]:
 def given_rotations(problem: RefinementProblem, params: RefinementParams) -> NDArray[np.float64]:
     """Return the rotations that particles came with, those of priors first; float64, shape (N, 3, 3).
 
-    Without any they are identities.
+    Without any they are identities. Where all rots are searched, rot is 0.
 
     Raises
     ------
     InputError
-        The first search is around them, and particles have none.
+        The first search is around them, and particles have none, or it is local, which leaves no rot to search.
     """
     particles = problem.particles
+    if params.free_rot:
+        return _without_rot(problem, params)
     for column in ("prior_rotation", "rotation") if params.sigma_angles_degrees is not None else ("rotation",):
         if column in particles:
             return np.array(particles[column], dtype=np.float64)
@@ -106,6 +113,23 @@ def given_rotations(problem: RefinementProblem, params: RefinementParams) -> NDA
             "give a smaller --healpix-order."
         )
     return np.tile(np.eye(3), (len(particles), 1, 1))
+
+
+def _without_rot(problem: RefinementProblem, params: RefinementParams) -> NDArray[np.float64]:
+    """Return the rotations of known tilt and psi, and a rot of 0; float64, shape (N, 3, 3)."""
+    order, is_local = first_order(params, problem.symmetry)
+    if is_local:
+        raise InputError(
+            f"Searches with --free-rot must not be local from the start; got order {order}; give a smaller "
+            "--healpix-order."
+        )
+    particles = problem.particles
+    for column in ("prior_tilt_psi_degrees", "prior_rotation", "rotation"):
+        if column in particles:
+            known = np.asarray(particles[column], dtype=np.float64)
+            tilt, psi = known.T if known.ndim == 2 else euler_from_array(known)[:, 1:].T
+            return array_from_euler(np.zeros_like(tilt), tilt, psi)
+    raise InputError("Searches with --free-rot must be around a known tilt and psi; got particles without any.")
 
 
 def searched_around(
@@ -163,6 +187,7 @@ def search_of(
             finer_rotations=not decisions.is_fine_enough(coarse_step, rotation_accuracy_degrees),
             widest_degrees=math.inf if known is None else known,
             mates=None if params.relax_symmetry is None else mates(params.relax_symmetry, problem.symmetry),
+            free_rot=params.free_rot,
         ),
         coarse_shell=coarse,
         fine_shell=fine,
