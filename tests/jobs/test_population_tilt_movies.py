@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import halfmap
-from halfmap.errors import InputError
+from halfmap.errors import InputError, ProjectError
 from halfmap.imaging.deformation import movement
 from halfmap.imaging.frame_average import frame_average
 from halfmap.io import mrc
@@ -94,23 +94,41 @@ def test_averages_are_made_anew_and_earlier_ones_kept(project):
     sim = project / "sim"
     names = movies(sim)
     before = [average(sim, name) for name in names]
-    version = open_population(project / "m").sources[0].source.version
     job = halfmap.population_refine(**CHOICE, tilt_movies=True)
     log = (job.folder / "run.log").read_text()
     assert log.count("aligned, log-likelihood +") == 3
     assert "frames of 3 tilts aligned" in (job.folder / "report.html").read_text()
     corners = torch.tensor([[[x, y]] for x in (100.0, 540.0) for y in (100.0, 540.0)], dtype=torch.float64)
-    kept = sim / "warp_frameseries/average/versions" / version
     for name, earlier in zip(names, before, strict=True):
-        start, true = read_series(kept / f"{name}.xml", SeriesSizes()), metadata(sim / "truth", name)
+        kept = {path.suffix: path for path in (sim / "warp_frameseries/average/versions").glob(f"*/{name}.*")}
+        start, true = read_series(kept[".xml"], SeriesSizes()), metadata(sim / "truth", name)
         assert blur(metadata(sim, name), true, corners) < 0.8 * blur(start, true, corners), name
         expected = frame_average(frames_of(sim, name), metadata(sim, name))
         np.testing.assert_allclose(average(sim, name), expected, atol=1e-4 * float(expected.std()))
-        np.testing.assert_array_equal(mrc.read_image(kept / f"{name}.mrc"), earlier)
+        np.testing.assert_array_equal(mrc.read_image(kept[".mrc"]), earlier)
         assert metadata(sim, name).pyramid_x_angstrom[0].shape == (3, 3, 3)
         assert not start.pyramid_x_angstrom
     options = open_population(project / "m").population.refinement_options
     assert options["DoTiltMovies"] == "True"
+
+    # versions of the source bring averages and metadata of movies back, and forth
+    def contents() -> dict[str, bytes]:
+        folder = sim / "warp_frameseries"
+        return {path.name: path.read_bytes() for path in (*folder.glob("*.xml"), *folder.glob("average/*.mrc"))}
+
+    first, second = (one for one, _, _ in open_population(project / "m").sources[0].versions.history())
+    anew = contents()
+    halfmap.population_versions(population="m", action="checkout", member="tilts", version=first)
+    for name, earlier in zip(names, before, strict=True):
+        np.testing.assert_array_equal(average(sim, name), earlier)
+    assert all(contents()[name] != anew[name] for name in anew)
+    (sim / f"warp_frameseries/average/{names[0]}.mrc").write_bytes(b"processed again")
+    halfmap.population_versions(population="m", action="checkout", member="tilts", version=second)
+    assert contents() == anew
+    shutil.rmtree(sim / "warp_frameseries/average/versions")
+    with pytest.raises(ProjectError, match="must be kept to be used again"):
+        halfmap.population_versions(population="m", action="checkout", member="tilts", version=first)
+    assert contents() == anew
 
 
 def test_without_raw_frames_averages_stay_and_that_is_said(project):

@@ -24,6 +24,13 @@ def text_of_hash(data: bytes) -> str:
     return b64encode(hashlib.sha1(data, usedforsecurity=False).digest(), altchars=b"_-").decode().rstrip("=")
 
 
+def content_hash(path: Path) -> str:
+    """Return the hash of all that a file holds."""
+    with open(path, "rb") as stream:
+        digest = hashlib.file_digest(stream, lambda: hashlib.sha1(usedforsecurity=False)).digest()
+    return b64encode(digest, altchars=b"_-").decode().rstrip("=")
+
+
 def data_hash(name: str, path: str | Path) -> str:
     """Return the hash that links particles to an item: of its name and of the beginning of its raw data.
 

@@ -8,6 +8,7 @@ from halfmap.data.population import DataSource, SourceItem, Species, SpeciesPart
 from halfmap.errors import HalfmapError
 from halfmap.io import warp_population, warp_xml
 from halfmap.io.warp_series import SeriesSizes, read_series, write_series
+from halfmap.jobs.population_tilt_averages import TiltAverages
 from halfmap.jobs.versioned_folder import VersionedFolder
 from halfmap.multiparticle.linking import root_name
 
@@ -119,14 +120,25 @@ class OpenSource:
 
         def listed(main: Path, folder: Path) -> list[str]:
             items = warp_population.read_source(main).items
-            names = [main.name, *(f"{root_name(item.name)}.xml" for item in items)]
+            names = [main.name, self.averages.name, *(f"{root_name(item.name)}.xml" for item in items)]
             return sorted(name for name in names if (folder / name).is_file())
 
         def version_of(main: Path) -> tuple[str, str]:
             source = warp_population.read_source(main)
             return source.version, source.previous_version
 
-        return VersionedFolder(main=self.path, list_files=listed, version_of=version_of, holds_nothing_else=False)
+        return VersionedFolder(
+            main=self.path,
+            list_files=listed,
+            version_of=version_of,
+            holds_nothing_else=False,
+            elsewhere=self.averages,
+        )
+
+    @property
+    def averages(self) -> TiltAverages:
+        """Averages of tilts that were made anew."""
+        return TiltAverages(source=self.path)
 
 
 def why_not_used(metadata: Path, sizes: SeriesSizes) -> str:

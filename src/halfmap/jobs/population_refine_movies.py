@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from halfmap.data.image_series import TiltSeries
+from halfmap.jobs.population_members import OpenSource
 from halfmap.jobs.population_refine_items import ItemTask
-from halfmap.jobs.population_tilt_movies import use_averages, why_no_movies
+from halfmap.jobs.population_tilt_movies import new_averages, why_no_movies
 from halfmap.project.job import JobContext
 
 
@@ -28,10 +30,13 @@ def with_movies(context: JobContext, tasks: Sequence[ItemTask]) -> list[ItemTask
     return checked
 
 
-def bring_averages_into_use(tasks: Sequence[ItemTask]) -> None:
-    """Put new averages in the place of those before, which are kept beside them."""
+def stage_averages(source: OpenSource, staged: Path, tasks: Sequence[ItemTask]) -> None:
+    """Put new averages of a source's tilts into the version that is being made."""
+    made = list[tuple[Path, Path]]()
     for task in tasks:
-        if task.aligns_movies and task.averages.is_dir():
-            series = task.source.read_item(task.item)
+        if task.source is source and task.aligns_movies and task.averages.is_dir():
+            series = source.read_item(task.item)
             assert isinstance(series, TiltSeries)
-            use_averages(task.source, task.item, series, task.averages, task.source.source.version)
+            made += new_averages(source, task.item, series, task.averages)
+    versions = [source.versions.version_folder(version) for version, _, _ in source.versions.history()]
+    source.averages.stage(made, staged, versions)

@@ -16,7 +16,7 @@ from halfmap.jobs.population_refine_items import (
     moved,
     sum_item,
 )
-from halfmap.jobs.population_refine_movies import bring_averages_into_use
+from halfmap.jobs.population_refine_movies import stage_averages
 from halfmap.jobs.population_refine_series import Fitted, refined_path
 from halfmap.jobs.population_sources import commit_source
 from halfmap.jobs.population_species_files import (
@@ -115,10 +115,10 @@ def commit(context: JobContext, work: Work, maps: Sequence[NewMaps]) -> dict[str
             for refined in (refined_path(context.folder, source, item) for item in source.source.items):
                 if refined.is_file():
                     shutil.copyfile(refined, staged / refined.name)
+            stage_averages(source, staged, work.tasks)
         for opened, staged, new in zip(work.opened.species, of_species, maps, strict=True):
             stage_maps(staged, opened.path.stem, new.maps)
             stage_particles(staged, opened.path.stem, new.particles, new.species.symmetry)
-        bring_averages_into_use(work.tasks)
         for source, staged in zip(work.opened.sources, of_sources, strict=True):
             made = commit_source(source, staged, source.source)
             now = made or source.source

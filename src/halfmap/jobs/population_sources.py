@@ -133,7 +133,10 @@ def commit_source(opened: OpenSource, staged: Path, source: DataSource) -> DataS
         name: _metadata(staged / file.name if (staged / file.name).exists() else file, opened.sizes)
         for name, file in files.items()
     }
-    version = version_of_source(metadata.values(), source.used_species)
+    averages = opened.averages
+    listed = staged if (staged / averages.name).exists() else opened.path.parent
+    marks = [mark] if (mark := averages.mark(listed)) else []
+    version = version_of_source([*metadata.values(), *marks], source.used_species)
     before = opened.source.version
     if version == before and opened.versions.has_version(before):
         return None

@@ -1,8 +1,6 @@
 """The raw movies of tilts in `halfmap population refine`: aligned by the particles, and averaged anew."""
 
-import filecmp
-import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +8,6 @@ from halfmap.data.image_series import FrameSeries, TiltSeries
 from halfmap.data.population import SourceItem
 from halfmap.errors import ComputeError, FormatError, InputError
 from halfmap.io import mrc
-from halfmap.io.atomic import replacing
 from halfmap.io.warp_series import SeriesSizes, read_series, write_series
 from halfmap.jobs.population_images import frames_of_tilt, tilt_image_paths, tilt_movie_paths
 from halfmap.jobs.population_members import OpenSource
@@ -94,38 +91,14 @@ def align_movies(
     return tuple(found)
 
 
-def use_averages(opened: OpenSource, item: SourceItem, series: TiltSeries, folder: Path, version: str) -> None:
-    """Bring averages and metadata that `align_movies` wrote into use, and keep those before.
-
-    Parameters
-    ----------
-    version : of the source that they were used with, which names the folder in ``average/versions`` where they stay.
-    """
+def new_averages(opened: OpenSource, item: SourceItem, series: TiltSeries, folder: Path) -> Iterator[tuple[Path, Path]]:
+    """Yield averages and metadata that `align_movies` wrote into a folder, and what they are to replace."""
     movies = tilt_movie_paths(opened, item, series)
     for average, (metadata, _) in zip(tilt_image_paths(opened, item, series), movies, strict=True):
-        made = folder / average.name
-        if not made.is_file():
-            continue
-        kept = average.parent / "versions" / version
-        for new, old in ((folder / metadata.name, metadata), (made, average)):
-            if not filecmp.cmp(new, old, shallow=False):
-                _copy(old, _free(kept / old.name, old))
-                _copy(new, old)
+        for live in (average, metadata):
+            if (folder / live.name).is_file():
+                yield folder / live.name, live
 
 
 def _gain(result: SeriesResult) -> float:
     return result.objective_before - result.objective_after if result.is_changed else 0.0
-
-
-def _free(path: Path, file: Path) -> Path:
-    """Return a path that no other content has taken: a version may have been gone on from more than once."""
-    folder, number = path.parent, 1
-    while path.is_file() and not filecmp.cmp(path, file, shallow=False):
-        number += 1
-        path = folder.with_name(f"{folder.name}-{number}") / path.name
-    return path
-
-
-def _copy(file: Path, to: Path) -> None:
-    with replacing(to) as partial:
-        shutil.copyfile(file, partial)

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Protocol
 
 from halfmap.errors import InputError, ProjectError
 from halfmap.io.atomic import remove_partial, replacing, write_json
@@ -22,6 +23,19 @@ from halfmap.project import lock
 VERSIONS = "versions"
 _COMMITTING = ".committing"  # names the version that the folder is being brought to
 _STAGING = ".staging-"
+
+
+class FilesElsewhere(Protocol):
+    """Files in other folders that a version names, told by their keys: see `population_tilt_averages`."""
+
+    def differences(self, version: Path, *, reads_all: bool) -> list[str]:
+        """Return which of those that the version in a folder names are not in use."""
+
+    def check(self, version: Path, keys: Iterable[str]) -> None:
+        """Raise where they are lost."""
+
+    def use(self, version: Path, keys: Iterable[str]) -> None:
+        """Bring them into use; doing it twice does no harm."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -34,12 +48,14 @@ class VersionedFolder:
     list_files : takes a main file and a folder, and returns the names of the files of that version in the folder.
     version_of : reads the version that a main file says it is of, and the one before.
     holds_nothing_else : whether files in use that a version lacks are removed when it is checked out.
+    elsewhere : files in other folders that go with a version.
     """
 
     main: Path
     list_files: Callable[[Path, Path], list[str]]
     version_of: Callable[[Path], tuple[str, str]]
     holds_nothing_else: bool
+    elsewhere: FilesElsewhere | None = None
 
     @property
     def folder(self) -> Path:
@@ -116,13 +132,19 @@ class VersionedFolder:
         ------
         InputError
             There is no such version, or several whose names begin so.
+        ProjectError
+            Files in other folders that it names are lost.
         """
         version = self.full_version(version)
-        changed = self._differences(version)
+        kept, changed, away = self.version_folder(version), self._differences(version), list[str]()
+        if self.elsewhere is not None:
+            away = self.elsewhere.differences(kept, reads_all=True)
+            self.elsewhere.check(kept, away)
+            self.elsewhere.use(kept, away)
         if changed:
             write_json(self.folder / VERSIONS / _COMMITTING, {"version": version})
             self._bring_into_use(version)
-        return changed
+        return [*changed, *away]
 
     def full_version(self, beginning: str) -> str:
         """Return the one version whose name begins so.
@@ -168,6 +190,8 @@ class VersionedFolder:
 
     def _bring_into_use(self, version: str) -> None:
         kept = self.version_folder(version)
+        if self.elsewhere is not None:  # first, as the list in use tells what is still to be done
+            self.elsewhere.use(kept, self.elsewhere.differences(kept, reads_all=False))
         names = self._differences(version)
         for name in sorted(names, key=lambda name: name == self.main.name):  # the main file last
             if (kept / name).is_file():
