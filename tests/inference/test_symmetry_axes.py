@@ -14,7 +14,7 @@ from halfmap.geometry.rotations import random_rotations
 from halfmap.geometry.symmetric_volumes import rotate_volume, symmetrise_volume
 from halfmap.geometry.symmetry import operators
 from halfmap.grid import ImageGrid
-from halfmap.inference.symmetry_axes import aligned, find_axes, radius_of_round
+from halfmap.inference.symmetry_axes import aligned, find_axes, radius_of_round, share_off_round
 
 GRID = ImageGrid.cubic(36, 4.0)
 MOVED = torch.tensor([5.0, -6.0, 3.0], dtype=torch.float64)  # Å
@@ -98,3 +98,20 @@ def test_a_round_particle_ends_where_its_shell_does_whatever_lies_outside(radius
 
 def test_a_map_that_does_not_end_is_as_large_as_its_box():
     assert radius_of_round(torch.ones(GRID.shape), GRID) == pytest.approx(18 * 4.0)
+
+
+@pytest.mark.parametrize("strength", [0.0, 0.5, 2.0])
+def test_the_share_off_round_is_that_of_what_a_map_has_beside_its_mean_over_all_directions(strength):
+    place = GRID.positions()
+    distance = place.norm(dim=-1).clamp(min=1e-9)
+    # x⁴ + y⁴ + z⁴ has the mean 3/5 and the variance 16/525 on the unit sphere, and the symmetry O
+    cubic = (place / distance[..., None]).pow(4).sum(-1) - 3 / 5
+    shell = torch.exp(-(distance - 40.0).square() / (2 * 8.0**2))
+    lopsided = 0.4 * place[..., 0] / distance  # is lost where O is imposed
+    power = strength**2 * 16 / 525
+    found = share_off_round(shell * (1 + strength * cubic + lopsided), GRID, "O", 70.0)
+    # trilinear interpolation of a shell of σ 2 voxels
+    assert found == pytest.approx(power / (1 + power), rel=0.05, abs=1e-3)
+    assert share_off_round(shell * (1 + lopsided), GRID, "C1", 70.0) == pytest.approx(
+        0.16 / 3 / (1 + 0.16 / 3), rel=0.05
+    )

@@ -215,7 +215,7 @@ def test_particles_that_an_earlier_refinement_does_not_know_are_refused(project,
         refined(reference=None, start_from="other")
 
 
-@pytest.mark.parametrize("given", [{"reference": None}, {"start_from": "made"}])
+@pytest.mark.parametrize("given", [{"reference": None}, {"reference": None, "symmetry": "T"}, {"start_from": "made"}])
 def test_a_refinement_begins_with_a_reference_or_an_earlier_one(project, given):
     with pytest.raises(InputError, match="Either --reference or --start-from"):
         refined(**given)

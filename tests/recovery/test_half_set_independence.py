@@ -35,7 +35,7 @@ from halfmap.postprocessing.half_map_fsc import random_phases
 from halfmap.refinement.params import RefinementParams
 from halfmap.refinement.state import RefinementState
 from halfmap.simulation.references import Reference
-from support.simulated_halves import half_volumes, refined, simulated_halves, symmetric_white
+from support.simulated_halves import half_volumes, refined, refined_from_first_maps, simulated_halves, symmetric_white
 from support.volume_images import volumes
 
 SIDE, PIXEL = 32, 5.0
@@ -147,6 +147,17 @@ def test_halves_of_noise_that_are_compared_with_one_fine_reference_leave_the_ban
 @pytest.mark.slow
 def test_halves_of_noise_agree_by_chance_alone_in_all_symmetries() -> None:
     assert_by_chance(in_all_symmetries(lambda symmetry, seed: of_noise(symmetry, seed, number=80, max_iterations=5)))
+
+
+@pytest.mark.slow
+def test_halves_of_noise_that_begin_with_first_maps_of_their_own_agree_by_chance_alone() -> None:
+    nothing = Reference.of(Volume(values=blobs("O", 1).float(), grid=MAPS), 100.0, "not shown")
+    runs = []
+    for seed in range(1, 6):
+        case = simulated_halves([nothing], number=80, grid=IMAGES, snr=0.0, seed=seed)
+        settings = params("O", max_iterations=5, seed=seed)
+        runs.append(halves_of(refined_from_first_maps(case, settings, minibatches=20)))
+    assert_by_chance(half_map_deviations(runs))
 
 
 def with_own_details(symmetry: str, seed: int, number: int) -> Volume:

@@ -1,6 +1,6 @@
 """Small refinements of simulated particles whose halves may show different things, or nothing."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -15,7 +15,8 @@ from halfmap.data.volumes import Volume
 from halfmap.fourier.resample import crop_or_pad
 from halfmap.geometry.symmetry import operators
 from halfmap.grid import ImageGrid
-from halfmap.refinement import refine3d
+from halfmap.refinement import first_maps, refine3d
+from halfmap.refinement.initial_model import ab_initio
 from halfmap.refinement.params import RefinementParams
 from halfmap.refinement.problem import RefinementProblem
 from halfmap.refinement.state import RefinementState
@@ -89,6 +90,29 @@ def refined(case: SimulatedHalves, reference: Volume, params: RefinementParams) 
         source = ArraySource(images=case.images, grid=case.grid)
         problem = RefinementProblem.of_halves(HalfSets(particles=case.particles), source, params, executor)
         state = refine3d.start(problem, params, [reference], executor)
+        while not refine3d.is_done(params, state):
+            state = refine3d.advance(problem, params, state, executor)
+    return state
+
+
+def refined_from_first_maps(
+    case: SimulatedHalves, params: RefinementParams, *, minibatches: int | None = None
+) -> RefinementState:
+    """Refine to the end, each half from a first map of its own; of as many mini-batches, those of a job if left out."""
+    with InProcessExecutor(n_threads=1) as executor:
+        source = ArraySource(images=case.images, grid=case.grid)
+        problem = RefinementProblem.of_halves(HalfSets(particles=case.particles), source, params, executor)
+        maps = []
+        for half in (0, 1):
+            own = first_maps.first_map_params(params, half)
+            own = own if minibatches is None else replace(own, minibatches=minibatches)
+            alone = first_maps.half_problem(problem, own, half, executor)
+            first = ab_initio.start(alone, own)
+            while not ab_initio.is_done(own, first):
+                first = ab_initio.advance(alone, own, first, executor)
+            maps.append(ab_initio.finish(alone, own, first).volumes[0])
+        params = replace(params, initial_low_pass_angstrom=first_maps.detail_angstrom(params))
+        state = refine3d.start(problem, params, maps, executor)
         while not refine3d.is_done(params, state):
             state = refine3d.advance(problem, params, state, executor)
     return state

@@ -27,6 +27,7 @@ FINE_DETAILS = 16.0
 """The last one sees details of a sixteenth of the diameter, or what the map's sampling holds."""
 
 _ORDER = 3
+_DIRECTIONS_ORDER = 4
 _CANDIDATES = 5
 _LAYERS = 10
 _COARSE_POINTS = 500
@@ -171,6 +172,33 @@ def radius_of_round(volume: Volumes, grid: ImageGrid) -> float:
     peak = int((mean[: last + 1] * torch.arange(last + 1)).argmax())
     beyond = torch.nonzero(mean[peak : last + 1] <= 0).flatten()
     return (peak + int(beyond[0]) if len(beyond) else last) * grid.pixel_size_angstrom
+
+
+def share_off_round(volume: Volumes, grid: ImageGrid, symmetry: str, radius_angstrom: float) -> float:
+    """Return the share of a map's power that is lost where the map is turned into its mean over all directions.
+
+    Parameters
+    ----------
+    volume : real, shape (z, y, x), its solvent at 0.
+    grid : cubic.
+    symmetry : point group that is imposed first.
+    radius_angstrom : of the sphere about the centre voxel that is looked at.
+
+    Returns
+    -------
+    0 for a ball, about 0.4 for β-galactosidase at 60 Å.
+    """
+    pixel = grid.pixel_size_angstrom
+    last = max(1, min(int(radius_angstrom / pixel), grid.side // 2 - 1))
+    radii = torch.arange(1, last + 1, dtype=torch.float64) * pixel
+    lattice = OrientationGrid(_DIRECTIONS_ORDER)
+    directions = lattice.directions(lattice.direction_numbers(symmetry))
+    density = _Density(values=volume.detach().cpu().float(), grid=grid, points=radii[:, None, None] * directions)
+    turned = torch.einsum("gij,rdj->rdgi", operators(symmetry), density.points)
+    values = density.at(turned).double().mean(-1)
+    area = radii.square()
+    power = float((area * values.square().mean(1)).sum())
+    return float((area * values.var(1, correction=0)).sum()) / power if power > 0 else 0.0
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -115,7 +115,7 @@ class _Course:
                 self._warn(self._doubt(float(correlation[int(state.fractions.argmax())])))
         is_due = state.iteration % TOLD_EVERY == 0 or ab_initio.is_done(self.params, state)
         say = self.context.progress.message if is_due else self.context.log
-        say(_line(state, n_iterations(self.params)))
+        say(line(state, n_iterations(self.params)))
 
     def leave(self, state: InitialModelState) -> None:
         """Draw the page where it is time for it."""
@@ -164,7 +164,7 @@ class _Course:
             )
 
 
-def _line(state: InitialModelState, n: int) -> str:
+def line(state: InitialModelState, n: int) -> str:
     """Return what matters of a mini-batch."""
     last = {name: float(values[-1]) for name, values in state.history.items()}
     parts = [

@@ -7,8 +7,9 @@ from typing import Annotated, Any
 from annotated_types import Gt
 
 from halfmap.errors import InputError
+from halfmap.geometry.symmetry_names import canonical_name
 from halfmap.project.job import JobContext, JobType
-from halfmap.refinement.params import RefinementParams
+from halfmap.refinement.params import OF_ONE_SETTING, RefinementParams
 
 _SWITCHES = {
     "ctf": "rlnDoCorrectCtf",
@@ -38,7 +39,8 @@ class Refine3DJobParams(RefinementParams):
 
     reference: Path | None = None
     """Map to start from: a map, one of two half-maps, an atomic model (.pdb, .cif), or the folder of another job. Its
-    pixel size and box are fitted to the particles."""
+    pixel size and box are fitted to the particles. O and I need none: each half then makes a first map of its own, as
+    it does where a reference looks alike from all sides."""
 
     start_from: Path | None = None
     """Instead of a reference an earlier refinement that has not ended, of halfmap or RELION, whose half-maps, halves,
@@ -63,11 +65,18 @@ class Refine3DJobParams(RefinementParams):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if (self.reference is None) == (self.start_from is None):
+        if self.reference is not None and self.start_from is not None:
+            raise InputError("Either --reference or --start-from must be given; got both; leave one of them out.")
+        if self.begins_with_nothing and canonical_name(self.symmetry)[0] not in OF_ONE_SETTING:
             raise InputError(
-                f"Either --reference or --start-from must be given; got {'both' if self.reference else 'neither'}; "
-                "name the map to begin with as --reference."
+                "Either --reference or --start-from must be given, but for O and I; got neither; name the map to begin "
+                "with as --reference, or make one with `halfmap initial-model`."
             )
+
+    @property
+    def begins_with_nothing(self) -> bool:
+        """Whether there is neither a reference nor an earlier refinement."""
+        return self.reference is None and self.start_from is None
 
 
 def parameters_of_run(project: Path, path: Path) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from halfmap.jobs.particle_inputs import ParticleInputs, check_same_particles, o
 from halfmap.jobs.postprocess_files import write_fsc_xml, write_postprocess_star
 from halfmap.jobs.reference_inputs import check_mask_holds, read_mask, read_reference
 from halfmap.jobs.refine3d import Refine3DJobParams
+from halfmap.jobs.refine3d_first_maps import first_maps, forget_first_maps, with_first_maps
 from halfmap.jobs.refine3d_report import refine3d_report
 from halfmap.jobs.step_states import StepStates
 from halfmap.postprocessing import local_resolution as local
@@ -77,6 +78,7 @@ def refine(context: JobContext, params: Refine3DJobParams) -> Path:
             context.progress.start("First noise spectra", None)
             state = course.first_state()
             states.save(state.iteration, state)
+            forget_first_maps(context)
         else:
             check_same_particles(len(state.orientations.norm), len(inputs.particles))
             context.progress.message(f"Goes on after iteration {state.iteration}.")
@@ -96,7 +98,7 @@ class _Course:
     def __init__(
         self, context: JobContext, params: Refine3DJobParams, inputs: ParticleInputs, earlier: RefinementRun | None
     ) -> None:
-        self.context, self.params, self.inputs, self.earlier = context, params, inputs, earlier
+        self.context, self.asked, self.params, self.inputs, self.earlier = context, params, params, inputs, earlier
         self.warnings = list(inputs.warnings)
         self.page_pace = PagePace(_FIRST_PAGE_SECONDS)
         images, index = one_source(inputs)
@@ -119,6 +121,9 @@ class _Course:
             n_tasks=memory.n_tasks(images.grid, n),
         )
         self.references = () if params.reference is None else self._read_references(params.reference, images.grid)
+        own = with_first_maps(context, params, self.references)
+        self.has_own_first_maps = own is not None
+        self.params = own or params
         self.mask = None if params.mask is None else read_mask(params.mask, images.grid)
         if self.mask is not None and self.references:
             check_mask_holds(self.mask, self.references[0], str(params.mask), self._warn)
@@ -138,6 +143,9 @@ class _Course:
         """Begin with the reference, or where the earlier refinement is."""
         executor = self.context.executor
         if self.earlier is None:
+            if self.has_own_first_maps:
+                own = first_maps(self.context, self.problem, self.params)
+                return refine3d.start(self.problem, self.params, own, executor)
             return refine3d.start(self.problem, self.params, self.references, executor)
         state = refine3d.resume(self.problem, self.params, self.earlier, executor)
         self.context.progress.message(f"Goes on from iteration {state.iteration} of {self.params.start_from}.")
@@ -187,7 +195,8 @@ class _Course:
         mrc.write_volume(folder / "mask.mrc", mask)
         field = self.problem.field_angstrom
         # both halves begin with what a single reference holds
-        begun = math.ceil(field / self.params.initial_low_pass_angstrom) if len(self.references) == 1 else 0
+        is_begun_alike = len(self.references) == 1 and not self.has_own_first_maps
+        begun = math.ceil(field / self.params.initial_low_pass_angstrom) if is_begun_alike else 0
         joined = JoinedShells.within(
             max(state.join_shell, begun),
             field_angstrom=field,
@@ -214,7 +223,7 @@ class _Course:
         """Warn where the map has little left of the reference: what begins so wrong may end in a wrong map."""
         if not self.references:
             return
-        low_pass = self.params.initial_low_pass_angstrom
+        low_pass = self.asked.initial_low_pass_angstrom
         reference = mean_map(self.references[0], self.references[-1])
         kept = kept_of_reference(reference, Volume(values=state.joined, grid=self.problem.volume_grid), low_pass)
         if kept < LEAST_KEPT_OF_REFERENCE:

@@ -8,6 +8,10 @@ from annotated_types import Ge, Gt, Le
 from halfmap.errors import InputError
 from halfmap.units import Length
 
+OF_ONE_SETTING = "OI"
+"""First letters of the groups whose axes tell how a map lies, but for its hand: maps that have been made apart lie
+alike. Axes of T may lie in two ways, those of other groups in more."""
+
 _FIVE_PIXELS, _ONE_PIXEL = Length(5.0, in_pixels=True), Length(1.0, in_pixels=True)
 
 

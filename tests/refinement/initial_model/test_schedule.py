@@ -79,6 +79,11 @@ def test_visits_are_those_of_all_minibatches():
     assert total_visits(run, 300) == sum(minibatch(run, i, 300).n_particles for i in range(1, 12))
 
 
-def test_detail_that_does_not_grow_is_refused():
-    with pytest.raises(InputError, match="--resolution must be finer than --first-resolution; got 30 and 20"):
+def test_detail_that_stays_is_that_of_all_minibatches():
+    run = params(symmetry="O", resolution_angstrom=20.0, first_resolution_angstrom=20.0)
+    assert {minibatch(run, i, 5000).resolution_angstrom for i in range(1, n_iterations(run) + 1)} == {20.0}
+
+
+def test_detail_that_becomes_coarser_is_refused():
+    with pytest.raises(InputError, match="--resolution must not be coarser than --first-resolution; got 30 and 20"):
         params(resolution_angstrom=30.0, first_resolution_angstrom=20.0)

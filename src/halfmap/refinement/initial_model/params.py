@@ -68,9 +68,9 @@ class InitialModelParams:
     """Seed of everything drawn at random."""
 
     def __post_init__(self) -> None:
-        if self.finest_angstrom >= self.coarsest_angstrom:
+        if self.finest_angstrom > self.coarsest_angstrom:
             raise InputError(
-                f"--resolution must be finer than --first-resolution; got {self.finest_angstrom:g} and "
+                f"--resolution must not be coarser than --first-resolution; got {self.finest_angstrom:g} and "
                 f"{self.coarsest_angstrom:g} Å; give a smaller number for the former."
             )
 

@@ -1,0 +1,89 @@
+"""First maps of the halves in ``halfmap refine3d``, where its reference tells no rotations."""
+
+from dataclasses import replace
+
+from halfmap.data.volumes import Volume
+from halfmap.inference.iterate import iterate
+from halfmap.jobs.initial_model_run import TOLD_EVERY, line
+from halfmap.jobs.refine3d import Refine3DJobParams
+from halfmap.jobs.step_states import StepStates
+from halfmap.project.job import JobContext
+from halfmap.refinement.first_maps import (
+    LEAST_OFF_ROUND,
+    begins_by_itself,
+    detail_angstrom,
+    first_map_params,
+    half_problem,
+    off_round,
+)
+from halfmap.refinement.initial_model import ab_initio, memory
+from halfmap.refinement.initial_model.schedule import n_iterations
+from halfmap.refinement.initial_model.state import InitialModelState
+from halfmap.refinement.problem import RefinementProblem
+
+
+def with_first_maps(
+    context: JobContext, params: Refine3DJobParams, references: tuple[Volume, ...]
+) -> Refine3DJobParams | None:
+    """Return how to go on from first maps of the halves, and say why; None where the references do."""
+    detail = detail_angstrom(params)
+    if params.begins_with_nothing:
+        why = "There is no reference."
+    elif references and begins_by_itself(references, params):
+        told, needed = (f"{100 * share:.1f} %" for share in (off_round(references, params), LEAST_OFF_ROUND))
+        why = (
+            f"Low-passed at {params.initial_low_pass_angstrom:g} Å the reference looks alike from all sides: turning "
+            f"it changes {told} of its power, where {needed} are needed to tell how particles are turned."
+        )
+    else:
+        return None
+    context.progress.message(
+        f"{why} So each half makes a first map from its own particles alone, with details of {detail:.3g} Å, and "
+        "begins with that."
+    )
+    return replace(params, initial_low_pass_angstrom=detail)
+
+
+def first_maps(context: JobContext, problem: RefinementProblem, params: Refine3DJobParams) -> tuple[Volume, Volume]:
+    """Make the first map of each half, saved after every mini-batch."""
+    first, second = (_first_map(context, problem, params, half) for half in (0, 1))
+    return first, second
+
+
+def forget_first_maps(context: JobContext) -> None:
+    """Remove what was saved of first maps, when the refinement has begun with them."""
+    for half in (0, 1):
+        _states(context, half).forget()
+
+
+def _first_map(context: JobContext, problem: RefinementProblem, params: Refine3DJobParams, half: int) -> Volume:
+    settings = first_map_params(params, half)
+    own = half_problem(problem, settings, half, context.executor)
+    n = len(own.particles)
+    context.expect_memory(memory.bytes_in_main_process(own.grid, settings, n), "the first map of a half")
+    context.expect_memory(
+        memory.bytes_of_task(own.grid, settings, n),
+        "comparing images with slices of the first maps",
+        n_tasks=memory.n_tasks(own.grid, n),
+    )
+    states = _states(context, half)
+    state = states.newest()
+    if state is None:
+        state = ab_initio.start(own, settings)
+
+    def advance(before: InitialModelState) -> InitialModelState:
+        if context.is_cancelled():
+            raise KeyboardInterrupt
+        return ab_initio.advance(own, settings, before, context.executor, context.progress)
+
+    for current in iterate(state, advance, lambda last: ab_initio.is_done(settings, last)):
+        states.save(current.iteration, current)
+        is_due = current.iteration % TOLD_EVERY == 0 or ab_initio.is_done(settings, current)
+        say = context.progress.message if is_due else context.log
+        say(f"First map of half {half + 1}: {line(current, n_iterations(settings))}")
+        state = current
+    return ab_initio.finish(own, settings, state).volumes[0]
+
+
+def _states(context: JobContext, half: int) -> StepStates[InitialModelState]:
+    return StepStates(context, f"first_map_{half + 1}", InitialModelState)

@@ -1,0 +1,86 @@
+"""A refinement whose reference tells no rotations: it says so, and its halves begin with first maps of their own."""
+
+import re
+
+import numpy as np
+import pytest
+import torch
+
+import halfmap
+from halfmap.io import mrc
+from halfmap.jobs import refine3d_first_maps
+from halfmap.jobs.refine3d import JOB
+from halfmap.project.job import JobContext
+from halfmap.project.options import RunOptions
+from halfmap.project.runner import continue_job
+from halfmap.refinement import first_maps
+
+SIDE, PIXEL_ANGSTROM = 24, 7.0
+OPTIONS = {"workers": 1, "threads": 1, "devices": "cpu"}
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    (tmp_path / ".halfmap").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(JobContext, "report", lambda *_: None)
+    monkeypatch.setattr(first_maps, "MINIBATCHES", 10)
+    halfmap.simulate_particles(
+        specimen=("ferritin-like-o-130",),
+        number=24,
+        box_pixel=SIDE,
+        pixel_size_angstrom=PIXEL_ANGSTROM,
+        snr=1.0,
+        out="made",
+        workers=1,
+    )
+    return tmp_path
+
+
+def refined(out):
+    return halfmap.refine3d(
+        particles="made/particles.star",
+        reference="made/reference_class001.mrc",
+        symmetry="O",
+        mask_diameter_angstrom=150.0,
+        initial_low_pass_angstrom=60.0,
+        healpix_order=2,
+        max_iterations=1,
+        offset_range="2px",
+        local_resolution=False,
+        out=out,
+        **OPTIONS,
+    )
+
+
+def test_a_round_reference_is_told_and_each_half_begins_with_a_first_map_of_its_own(project):
+    folder = refined("whole").folder
+    log = (folder / "run.log").read_text()
+    assert "Low-passed at 60 Å the reference looks alike from all sides" in log
+    for half in (1, 2):
+        assert re.search(rf"First map of half {half}: Mini-batch 11 of 11: \d+ particles, details of 19 Å", log)
+    assert not list((folder / "state").glob("first_map*"))
+    one, two = (mrc.read_volume(folder / f"run_half{half}_class001_unfil.mrc").values for half in (1, 2))
+    assert not torch.equal(one, two)
+
+
+@pytest.mark.slow
+def test_first_maps_that_were_interrupted_go_on_to_the_same_maps(project, monkeypatch):
+    whole = refined("whole").folder
+    advance = refine3d_first_maps.ab_initio.advance
+    seen = []
+
+    def interrupted(problem, params, state, executor, progress):
+        seen.append(params.seed)
+        if len(set(seen)) == 2 and state.iteration == 3:
+            raise KeyboardInterrupt
+        return advance(problem, params, state, executor, progress)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(refine3d_first_maps.ab_initio, "advance", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            refined("parted")
+    continue_job("parted", JOB, options=RunOptions(**OPTIONS))
+    for name in ("run_class001.mrc", "run_half1_class001_unfil.mrc", "run_half2_class001_unfil.mrc"):
+        one, two = (mrc.read_volume(folder / name).values for folder in (whole, project / "parted"))
+        np.testing.assert_array_equal(one.numpy(), two.numpy(), err_msg=name)
