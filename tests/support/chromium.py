@@ -112,6 +112,13 @@ class Page:
             f"e.dispatchEvent(new Event('{event}', {{bubbles: true}}))}})()"
         )
 
+    def choose_file(self, selector: str, path: Path) -> None:
+        """Give a field for files a file, as its dialog does."""
+        self.until(f"document.querySelector({json.dumps(selector)})")
+        root = self.command("DOM.getDocument")["root"]["nodeId"]
+        node = self.command("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
+        self.command("DOM.setFileInputFiles", files=[str(path)], nodeId=node)
+
     def spread(self, selector: str) -> float:
         """Return the standard deviation of the green values that a canvas shows, 0 to 255."""
         return float(self.ask(

@@ -1,7 +1,6 @@
 """A server of the pages that answers from a made-up session, under the same policy as the real one."""
 
 import asyncio
-import io
 import threading
 import time
 from collections.abc import Iterator
@@ -9,9 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import uvicorn
-from PIL import Image
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
@@ -22,160 +19,11 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 import halfmap.web
 from halfmap.project.parameters_json import schema
 from halfmap.sessions.settings import LiveSettings
+from halfmap.web import job_listing
 from halfmap.web.guard import POLICY
+from support.made_up_session import SIDE, TILE, MadeUp
 
 STATIC = Path(halfmap.web.__file__).parent / "static"
-TILE = 64
-SIDE = 512
-
-
-class MadeUp:
-    """A session of some classes and cycles, changed by what a page asks; it notes all that it was asked."""
-
-    def __init__(self, *, classes: int = 24, cycles: int = 12, micrographs: int = 60) -> None:
-        rng = np.random.default_rng(1)
-        self.asked: list[tuple[str, Any]] = []
-        self.sockets: set[WebSocket] = set()
-        self.loop: asyncio.AbstractEventLoop | None = None
-        self.n_classes, self.columns = classes, int(np.ceil(np.sqrt(classes)))
-        self.selected: list[int] = []
-        self.before: list[list[int]] = []
-        self.state = "stopped"
-        self.staged: dict[str, Any] = {}
-        self.text = "".join(f"line {k}\n" for k in range(1200)) + "<script>window.broken = true</script>\n"
-        self.cycles = [self._cycle(number) for number in range(1, cycles + 1)]
-        self.times = (1.79e9 + 60 * np.arange(micrographs)).tolist()
-        self.resolution = (4 + rng.gamma(2, 1, micrographs)).tolist()
-        self.picks = rng.integers(10, 300, micrographs).tolist()
-        self.defocus = rng.uniform(8000, 22000, micrographs).tolist()
-        self.motion = rng.gamma(2, 3, micrographs).tolist()
-        self.names = [f"grid1_{k:04d}.mrc" for k in range(micrographs)]
-        self.atlas_png = _png(_blobs(rng, classes, self.columns))
-        self.micrograph_png = _png(np.clip(rng.normal(128, 40, (SIDE, SIDE)), 0, 255).astype(np.uint8))
-        self.positions = rng.uniform(40, SIDE - 40, (12, 2)).round(1).tolist()
-
-    def _cycle(self, number: int) -> dict[str, Any]:
-        kind = "seed" if number == 1 else "startup" if number < 6 else "refinement"
-        rng = np.random.default_rng(number)
-        resolution = max(8.0, 40 - 4.0 * number)
-        classes = [
-            {
-                "index": k + 1,
-                "track": k + 101,
-                "particles": int(rng.integers(0, 900)),
-                "weight": float(rng.uniform(0, 900)),
-                "resolution_angstrom": resolution + float(rng.uniform(0, 9)) if k % 7 else None,
-                "score": float(rng.uniform()),
-                "angular_entropy": None,
-            }
-            for k in range(self.n_classes)
-        ]
-        return {
-            "number": number,
-            "kind": kind,
-            "resolution_angstrom": resolution,
-            "fraction": 1.0,
-            "particles": sum(one["particles"] for one in classes),
-            "finished": "2026-11-27T10:00:00+00:00",
-            "settings": {},
-            "classes": classes,
-        }
-
-    def add_cycle(self) -> None:
-        """Publish a cycle, and tell the pages."""
-        self.cycles.append(self._cycle(len(self.cycles) + 1))
-        self.tell({"type": "cycle", "number": len(self.cycles)})
-
-    def tell(self, event: dict[str, Any]) -> None:
-        """Send an event to all pages."""
-        assert self.loop is not None
-
-        async def send() -> None:
-            for socket in list(self.sockets):
-                await socket.send_json({"seq": time.time_ns(), "session": "s1", **event})
-
-        asyncio.run_coroutine_threadsafe(send(), self.loop).result(5)
-
-    def snapshot(self) -> dict[str, Any]:
-        """Return the session as `halfmap.sessions.session.Session.snapshot` does."""
-        n = self.cycles[-1]["particles"] if self.cycles else 0
-        curve = {"t": self.times}
-        found = {
-            "pixel_size_angstrom": {
-                "value": 1.06,
-                "unit": "Å",
-                "provenance": "previous.settings: PixelSizeX, BinTimes",
-            },
-            "diameter_angstrom": {"value": 166, "unit": "Å", "provenance": "previous.settings: Picking/Diameter"},
-            "net_name": {"value": "BoxNet2_<b>1</b>", "unit": "", "provenance": "previous.settings: Picking/ModelPath"},
-        }
-        numbers = [one["number"] for one in self.cycles]
-        return {
-            "id": "s1",
-            "name": "apoferritin & <i>friends</i>",
-            "folder": "/data/apo",
-            "kind": "warp2",
-            "state": self.state,
-            "why_idle": "No job runs: 1,200 of 50,000 new particles have come.",
-            "microscope": "Krios 1",
-            "seq": 4,
-            "job": None,
-            "progress": None,
-            "source": {
-                "settings": found,
-                "particles": n + 1200,
-                "micrographs": len(self.names),
-                "last_image": None,
-                "lag_s": 4000.0,
-                "quarantine": [{"name": "grid1_0007.mrc", "reason": "its stack is shorter than its table", "tries": 3}],
-                "disk_free_bytes": 5e9,
-                "notices": ["The box has changed from 128 to 160: classes begin anew."],
-            },
-            "settings": {},
-            "staged": self.staged,
-            "counts": {"classified": n, "since_last": 1200, "threshold": 50000, "rate_per_hour": 21000.0, "eta": None},
-            "cycles": [
-                {**{k: v for k, v in one.items() if k != "settings"}, "classes": self.n_classes} for one in self.cycles
-            ],
-            "selection": {"tracks": self.selected, "can_undo": bool(self.before)},
-            "plots": {
-                "particles": {**curve, "y": np.cumsum(self.picks).tolist()},
-                "micrographs": {**curve, "y": list(range(1, len(self.names) + 1))},
-                "ctf_resolution": {**curve, "y": self.resolution},
-                "defocus": {**curve, "y": self.defocus},
-                "motion": {**curve, "y": self.motion},
-                "picks": {**curve, "y": self.picks},
-                "convergence": {
-                    "cycle": numbers,
-                    "log_likelihood": [-1e6 / k for k in numbers],
-                    "changed_percent": [90 / k for k in numbers],
-                    "mean_probability": [1 - 0.5 / k for k in numbers],
-                },
-            },
-        }
-
-    def choose(self, tracks: list[int]) -> None:
-        """Change the selection."""
-        self.before.append(self.selected)
-        self.selected = tracks
-
-
-def _blobs(rng: np.random.Generator, n: int, columns: int) -> np.ndarray:
-    y, x = np.mgrid[:TILE, :TILE] - TILE / 2
-    picture = np.full((-(-n // columns) * TILE, columns * TILE), 90, dtype=np.uint8)
-    for k in range(n):
-        a, b, angle = *rng.uniform(6, 22, 2), rng.uniform(0, np.pi)
-        u, v = x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)
-        tile = 90 + 140 * np.exp(-(((u / a) ** 2 + (v / b) ** 2) ** 2)) + rng.normal(0, 9, u.shape)
-        row, column = divmod(k, columns)
-        picture[row * TILE : (row + 1) * TILE, column * TILE : (column + 1) * TILE] = np.clip(tile, 0, 255)
-    return picture
-
-
-def _png(pixels: np.ndarray) -> bytes:
-    kept = io.BytesIO()
-    Image.fromarray(pixels).save(kept, "PNG")
-    return kept.getvalue()
 
 
 def _tetrahedron() -> dict[str, Any]:
@@ -191,11 +39,17 @@ def _tetrahedron() -> dict[str, Any]:
     }
 
 
+def _files(path: str) -> dict[str, Any]:
+    """Return the files of a folder, the same in every one."""
+    folders = ["Extract"] if path == "." else []
+    return {"path": path, "folders": folders, "files": [{"name": "particles.star", "bytes": 5000}], "left_out": 0}
+
+
 def _routes(made: MadeUp) -> list[Any]:
     def answer(path: str, value: Any, method: str = "GET") -> Route:
         async def endpoint(request: Request) -> Response:
-            given = await request.json() if method == "POST" else dict(request.query_params)
-            if method == "POST":
+            given = dict(request.query_params) if method == "GET" else await request.json()
+            if method != "GET":
                 assert request.headers["x-halfmap-csrf"] == "proof"
                 made.asked.append((request.url.path.removeprefix("/api/v1/"), given))
             result = value(given, request.path_params) if callable(value) else value
@@ -206,7 +60,7 @@ def _routes(made: MadeUp) -> list[Any]:
     def stage(given: Any, _: Any) -> Any:
         if given["values"].get("classes") == 0:
             return JSONResponse({"detail": "classes must be at least 1; got 0."}, 422)
-        made.staged = given["values"]
+        made.staged = {**made.staged, **given["values"]}
         return {"staged": made.staged}
 
     def state(name: str) -> Any:
@@ -234,20 +88,47 @@ def _routes(made: MadeUp) -> list[Any]:
         offset = max(0, int(given["offset"]))
         return {"text": made.text[offset:], "next": len(made.text)}
 
-    def lost(given: Any, _: Any) -> Any:
-        most = given["values"].get("max_resolution_angstrom", np.inf)
-        gone = [k for k, one in enumerate(made.resolution) if one > most]
-        particles = sum(made.picks[k] for k in gone)
+    def set_limits(given: Any, _: Any) -> Any:
+        made.limits_before.append(made.limits)
+        made.limits = given["values"]
+        return made.lost(made.limits)
+
+    def undo_limits(_: Any, __: Any) -> Any:
+        made.limits = made.limits_before.pop()
+        return made.lost(made.limits)
+
+    def judge(given: Any, _: Any) -> Any:
+        said = {**made.judged, **given["micrographs"]}
+        made.judged = {name: yes for name, yes in said.items() if yes is not None}
+        return {"judged": made.judged}
+
+    def close(_: Any, __: Any) -> Any:
+        made.is_closed = True
+        return {"closed": "s1"}
+
+    def snapshot(given: Any, _: Any) -> Any:
+        if made.is_closed:
+            return JSONResponse({"detail": "There is no such session."}, 404)
+        return made.page_snapshot(plots=given["plots"] == "true", cycles_after=int(given["cycles_after"]))
+
+    def give_link(given: Any, _: Any) -> Any:
+        made.links.append(
+            {"id": f"link-{len(made.links)}", "name": given["name"], "role": given["role"], "expires": None}
+        )
         return {
-            "micrographs": len(made.names),
-            "micrographs_lost": len(gone),
-            "micrographs_kept": len(made.names) - len(gone),
-            "particles_lost": particles,
-            "particles_kept": sum(made.picks) - particles,
+            "id": made.links[-1]["id"],
+            "role": given["role"],
+            "url": "http://127.0.0.1/?token=secret",
+            "token": "secret",
         }
+
+    def take_back_link(_: Any, path: Any) -> Any:
+        made.links = [one for one in made.links if one["id"] != path["link"]]
+        return {"taken_back": path["link"]}
 
     def micrographs(given: Any, _: Any) -> Any:
         start = int(given.get("offset", 0))
+        out = made.left_out(made.limits)
         rows = range(start, min(len(made.names), start + int(given.get("limit", 100))))
         return {
             "total": len(made.names),
@@ -261,6 +142,8 @@ def _routes(made: MadeUp) -> list[Any]:
                     "resolution_angstrom": made.resolution[k],
                     "motion_angstrom": made.motion[k],
                     "picks": made.picks[k],
+                    "judged": made.judged.get(made.names[k]),
+                    "left_out": k in out,
                 }
                 for k in rows
             ],
@@ -284,8 +167,16 @@ def _routes(made: MadeUp) -> list[Any]:
         "command": "class2d",
         "has_report": True,
         "created": "2026-11-27T10:00:00+00:00",
+        "made_from": ["AutoPick/job002"],
     }
-    more = {**job, "reason": "", "files": ["Class2D/job003/map.mrc"], "parameters": {"classes": 50}, "progress": None}
+    more = {
+        **job,
+        "used_by": [],
+        "reason": "",
+        "files": ["Class2D/job003/map.mrc"],
+        "parameters": {"classes": 50},
+        "progress": None,
+    }
     types = [{"command": "class2d", "summary": "Sort particles into classes."}]
     one = "sessions/s1"
     project = "projects/demo"
@@ -321,16 +212,27 @@ def _routes(made: MadeUp) -> list[Any]:
             },
         ),
         answer("sessions", lambda *_: made.snapshot(), "POST"),
-        answer(one, lambda *_: made.snapshot()),
+        answer(one, snapshot),
+        answer(one, close, "DELETE"),
+        answer(f"{one}/plots", lambda *_: made.snapshot()["plots"]),
+        answer(f"{one}/limits", set_limits, "POST"),
+        answer(f"{one}/limits/undo", undo_limits, "POST"),
+        answer(f"{one}/judge", judge, "POST"),
+        answer("links", lambda *_: {"links": made.links}),
+        answer("links", give_link, "POST"),
+        answer("links/{link}", take_back_link, "DELETE"),
+        answer(f"{project}/files", lambda given, _: _files(given["path"])),
+        answer("roots/data/files", lambda given, _: _files(given["path"])),
         answer(f"{one}/settings/schema", schema(LiveSettings)),
         answer(f"{one}/stage", stage, "POST"),
+        answer(f"{one}/stage-live2d", lambda given, _: {"staged": given["settings"]}, "POST"),
         answer(f"{one}/start", state("running"), "POST"),
         answer(f"{one}/start-automatic", state("listening"), "POST"),
         answer(f"{one}/stop", state("stopping"), "POST"),
         answer(f"{one}/stop-hard", state("stopped"), "POST"),
         answer(f"{one}/select", select, "POST"),
         answer(f"{one}/undo", undo, "POST"),
-        answer(f"{one}/thresholds", lost, "POST"),
+        answer(f"{one}/thresholds", lambda given, _: made.lost(given["values"]), "POST"),
         answer(f"{one}/export", lambda given, _: {"path": f"s1/export/{given['kind']}/main"}, "POST"),
         answer(f"{one}/cycles/{{number}}", cycle),
         answer(f"{one}/cycles/{{number}}/atlas.png", lambda *_: Response(made.atlas_png, media_type="image/png")),
@@ -347,7 +249,8 @@ def _routes(made: MadeUp) -> list[Any]:
             "POST",
         ),
         answer(
-            f"{project}/jobs", {"jobs": [job, {**job, "id": "AutoPick/job002", "type": "AutoPick"}], "attempts": []}
+            f"{project}/jobs",
+            {"jobs": [job, {**job, "id": "AutoPick/job002", "type": "AutoPick", "made_from": []}], "attempts": []},
         ),
         answer(
             f"{project}/jobs",
@@ -358,7 +261,7 @@ def _routes(made: MadeUp) -> list[Any]:
         answer(f"{project}/jobs/{{job:path}}/report", lambda *_: PlainTextResponse("a report")),
         answer(f"{project}/jobs/{{job:path}}", more),
         answer("job-types", {"job_types": types}),
-        answer("job-types/class2d/schema", schema(LiveSettings)),
+        answer("job-types/{command}/schema", lambda _, path: job_listing.form_of(path["command"])),
         answer(f"{project}/maps/{{path:path}}/mesh", _tetrahedron()),
         answer(
             f"{project}/maps/{{path:path}}/slices.png", lambda *_: Response(made.micrograph_png, media_type="image/png")

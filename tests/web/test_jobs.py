@@ -61,6 +61,35 @@ def test_jobs_are_listed_with_state_progress_and_files(server):
         assert client.get(f"{API}/jobs/{wrong}/log").status_code == 404
 
 
+def test_a_job_names_the_jobs_that_it_was_made_from_and_those_made_from_it(server):
+    a_job(server, "AutoPick/job002")
+    inputs = {"picks": [{"path": "AutoPick/job002/autopick.star"}], "micrographs": [{"path": "/data/micrographs.star"}]}
+    a_job(server, "Extract/job003", inputs=inputs)
+    client = server.client()
+    assert client.get(f"{API}/jobs/Extract/job003").json()["made_from"] == ["AutoPick/job002"]
+    assert client.get(f"{API}/jobs/AutoPick/job002").json()["used_by"] == ["Extract/job003"]
+
+
+def test_files_of_the_project_and_below_roots_are_listed_and_nothing_else(server, maps, tmp_path):
+    (server.project / "Extract").mkdir()
+    (server.data / "session").mkdir()
+    (server.data / "session/gain.mrc").write_bytes(b"x" * 10)
+    (server.data / "out").symlink_to(tmp_path, target_is_directory=True)
+    client = server.client()
+    shown = client.get(f"{API}/files").json()
+    assert shown["folders"] == ["Extract", "Live"]
+    assert [one["name"] for one in shown["files"]] == [maps]
+    assert client.get(f"{API}/files", params={"path": "Live"}).json()["files"] == []  # tokens' digests are there
+    assert client.get("/api/v1/roots/data/files").json()["folders"] == ["session"]
+    below = client.get("/api/v1/roots/data/files", params={"path": "session"}).json()
+    assert below["files"] == [{"name": "gain.mrc", "bytes": 10}]
+    for path in ("..", "../data", "/etc", "ball.mrc", "nothing", "\0"):
+        assert client.get(f"{API}/files", params={"path": path}).status_code == 404
+    for path in ("..", "out", "/etc"):
+        assert client.get("/api/v1/roots/data/files", params={"path": path}).status_code == 404
+    assert client.get("/api/v1/roots/other/files").status_code == 404
+
+
 def test_a_report_is_shown_in_a_sandbox_to_whoever_has_its_ticket_alone(server):
     a_job(server)
     a_job(server, "Extract/job004", report="other")

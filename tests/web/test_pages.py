@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from halfmap.web import job_listing
 from support.chromium import chromium
 from support.pages_server import STATIC, MadeUp, served
 
@@ -175,18 +176,82 @@ def test_what_a_source_says_is_text_and_nothing_else(page):
     assert not page.ask("window.broken")
 
 
-def test_limits_drawn_across_plots_tell_what_would_be_lost(page, made):
+def test_limits_drawn_across_plots_tell_what_would_be_lost_leave_it_out_and_are_undone(page, made):
     open_page(page, SESSION + "/plots", "document.querySelectorAll('.uplot canvas').length === 9")
     assert page.spread(".uplot canvas") > 5  # grey values of a curve
     limit = sorted(made.resolution)[40]
     page.set("#limit-max_resolution_angstrom", limit)
-    page.until("document.querySelector('#lost')")
+    page.until(f"{text('#lost')}.startsWith('would be left out')")
     asked = commands(made, "thresholds")[-1]["values"]["max_resolution_angstrom"]
     lost = sum(one > asked for one in made.resolution)
     assert 15 <= lost <= 23  # the slider has 200 steps
-    page.until(f"{text('#lost')}.includes('{lost} of 60 micrographs')")
-    page.click("#clear-limits")
+    assert f"{lost} of 60 micrographs" in page.ask(text("#lost"))
+    page.click("#keep-limits")
     page.until("!document.querySelector('#lost')")
+    assert made.limits == {}
+    page.set("#limit-max_resolution_angstrom", limit)
+    page.click("#set-limits")
+    page.until(f"{text('#lost')}.startsWith('left out') && document.querySelector('#left-out')")
+    assert made.limits == {"max_resolution_angstrom": asked}
+    page.click("#clear-limits")
+    page.until("!document.querySelector('#left-out')")
+    page.click("#undo-limits")
+    page.until(f"{text('#lost')}.includes('{lost} of 60 micrographs')")
+
+
+def test_micrographs_are_left_out_by_eye_and_taken_back(page, made):
+    open_page(page, SESSION + "/micrographs", "document.querySelectorAll('tbody tr').length === 10")
+    newest = made.names[-1]
+    page.click("tbody button")
+    page.until(f"{text('tbody tr')}.includes('left out')")
+    assert made.judged == {newest: False}
+    page.until("document.querySelector('#left-out')")
+    page.click("tbody button")
+    page.until(f"!{text('tbody tr')}.includes('left out')")
+    assert made.judged == {}
+
+
+def test_a_session_is_closed_from_its_page_and_whoever_looks_at_it_is_told(page, made):
+    open_page(page, SESSION)
+    page.click(".housekeeping summary")
+    page.click("#close-session")
+    page.click("#confirm-no")
+    assert not made.is_closed
+    page.click("#close-session")
+    page.click("#confirm-yes")
+    page.until("location.hash === '#/'")
+    made.is_closed = False
+    open_page(page, SESSION)
+    page.until("document.querySelector('#follows')")
+    wait_for(lambda: made.sockets)
+    made.is_closed = True
+    made.tell({"type": "sessions", "session": None})
+    page.until(f"{text('#closed')}.includes('This session is closed')")
+    page.problems[:] = [one for one in page.problems if "404" not in one]  # the browser tells of the refusal
+
+
+def test_settings_of_a_live2d_run_are_staged(page, made, tmp_path):
+    (tmp_path / "latest_run.json").write_text(json.dumps({"settings": {"class_number": "40"}, "cycles": []}))
+    (tmp_path / "broken.json").write_text("{")
+    open_page(page, SESSION)
+    page.click(".housekeeping summary")
+    page.choose_file("#live2d-run", tmp_path / "broken.json")
+    page.until(f"{text('.toasts')}.includes('must be JSON')")
+    page.choose_file("#live2d-run", tmp_path / "latest_run.json")
+    page.until(f"{text('.toasts')}.includes('1 settings are staged')")
+    assert commands(made, "stage-live2d") == [{"settings": {"class_number": "40"}}]
+
+
+def test_links_are_made_shown_once_and_taken_back(page, made):
+    open_page(page, "#/links", "document.querySelector('#give-link')")
+    page.set("#link-name", "wall")
+    page.click("#give-link")
+    page.until(f"{text('#link-url')}.includes('?token=')")
+    assert commands(made, "links") == [{"name": "wall", "role": "viewer", "hours": 0}]
+    page.until(f"{text('#links')}.includes('wall')")
+    page.click("#links button")
+    page.until("!document.querySelector('#links') && !document.querySelector('#link-url')")
+    assert made.links == []
 
 
 def test_tracks_and_exports(page, made):
@@ -226,15 +291,16 @@ def test_picks_are_added_removed_erased_judged_and_saved(page, made):
     page.until("document.querySelector('#pick-count').innerText !== '13 picks'")
     page.press("x")
     page.until(f"{text('#accepted')} === 'rejected'")
+    assert made.judged == {name: False}
     page.press("a")
     page.until(f"{text('#accepted')} === 'accepted'")
+    assert made.judged == {name: True}
     page.set("#threshold", 0.25)
     page.click("#save-picks")
     page.until("document.querySelector('.toasts').innerText.includes('ManualPick/job004')")
     (edits,) = commands(made, "manual-pick")
     (added,) = edits["added"][name]
     assert added == pytest.approx(free, abs=1.5)  # pixels of the micrograph; the screen's are 0.9 of one
-    assert edits["accepted"] == {name: True}
     assert edits["threshold"] == pytest.approx(0.25)
     erased = [
         k for k, (u, v) in enumerate(made.positions) if (u - first[0]) ** 2 + (v - first[1]) ** 2 < 20.75**2
@@ -249,20 +315,72 @@ def test_jobs_are_listed_read_and_started_from_a_form(page, made):
     open_page(page, "#/projects/demo/jobs", "document.querySelectorAll('#jobs tbody tr').length === 2")
     page.click("#jobs tbody a")
     page.until("document.querySelector('#report')")
+    page.until(f"{text('#made-from')} === 'Made from AutoPick/job002'")
     page.click("#tab-log")
     page.until(f"{text('#log')}.includes('line 1199')")
     page.click("#tab-maps")
     page.until("document.querySelector('main').innerText.includes('map.mrc')")
     page.go(page.address + "#/projects/demo/new/class2d")
     page.until("document.querySelector('#field-classes')")
+    page.set("#field-particles", "Extract/job001/particles.star")
     page.set("#field-classes", "2.5")
     page.click("#start-job")
     page.until("document.querySelector('.job-form').innerText.includes('must be a whole number')")
+    assert "is needed" in page.ask(text(".job-form"))  # the mask's diameter has no default
+    page.set("#field-mask_diameter_angstrom", "180")
     page.set("#field-classes", "20")
-    page.set("#field-automask", "true", "change")
+    page.set("#field-stop_early", "true", "change")
     page.click("#start-job")
     page.until("location.hash === '#/projects/demo/jobs'")
-    assert commands(made, "jobs") == [{"command": "class2d", "values": {"classes": 20, "automask": True}}]
+    (asked,) = commands(made, "jobs")
+    particles = "Extract/job001/particles.star"
+    assert asked["values"] == {
+        "particles": particles, "classes": 20, "mask_diameter_angstrom": 180, "stop_early": True
+    }  # fmt: skip
+
+
+def test_a_form_takes_paths_that_are_chosen_in_folders(page, made):
+    open_page(page, "#/projects/demo/new/select%20join", "document.querySelector('#choose-tables')")
+    page.click("#choose-tables")
+    page.until("document.querySelectorAll('#picker .folders li').length === 2")
+    page.click("#picker .folders .link")
+    page.click("#picker .file")
+    page.until("document.querySelector('#field-tables').value === 'Extract/particles.star'")
+    page.click("#choose-tables")
+    page.click("#picker .chips button:nth-child(2)")
+    page.until("document.querySelectorAll('#picker .folders li').length === 2")
+    page.set("#picker-find", "star")
+    page.click("#picker .file")
+    page.click("#start-job")
+    page.until("location.hash === '#/projects/demo/jobs'")
+    tables = ["Extract/particles.star", "data:particles.star"]
+    assert commands(made, "jobs") == [{"command": "select join", "values": {"tables": tables}}]
+
+
+def test_the_form_of_every_job_type_shows_all_its_parameters_and_reads_what_is_typed(page, made):
+    open_page(page, "#/projects/demo/new", "document.querySelector('#find-type')")
+    for command in [one["command"] for one in job_listing.job_types()]:
+        form = job_listing.form_of(command)
+        page.ask(f"location.hash = '#/projects/demo/new/{command}'")
+        page.until(f"{text('h1')} === '{command}' && document.querySelector('.job-form')")
+        assert page.ask("document.querySelectorAll('.job-form > div').length") == len(form["properties"]), command
+        assert page.ask(READ_FORM.replace("COMMAND", command)) == {
+            "values": {
+                name: one["default"]
+                for name, one in form["properties"].items()
+                if one.get("default", []) not in ([], "", None)
+            },
+            "wrong": sorted(form["required"]),
+        }, command
+
+
+READ_FORM = """(async () => {
+  const { read, textOf } = await import('/static/schema_form.js');
+  const schema = await (await fetch('/api/v1/job-types/COMMAND/schema')).json();
+  const typed = Object.fromEntries(Object.entries(schema.properties).map(([name, one]) => [name, textOf(one.default)]));
+  const [values, wrong] = read(schema, typed);
+  return { values, wrong: Object.keys(wrong).sort() };
+})()"""
 
 
 def test_a_map_is_shown_as_a_surface_that_turns_and_as_slices(page):
@@ -347,8 +465,9 @@ def test_nothing_is_loaded_from_elsewhere_or_run_inline():
 
 def test_the_server_has_every_address_that_the_pages_ask(server):
     source = re.sub(r"\$\{query\(.*?\)\}`", "`", (STATIC / "api.js").read_text())
-    asked = re.findall(r"""\b(get|post|url)\(["`]([^"`]+)["`]""", source)
-    addresses = {("POST" if kind == "post" else "GET", "/api/v1/" + pattern) for kind, pattern in asked}
+    asked = re.findall(r"""\b(get|post|remove|url)\(["`]([^"`]+)["`]""", source)
+    methods = {"post": "POST", "remove": "DELETE"}
+    addresses = {(methods.get(kind, "GET"), "/api/v1/" + pattern) for kind, pattern in asked}
     assert len(addresses) > 30
     for method, pattern in addresses:
         path = re.sub(r"\$\{number\}", "1", re.sub(r"\$\{(part|nested)\(\w+\)\}", "x", pattern))

@@ -6,6 +6,7 @@ import time
 import pytest
 
 from halfmap.sessions import course
+from halfmap.web.routes_sessions import in_part
 from support.live_servers import a_server
 from support.live_sessions import FAST, ChildHere
 
@@ -109,6 +110,55 @@ def test_a_job_runs_and_its_classes_are_shown_selected_and_exported(server, grid
     text = client.get(f"{path}/log").json()
     assert "A job begins" in text["text"]
     assert client.get(f"{path}/log", params={"offset": text["next"]}).json()["next"] >= text["next"]
+
+
+def test_pages_are_told_only_of_what_they_do_not_have(server, opened):
+    client, identity = opened
+    path = f"{API}/sessions/{identity}"
+    cycles = [{"number": k, "kind": "startup"} for k in range(1, 4)]
+    shown = in_part({"cycles": cycles, "plots": {}, "state": "stopped"}, plots=False, cycles_after=2)
+    assert shown == {"cycles": cycles[2:], "last_cycle": 3, "state": "stopped"}
+    short = client.get(path, params={"plots": False, "cycles_after": 5}).json()
+    assert (short["cycles"], short["last_cycle"]) == ([], 0)
+    assert client.get(f"{path}/plots").json().keys() == client.get(path).json()["plots"].keys()
+
+
+def test_limits_and_judgements_leave_micrographs_out_and_are_taken_back(opened):
+    client, identity = opened
+    path = f"{API}/sessions/{identity}"
+    told = client.post(f"{path}/limits", json={"values": {"max_resolution_angstrom": 4.0}}).json()
+    assert (told["micrographs_lost"], told["particles_lost"]) == (2, 40)
+    assert client.get(path).json()["limits"]["particles_out"] == 40
+    assert client.post(f"{path}/limits", json={"values": {"max_resolution_angstrom": 1.0}}).status_code == 422
+    assert client.post(f"{path}/limits", json={"values": {"ice": 1.0}}).status_code == 422
+    assert client.post(f"{path}/judge", json={"micrographs": {"mic001": True}}).json() == {"judged": {"mic001": True}}
+    listed = client.get(f"{path}/micrographs").json()["micrographs"]
+    assert [one["left_out"] for one in listed] == [False, False, True]
+    assert client.post(f"{path}/judge", json={"micrographs": {"nothing": False}}).status_code == 422
+    assert client.post(f"{path}/limits/undo", json={}).json()["micrographs_lost"] == 0
+
+
+def test_settings_of_a_live2d_run_are_staged_under_our_names(opened):
+    client, identity = opened
+    run = {"mask_radius": "85", "class_number": 40, "high_res_final": "7.5", "autocenter": False, "box_size": 128}
+    staged = client.post(f"{API}/sessions/{identity}/stage-live2d", json={"settings": run}).json()["staged"]
+    assert staged == {
+        "mask_radius_angstrom": 85,
+        "classes": 40,
+        "final_resolution_angstrom": 7.5,
+        "autocentre": False,
+    }  # the box is read from Warp
+    for wrong in ({"box_size": 128}, {"class_number": "many"}, {"class_number": 0}):
+        answer = client.post(f"{API}/sessions/{identity}/stage-live2d", json={"settings": wrong})
+        assert answer.status_code == 422, answer.text
+
+
+def test_big_answers_are_packed(opened):
+    client, identity = opened
+    packed = client.get(f"{API}/sessions/{identity}", headers={"accept-encoding": "gzip"})
+    assert packed.headers["content-encoding"] == "gzip"
+    assert packed.json()["id"] == identity
+    assert "content-encoding" not in client.get(f"{API}/me", headers={"accept-encoding": "gzip"}).headers
 
 
 def test_thresholds_say_what_would_be_lost(opened):

@@ -15,6 +15,7 @@ from halfmap.io.atomic import write_json
 from halfmap.io.images import write_png
 from halfmap.io.mrc import StackSource, StackWriter, map_data
 from halfmap.sessions import store
+from halfmap.sessions.live2d import SETTINGS
 from halfmap.sessions.observation import SourceSettings
 from halfmap.sessions.pictures import grey_tiles
 
@@ -192,20 +193,8 @@ def _entry(one: Mapping[str, Any], name: str, in_block: int) -> dict[str, Any]:
 
 
 def _settings(newest: Mapping[str, Any], source: SourceSettings) -> dict[str, Any]:
-    used = newest["settings"]
-    return {
-        "mask_radius": used["mask_radius_angstrom"],
-        "classification_type": used["classification_type"],
-        "high_res_initial": used["initial_resolution_angstrom"],
-        "high_res_final": used["final_resolution_angstrom"],
-        "run_count_startup": used["startup_cycles"],
-        "run_count_refine": used["refinement_cycles"],
-        "particle_count_initial": used["first_threshold"],
-        "particle_count_update": used["next_threshold"],
+    return {theirs: newest["settings"][ours] for theirs, ours in SETTINGS.items()} | {
         "class_number": len(newest["classes"]),
-        "particles_per_class": used["particles_per_class"],
-        "automask": used["automask"],
-        "autocenter": used["autocentre"],
         "box_size": newest["box_pixel"],
         "pixel_size": newest["pixel_size_angstrom"],
         "neural_net": source.text("net_name"),

@@ -59,6 +59,7 @@ def described(project: Path, job: JobFolder) -> dict[str, Any]:
         **_in_short(project, job, _progress(project)),
         "parameters": entry.get("parameters", {}),
         "inputs": entry.get("inputs", {}),
+        "used_by": _used_by(project, job),
         "versions": entry.get("versions", {}),
         "reason": job.reason(),
         "note": job.note(),
@@ -170,9 +171,27 @@ def _in_short(project: Path, job: JobFolder, progress: Mapping[str, Any]) -> dic
         "aliases": job.aliases(),
         "created": datetime.fromtimestamp(changed.stat().st_mtime, tz=UTC).isoformat(timespec="seconds"),
         "main_output": entry.get("main_output"),
+        "made_from": _made_from(entry),
         "has_report": (job.path / REPORT).is_file(),
         "progress": progress.get(identity) if state == "running" else None,
     }
+
+
+def _used_by(project: Path, job: JobFolder) -> list[str]:
+    """Return the jobs that were given files of a job."""
+    identity, found = job.path.relative_to(project).as_posix(), []
+    for other in job_folders(project):
+        with suppress(HalfmapError):
+            if identity in _made_from(record.read_record(other.path)):
+                found.append(other.path.relative_to(project).as_posix())
+    return found
+
+
+def _made_from(entry: Mapping[str, Any]) -> list[str]:
+    """Return the jobs of the project whose files a job was given."""
+    paths = [one["path"] for given in entry.get("inputs", {}).values() for one in given]
+    found = {"/".join(path.split("/")[:2]) for path in paths}
+    return sorted(one for one in found if _JOB.match(one))
 
 
 def _progress(project: Path) -> dict[str, dict[str, Any]]:

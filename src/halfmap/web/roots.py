@@ -80,6 +80,42 @@ class Roots:
         }
 
 
+def files_of(base: Path, relative: str, hidden: Path | None = None) -> dict[str, Any]:
+    """Return the folders and files within a folder, for a form that asks for a path.
+
+    Parameters
+    ----------
+    base : of which nothing outside is shown.
+    relative : the folder, from there.
+    hidden : a folder whose own files are not shown.
+
+    Raises
+    ------
+    HTTPException
+        404: there is no such folder, it lies outside, or cannot be read.
+    """
+    folder = confined(base, relative)
+    if not folder.is_dir():
+        raise HTTPException(404, "There is no such folder.")
+    folders, files = [], []
+    try:
+        for entry in sorted(folder.iterdir(), key=lambda one: one.name):
+            if entry.name.startswith(".") or not entry.resolve().is_relative_to(base):
+                continue
+            if entry.is_dir():
+                folders.append(entry.name)
+            elif entry.is_file() and folder != hidden:
+                files.append({"name": entry.name, "bytes": entry.stat().st_size})
+    except (OSError, RuntimeError) as error:
+        raise HTTPException(404, f"The folder cannot be read: {error}.") from error
+    return {
+        "path": folder.relative_to(base).as_posix(),
+        "folders": folders[:MOST_FOLDERS],
+        "files": files[:MOST_FOLDERS],
+        "left_out": max(0, len(folders) - MOST_FOLDERS) + max(0, len(files) - MOST_FOLDERS),
+    }
+
+
 def confined(folder: Path, relative: str) -> Path:
     """Return the real path of something that exists in a folder.
 

@@ -13,8 +13,8 @@ from halfmap.sessions.log import SessionLog
 from halfmap.web import job_listing
 from halfmap.web.permissions import open_to_all, operator, viewer
 from halfmap.web.processes import end_process
-from halfmap.web.roots import confined
-from halfmap.web.routes_sessions import Key, as_json
+from halfmap.web.roots import confined, files_of
+from halfmap.web.routes_sessions import Identity, Key, as_json
 from halfmap.web.services import Services, services_of
 
 REPORT_POLICY = (
@@ -53,6 +53,24 @@ def _project(services: Services, name: str) -> FilePath:
 def projects(request: Request) -> dict[str, Any]:
     """Return the projects of this server."""
     return {"projects": [{"id": name, "name": name} for name in services_of(request).projects.folders]}
+
+
+@router.get("/projects/{project}/files", dependencies=[operator])
+def files(request: Request, project: Project, path: Annotated[str, Query(max_length=1000)] = ".") -> dict[str, Any]:
+    """Return the folders and files within a folder of the project, which a job may be given."""
+    services = services_of(request)
+    return files_of(_project(services, project), path, hidden=services.work.resolve())
+
+
+@router.get("/roots/{root}/files", dependencies=[operator])
+def files_of_root(
+    request: Request, root: Identity, path: Annotated[str, Query(max_length=1000)] = "."
+) -> dict[str, Any]:
+    """Return the folders and files within a folder below a root, which a job may be given as ``root:path``."""
+    services = services_of(request)
+    if root not in services.roots.folders:
+        raise HTTPException(404, "There is no such root.")
+    return files_of(services.roots.folders[root], path, hidden=services.work.resolve())
 
 
 @router.get("/projects/{project}/jobs", dependencies=[viewer])

@@ -14,6 +14,7 @@ from fastapi import APIRouter, HTTPException, Query, WebSocket
 from starlette.websockets import WebSocketDisconnect
 
 from halfmap.errors import HalfmapError
+from halfmap.sessions.live2d import FROM_SOURCE, SETTINGS, own_settings
 from halfmap.sessions.session import Session
 from halfmap.web.access import Role
 from halfmap.web.permissions import viewer
@@ -21,26 +22,6 @@ from halfmap.web.services import Services, services_of
 
 MOST_BYTES = 64 << 10
 
-_SETTINGS = {
-    "mask_radius": "mask_radius_angstrom",
-    "classification_type": "classification_type",
-    "high_res_initial": "initial_resolution_angstrom",
-    "high_res_final": "final_resolution_angstrom",
-    "run_count_startup": "startup_cycles",
-    "run_count_refine": "refinement_cycles",
-    "particle_count_initial": "first_threshold",
-    "particle_count_update": "next_threshold",
-    "class_number": "classes",
-    "particles_per_class": "particles_per_class",
-    "automask": "automask",
-    "autocenter": "autocentre",
-}
-_FROM_SOURCE = {
-    "box_size": "box_pixel",
-    "pixel_size": "pixel_size_angstrom",
-    "neural_net": "net_name",
-    "warp_value_cutoff": "score_threshold",
-}
 _CHANGES = ("start_job", "listen", "kill_job", "change_directory", "update_settings")
 _STATUS = {"stopping": "killed", "failed": "stopped"}
 
@@ -114,11 +95,11 @@ class Talk:
         return [{"type": "gallery_update", "gallery_data": gallery(self._opened, wanted)}]
 
     def _start(self, data: Any) -> list[dict[str, Any]]:
-        self._opened.start_now(_own_settings(data))
+        self._opened.start_now(own_settings(data if isinstance(data, dict) else {}))
         return [{"type": "job_started"}, self._envelope()]
 
     def _listen(self, data: Any) -> list[dict[str, Any]]:
-        self._opened.start_automatic(_own_settings(data))
+        self._opened.start_automatic(own_settings(data if isinstance(data, dict) else {}))
         return [self._envelope()]
 
     def _kill(self, data: Any) -> list[dict[str, Any]]:
@@ -126,7 +107,7 @@ class Talk:
         return [{"type": "kill_received"}, self._envelope()]
 
     def _update(self, data: Any) -> list[dict[str, Any]]:
-        self._opened.stage(_own_settings(data))
+        self._opened.stage(own_settings(data if isinstance(data, dict) else {}))
         return [self._envelope()]
 
     def _change_directory(self, data: Any) -> list[dict[str, Any]]:
@@ -198,8 +179,8 @@ def live2d_settings(session: Session) -> dict[str, Any]:
     shown = session.snapshot()
     values = {**shown["settings"], **shown["staged"]}
     source = shown["source"]["settings"]
-    own = {theirs: values[ours] for theirs, ours in _SETTINGS.items() if ours in values}
-    return own | {theirs: source[ours]["value"] for theirs, ours in _FROM_SOURCE.items() if ours in source}
+    own = {theirs: values[ours] for theirs, ours in SETTINGS.items() if ours in values}
+    return own | {theirs: source[ours]["value"] for theirs, ours in FROM_SOURCE.items() if ours in source}
 
 
 def gallery(session: Session, number: int | None) -> str:
@@ -226,11 +207,6 @@ def _option(cycle: Mapping[str, Any], *, is_shown: bool) -> str:
     number, kind, mark = cycle["number"], html.escape(cycle["kind"]), " selected" if is_shown else ""
     text = f"Cycle {number} &ndash; {kind} &ndash; {cycle['particles']} particles"
     return f'<option value="{number}"{mark}>{text}</option>'
-
-
-def _own_settings(data: Any) -> dict[str, Any]:
-    given = data if isinstance(data, dict) else {}
-    return {ours: given[theirs] for theirs, ours in _SETTINGS.items() if theirs in given}
 
 
 def _alert(text: str) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from fastapi.responses import FileResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from halfmap.sessions import plan
+from halfmap.sessions.live2d import settings_of_run
 from halfmap.sessions.session import Session
 from halfmap.web.permissions import operator, viewer
 from halfmap.web.services import services_of
@@ -36,6 +37,13 @@ class Values(BaseModel):
     values: Annotated[dict[str, int | Plain | None], Field(max_length=100)] = {}
 
 
+class Live2dSettings(BaseModel):
+    """What ``latest_run.json`` of Live2D holds under ``settings``."""
+
+    model_config = _Strict
+    settings: Annotated[dict[str, Any], Field(max_length=100)]
+
+
 class Selection(BaseModel):
     """Classes of a cycle, by number from 1."""
 
@@ -62,6 +70,13 @@ class Thresholds(BaseModel):
 def as_json(value: Any) -> Response:
     """Return JSON without looking at every value twice, as models would."""
     return Response(json.dumps(value, ensure_ascii=False, allow_nan=False), media_type="application/json")
+
+
+def in_part(shown: dict[str, Any], *, plots: bool, cycles_after: int) -> dict[str, Any]:
+    """Return a snapshot of a session without what whoever asks has already."""
+    kept = {name: value for name, value in shown.items() if plots or name != "plots"}
+    last = shown["cycles"][-1]["number"] if shown["cycles"] else 0
+    return kept | {"last_cycle": last, "cycles": [one for one in shown["cycles"] if one["number"] > cycles_after]}
 
 
 def session_of(request: Request, identity: str) -> Session:
@@ -101,12 +116,24 @@ def forget_session(request: Request, session: Identity) -> dict[str, Any]:
 
 
 @router.get("/sessions/{session}", dependencies=[viewer])
-def snapshot(request: Request, session: Identity, plots: bool = True) -> Response:
-    """Return everything of a session but its cycles' classes and its micrographs; without plots where not asked."""
-    shown = session_of(request, session).snapshot()
-    if not plots:
-        del shown["plots"]
-    return as_json(shown)
+def snapshot(
+    request: Request,
+    session: Identity,
+    plots: bool = True,
+    cycles_after: Annotated[int, Query(ge=0, le=10**6)] = 0,
+) -> Response:
+    """Return everything of a session but its cycles' classes and its micrographs.
+
+    Pages leave out the plots, and cycles up to a number, which are as they were: so an answer stays small.
+    ``last_cycle`` is the number of the newest in any case.
+    """
+    return as_json(in_part(session_of(request, session).snapshot(), plots=plots, cycles_after=cycles_after))
+
+
+@router.get("/sessions/{session}/plots", dependencies=[viewer])
+def plots(request: Request, session: Identity) -> Response:
+    """Return the curves of a session, times in seconds since 1970."""
+    return as_json(session_of(request, session).snapshot()["plots"])
 
 
 @router.get("/sessions/{session}/settings/schema", dependencies=[viewer])
@@ -119,6 +146,12 @@ def settings_schema(request: Request, session: Identity) -> dict[str, Any]:
 def stage(request: Request, session: Identity, given: Values) -> dict[str, Any]:
     """Keep changed settings until a job starts; return all that are staged."""
     return {"staged": session_of(request, session).stage(given.values)}
+
+
+@router.post("/sessions/{session}/stage-live2d", dependencies=[operator])
+def stage_live2d(request: Request, session: Identity, given: Live2dSettings) -> dict[str, Any]:
+    """Stage the settings of a run of Live2D; return all that are staged."""
+    return {"staged": session_of(request, session).stage(settings_of_run(given.settings))}
 
 
 @router.post("/sessions/{session}/start", dependencies=[operator])

@@ -48,6 +48,7 @@ async function request(method, path, body) {
 
 const get = (path) => request("GET", path);
 const post = (path, body) => request("POST", path, body);
+const remove = (path) => request("DELETE", path);
 const query = (values) => {
   const known = Object.entries(values).filter(([, value]) => value !== null && value !== undefined && value !== "");
   return known.length ? `?${new URLSearchParams(known)}` : "";
@@ -62,11 +63,18 @@ export const api = {
   },
   login: (token) => post("login", { token }),
   logout: () => post("logout"),
+  links: () => get("links"),
+  giveLink: (link) => post("links", link),
+  takeBackLink: (link) => remove(`links/${part(link)}`),
   roots: () => get("roots"),
+  rootFiles: (root, path) => get(`roots/${part(root)}/files${query({ path })}`),
+  projectFiles: (project, path) => get(`projects/${part(project)}/files${query({ path })}`),
   folders: (root, path) => get(`roots/${part(root)}/folders${query({ path })}`),
   sessions: () => get("sessions"),
   open: (root, path) => post("sessions", { root, path }),
-  session: (id) => get(`sessions/${part(id)}`),
+  session: (id, after = 0) => get(`sessions/${part(id)}${query({ plots: false, cycles_after: after })}`),
+  plots: (id) => get(`sessions/${part(id)}/plots`),
+  closeSession: (id) => remove(`sessions/${part(id)}`),
   settingsSchema: (id) => get(`sessions/${part(id)}/settings/schema`),
   stage: (id, values) => post(`sessions/${part(id)}/stage`, { values }),
   start: (id, values) => post(`sessions/${part(id)}/start`, { values }),
@@ -77,6 +85,10 @@ export const api = {
   select: (id, cycle, classes, selected) => post(`sessions/${part(id)}/select`, { cycle, classes, selected }),
   undo: (id) => post(`sessions/${part(id)}/undo`),
   thresholds: (id, values) => post(`sessions/${part(id)}/thresholds`, { values }),
+  setLimits: (id, values) => post(`sessions/${part(id)}/limits`, { values }),
+  undoLimits: (id) => post(`sessions/${part(id)}/limits/undo`),
+  judge: (id, micrographs) => post(`sessions/${part(id)}/judge`, { micrographs }),
+  stageLive2d: (id, settings) => post(`sessions/${part(id)}/stage-live2d`, { settings }),
   export: (id, kind) => post(`sessions/${part(id)}/export`, { kind }),
   log: (id, offset) => get(`sessions/${part(id)}/log${query({ offset })}`),
   micrographs: (id, offset, limit) => get(`sessions/${part(id)}/micrographs${query({ offset, limit })}`),
@@ -118,7 +130,7 @@ export function listen(id, { changed, connected }) {
     };
     socket.onmessage = (message) => {
       const event = JSON.parse(message.data);
-      if (event.session === id || event.type === "reset") changed(event);
+      if (event.session === id || event.type === "reset" || event.type === "sessions") changed(event);
     };
     socket.onclose = () => {
       if (ended) return;

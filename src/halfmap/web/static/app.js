@@ -4,6 +4,7 @@ import { api } from "./api.js";
 import { Chooser } from "./chooser.js";
 import { Help } from "./help.js";
 import { JobPage, JobsPage, NewJobPage } from "./jobs.js";
+import { LinksPage } from "./links.js";
 import { MapPage } from "./map.js";
 import { MicrographPage } from "./micrograph.js";
 import { Problem, Toasts, useAnswer, useKeys } from "./parts.js";
@@ -17,6 +18,7 @@ const PAGES = [
   [/^\/projects\/([^/]+)\/jobs\/(.+)$/, JobPage, ["project", "job"]],
   [/^\/projects\/([^/]+)\/new(?:\/([^/]+))?$/, NewJobPage, ["project", "command"]],
   [/^\/projects\/([^/]+)\/maps\/(.+)$/, MapPage, ["project", "path"]],
+  [/^\/links$/, LinksPage, []],
 ];
 
 function pageOf(address) {
@@ -63,6 +65,7 @@ function App() {
   return html`<header class="top">
       <a class="mark" href="#/"><img src="static/mark.svg" alt="" width="20" height="20" /> halfmap live</a>
       <nav><a href="#/">Sessions</a>${me?.project && html`<a href=${`#/projects/${encodeURIComponent(me.project)}/jobs`}>Jobs</a>`}
+        ${me?.role === "admin" && html`<a href="#/links">Links</a>`}
         ${me?.role === "viewer" && html`<span class="status plain">read only</span>`}
         <button id="theme" title="Colours: ${theme}" aria-label="Colours: ${theme}" onClick=${nextTheme}>◐</button>
         <button id="help" title="Keys and help" aria-label="Keys and help" onClick=${() => setHelp(true)}>?</button></nav>

@@ -2,7 +2,7 @@
 
 import { api } from "./api.js";
 import { clock, count, short } from "./format.js";
-import { Confirm, Progress, useAnswer, useLater } from "./parts.js";
+import { attempt, Confirm, Progress, tell, useAnswer, useLater } from "./parts.js";
 import { html, useEffect, useState } from "./vendor/preact-htm.module.js";
 
 // Live2D's names of the settings, in its order.
@@ -43,6 +43,7 @@ export function Controls({ session, viewer, act }) {
       <div><dt>Particles</dt><dd title=${count(session.source.particles)}>${short(session.source.particles)}</dd></div>
       <div><dt>Classified</dt><dd>${short(counts.classified)}</dd></div>
       <div><dt>New since</dt><dd>${short(counts.since_last)} / ${short(counts.threshold)}</dd></div>
+      ${session.limits.micrographs_out > 0 && html`<div id="left-out"><dt>Left out</dt><dd title=${`${count(session.limits.micrographs_out)} micrographs`}>${short(session.limits.particles_out)}</dd></div>`}
       <div><dt>Rate</dt><dd>${counts.rate_per_hour > 0 ? `${short(counts.rate_per_hour)} / h` : "–"}</dd></div>
       <div><dt>Target</dt><dd>${counts.eta ? clock(counts.eta) : "–"}</dd></div>
     </dl>
@@ -62,7 +63,38 @@ export function Controls({ session, viewer, act }) {
     </fieldset>
     <details class="source" open><summary>From the acquisition</summary><dl>
       ${Object.entries(session.source.settings).map(([name, one]) => html`<div><dt>${SOURCE[name] ?? name}</dt>
-        <dd>${shown(one.value)}${one.unit ? ` ${one.unit}` : ""}<small>${one.provenance}</small></dd></div>`)}</dl></details>`;
+        <dd>${shown(one.value)}${one.unit ? ` ${one.unit}` : ""}<small>${one.provenance}</small></dd></div>`)}</dl></details>
+    ${!viewer && html`<${Housekeeping} session=${session} act=${act} />`}`;
+}
+
+// What is done rarely: settings of an earlier run of Live2D, and closing the session.
+function Housekeeping({ session, act }) {
+  const [closing, setClosing] = useState(false);
+  const take = async (field) => {
+    const [file] = field.files;
+    field.value = "";
+    if (file) {
+      await act(async () => {
+        const { staged } = await api.stageLive2d(session.id, settingsOf(await file.text()));
+        tell(`${Object.keys(staged).length} settings are staged.`, "good");
+      });
+    }
+  };
+  return html`<details class="housekeeping"><summary>Session</summary>
+      <p><label>Settings of a Live2D run <small class="muted">latest_run.json</small>
+        <input type="file" id="live2d-run" accept=".json" onChange=${(event) => take(event.target)} /></label></p>
+      <button id="close-session" class="danger" onClick=${() => setClosing(true)}>Close this session …</button></details>
+    ${closing && html`<${Confirm} title="Close this session?" yes="Close it" onNo=${() => setClosing(false)}
+      onYes=${() => { setClosing(false); attempt(async () => { await api.closeSession(session.id); location.hash = "#/"; }); }}>
+      <p>It is not watched any more, for nobody; a cycle that runs is lost. Everything found so far is kept, and opening the folder again goes on from it.</p><//>`}`;
+}
+
+function settingsOf(text) {
+  try {
+    return JSON.parse(text).settings ?? {};
+  } catch {
+    throw new Error("The file must be JSON, as Live2D's latest_run.json is.");
+  }
 }
 
 function jobLine({ job }) {

@@ -19,6 +19,8 @@ function useRepeated(ask, keys) {
   return answer;
 }
 
+const JobLinks = ({ project, jobs }) => jobs.map((one, k) => html`${k ? ", " : ""}<a href=${`#/projects/${project}/jobs/${encodeURIComponent(one)}`}>${one}</a>`);
+
 const State = ({ state }) => html`<span class="status ${state}">${state}</span>`;
 
 export function JobsPage({ project, me }) {
@@ -29,9 +31,9 @@ export function JobsPage({ project, me }) {
     ${me?.role !== "viewer" && html`<p class="buttons"><a href=${`#/projects/${project}/new`}>Start a job …</a></p>`}
     ${attempts.map((one) => html`<p class="banner ${one.state === "running" ? "plain" : "bad"}" key=${one.attempt}><b>${one.command}</b> <${State} state=${one.state} /> ${one.said}</p>`)}
     ${jobs && !jobs.length && html`<${Empty}>This project has no jobs yet.<//>`}
-    ${jobs?.length > 0 && html`<table id="jobs"><thead><tr><th>Job</th><th>Status</th><th>Command</th><th>Started</th></tr></thead><tbody>
+    ${jobs?.length > 0 && html`<table id="jobs"><thead><tr><th>Job</th><th>Status</th><th>Command</th><th>Made from</th><th>Started</th></tr></thead><tbody>
       ${jobs.map((one) => html`<tr key=${one.id}><td><a href=${`#/projects/${project}/jobs/${encodeURIComponent(one.id)}`}>${one.id}</a></td>
-        <td><${State} state=${one.state} /></td><td>${one.command ?? ""}</td><td>${clock(one.created)}</td></tr>`)}</tbody></table>`}</section>`;
+        <td><${State} state=${one.state} /></td><td>${one.command ?? ""}</td><td><${JobLinks} project=${project} jobs=${one.made_from} /></td><td>${clock(one.created)}</td></tr>`)}</tbody></table>`}</section>`;
 }
 
 export function JobPage({ project, job, me }) {
@@ -49,6 +51,8 @@ export function JobPage({ project, job, me }) {
     <h1>${job} ${answer && html`<${State} state=${answer.state} />`}</h1><${Problem} error=${error} />
     ${answer && html`<${Progress} progress=${answer.progress} />
     ${running && me?.role !== "viewer" && html`<p class="buttons"><button id="stop-job" class="danger" onClick=${() => setAsking(true)}>Stop …</button></p>`}
+    ${answer.made_from.length > 0 && html`<p class="meta" id="made-from">Made from <${JobLinks} project=${project} jobs=${answer.made_from} /></p>`}
+    ${answer.used_by.length > 0 && html`<p class="meta" id="used-by">Used by <${JobLinks} project=${project} jobs=${answer.used_by} /></p>`}
     ${answer.reason && html`<p class="banner bad">${answer.reason}</p>`}
     ${asking && html`<${Confirm} title="Stop this job?" yes="Stop" onYes=${stop} onNo=${() => setAsking(false)}><p>Its state is kept; --continue goes on from it.</p><//>`}
     <${Tabs} tabs=${[["report", "Report"], ["log", "Log"], ["parameters", "Parameters"], ["maps", "Maps"]]} current=${shown} onChoose=${setTab} />
@@ -102,6 +106,6 @@ function JobForm({ project, command }) {
   };
   return html`<h1>${command}</h1><${Problem} error=${error} />
     ${schema && html`<form onSubmit=${start}><p class="muted">${schema.summary ?? schema.description}</p>
-      <${SchemaForm} schema=${schema} typed=${typed} wrong=${wrong} onChange=${change} />
+      <${SchemaForm} schema=${schema} project=${project} typed=${typed} wrong=${wrong} onChange=${change} />
       <p class="buttons"><button class="primary" id="start-job" disabled=${busy}>Start</button></p></form>`}`;
 }

@@ -8,6 +8,7 @@ import { Edits, noEdits } from "./picks.js";
 import { html, useEffect, useRef, useState } from "./vendor/preact-htm.module.js";
 
 const PAGE = 500;
+const NO_CYCLES = 1e6;
 const NO_PICKS = [];
 const PICKERS = ["AutoPick", "ManualPick"];
 const USUAL_SHARE = 1 / 60;
@@ -19,8 +20,8 @@ function radiusOf(session, shown) {
   return shown ? shown.width * USUAL_SHARE : 20;
 }
 
-// Names of all micrographs, read a page at a time.
-function useNames(id) {
+// All micrographs in short, read a page at a time, and how to change one of them.
+function useRows(id) {
   const [rows, setRows] = useState([]);
   useEffect(() => {
     let wanted = true;
@@ -35,7 +36,8 @@ function useNames(id) {
     })().catch((error) => tell(error.message, "bad"));
     return () => { wanted = false; };
   }, [id]);
-  return rows;
+  const change = (name, values) => setRows((before) => before.map((one) => (one.name === name ? { ...one, ...values } : one)));
+  return [rows, change];
 }
 
 // The picture at an address; of the same micrograph the one before stays until it is there.
@@ -63,7 +65,7 @@ function useEdits(id) {
 }
 
 export function MicrographPage({ id, name, me }) {
-  const rows = useNames(id);
+  const [rows, changeRow] = useRows(id);
   const place = rows.findIndex((one) => one.name === name);
   const row = rows[place];
   const [job, setJob] = useState("");
@@ -77,7 +79,7 @@ export function MicrographPage({ id, name, me }) {
   const [turn, setTurn] = useState({ fit: 0, zoom: 0, by: 1 });
   const [everywhere, setEverywhere] = useState(true);
   const [edits, setEdits] = useEdits(id);
-  const [session] = useAnswer(() => api.session(id), [id]);
+  const [session] = useAnswer(() => api.session(id, NO_CYCLES), [id]);
   const [jobs] = useAnswer(() => api.jobs(me.project), [me.project]);
   const pickers = jobs?.jobs.filter((one) => PICKERS.includes(one.type) && one.state === "succeeded").map((one) => one.id) ?? NO_PICKS;
   const [answer, error] = useAnswer(() => api.picks(id, name, job), [id, name, job]);
@@ -94,11 +96,14 @@ export function MicrographPage({ id, name, me }) {
   const low = ends?.low ?? (values.length ? Math.min(...values) : 0);
   const high = ends?.high ?? (values.length ? Math.max(...values) : 1);
   const merits = all.map((one) => one.figure_of_merit).filter(Number.isFinite);
-  const accepted = edits.now.accepted[name] ?? true;
+  const accepted = !row?.left_out;
   const viewer = me?.role === "viewer";
   const go = (by) => rows[place + by] && (location.hash = `#/sessions/${id}/micrographs/${encodeURIComponent(rows[place + by].name)}`);
   const zoom = (by) => setTurn((before) => ({ ...before, zoom: before.zoom + 1, by }));
-  const judge = (yes) => setEdits(edits.accept(name, yes));
+  const judge = (yes) => !viewer && attempt(async () => {
+    await api.judge(id, { [name]: yes });
+    changeRow(name, { judged: yes, left_out: !yes });
+  });
   const save = () => attempt(async () => {
     const saved = await api.manualPick(id, { ...edits.toSave((one) => known.current.get(one)), job: job || null });
     setEdits(new Edits());
@@ -139,6 +144,6 @@ export function MicrographPage({ id, name, me }) {
       onAdd=${(x, y) => setEdits(edits.add(name, x, y))} onRemove=${(gone) => setEdits(edits.remove(name, gone))} />
     <div class="buttons"><button id="brush" class=${brush ? "primary" : ""} aria-pressed=${brush} onClick=${() => setBrush(!brush)}>Brush</button>
       <button id="undo-pick" disabled=${!edits.before.length} onClick=${() => setEdits(edits.undo())}>Undo</button>
-      <button id="accept" onClick=${() => judge(true)}>Accept</button><button id="reject" class="danger" onClick=${() => judge(false)}>Reject</button>
-      ${!viewer && html`<button id="save-picks" class="primary" disabled=${edits.isEmpty} onClick=${save}>Save as a ManualPick job</button>`}</div></section>`;
+      ${!viewer && html`<button id="accept" onClick=${() => judge(true)}>Accept</button><button id="reject" class="danger" onClick=${() => judge(false)}>Reject</button>
+        <button id="save-picks" class="primary" disabled=${edits.isEmpty} onClick=${save}>Save as a ManualPick job</button>`}</div></section>`;
 }

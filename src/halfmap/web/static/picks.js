@@ -1,8 +1,8 @@
-// Picks that are edited by eye: what was added, removed, accepted, and how to take it back. No page in it.
+// Picks that are edited by eye: what was added, removed, and how to take it back. No page in it.
 
 export const NEAR_PIXEL = 1e-3;
 
-export const noEdits = () => ({ added: {}, removed: {}, accepted: {}, thresholds: {}, threshold: null });
+export const noEdits = () => ({ added: {}, removed: {}, thresholds: {}, threshold: null });
 
 // Edits with a history; every change is a new value, and undo returns the one before.
 export class Edits {
@@ -12,8 +12,8 @@ export class Edits {
   }
 
   get isEmpty() {
-    const { added, removed, accepted, thresholds, threshold } = this.now;
-    return threshold === null && [added, removed, accepted, thresholds].every((one) => !Object.keys(one).length);
+    const { added, removed, thresholds, threshold } = this.now;
+    return threshold === null && [added, removed, thresholds].every((one) => !Object.keys(one).length);
   }
 
   with(change) {
@@ -34,10 +34,6 @@ export class Edits {
     const added = (this.now.added[name] ?? []).filter(([x, y]) => !gone.has(`${x} ${y}`));
     const removed = [...(this.now.removed[name] ?? []), ...picks.filter((one) => !one.byHand).map((one) => [one.x, one.y])];
     return this.with({ added: { ...this.now.added, [name]: added }, removed: { ...this.now.removed, [name]: removed } });
-  }
-
-  accept(name, yes) {
-    return this.with({ accepted: { ...this.now.accepted, [name]: yes } });
   }
 
   limit(name, value) {

@@ -1,10 +1,10 @@
-// Curves of a session, with limits that can be drawn across them.
+// Curves of a session, with limits drawn across them beyond which micrographs are left out.
 
 import { api } from "./api.js";
 import { count, percent } from "./format.js";
 import { colours } from "./gallery.js";
 import { NotificationButton } from "./notices.js";
-import { Empty, useLater, useWidth } from "./parts.js";
+import { Empty, Problem, useAnswer, useLater, useWidth } from "./parts.js";
 import { html, useEffect, useRef, useState } from "./vendor/preact-htm.module.js";
 import uPlot from "./vendor/uPlot.esm.js";
 
@@ -19,30 +19,41 @@ const POINTS = [
   ["picks", "Picks per micrograph", 1, [["min_picks", "at least", true]]],
 ];
 
-export function PlotsTab({ session }) {
-  const { plots, counts } = session;
-  const [limits, setLimits] = useState({});
+export function PlotsTab({ session, viewer, act }) {
+  const { counts, limits: held } = session;
+  const [plots, error] = useAnswer(() => api.plots(session.id), [session.id, session.source.micrographs, session.source.particles, session.cycles.length]);
+  const [typed, setTyped] = useState(null);
   const [lost, setLost] = useState(null);
+  const limits = typed ?? held.values;
   const ask = useLater(async (values) => setLost(Object.keys(values).length ? await api.thresholds(session.id, values) : null), 120);
-  useEffect(() => { ask(limits); }, [limits, session.source.micrographs]);
-  const set = (name, value) => setLimits((before) => {
-    const { [name]: _, ...others } = before;
+  useEffect(() => { ask(limits); }, [JSON.stringify(limits), session.source.micrographs, session.source.particles]);
+  const set = (name, value) => setTyped(() => {
+    const { [name]: _, ...others } = limits;
     return value === null ? others : { ...others, [name]: value };
   });
-  const told = plots.convergence;
+  const send = (action) => act(async () => {
+    await action();
+    setTyped(null);
+  });
+  const isNew = typed !== null && JSON.stringify(Object.entries(typed).sort()) !== JSON.stringify(Object.entries(held.values).sort());
+  const told = plots?.convergence;
   return html`<div class="toolbar"><${NotificationButton} />
       ${counts.rate_per_hour > 0 && html`<span>${count(counts.rate_per_hour)} particles an hour</span>`}
-      ${lost && html`<span id="lost" class="status warning">lost: ${count(lost.micrographs_lost)} of ${count(lost.micrographs)} micrographs,
-        ${count(lost.particles_lost)} particles (${percent(lost.particles_lost / Math.max(1, lost.particles_lost + lost.particles_kept))})</span>
-        <button id="clear-limits" onClick=${() => setLimits({})}>Clear limits</button>`}</div>
-    <div class="plots">
+      ${lost && html`<span id="lost" class="status warning">${isNew ? "would be left out" : "left out"}: ${count(lost.micrographs_lost)} of ${count(lost.micrographs)} micrographs,
+        ${count(lost.particles_lost)} particles (${percent(lost.particles_lost / Math.max(1, lost.particles_lost + lost.particles_kept))})</span>`}
+      ${!viewer && html`${isNew && html`<button id="set-limits" class="primary" onClick=${() => send(() => api.setLimits(session.id, typed))}>Leave these out</button>
+          <button id="keep-limits" onClick=${() => setTyped(null)}>Cancel</button>`}
+        ${!isNew && Object.keys(limits).length > 0 && html`<button id="clear-limits" onClick=${() => send(() => api.setLimits(session.id, {}))}>Take all back</button>`}
+        ${!isNew && held.can_undo && html`<button id="undo-limits" onClick=${() => send(() => api.undoLimits(session.id))}>Undo</button>`}`}</div>
+    <${Problem} error=${error} />
+    ${plots && html`<div class="plots">
       <${Curve} title="Particles" t=${plots.particles.t} y=${plots.particles.y} isTime />
       <${Curve} title="Micrographs" t=${plots.micrographs.t} y=${plots.micrographs.y} isTime />
       ${POINTS.map(([name, title, per, thresholds]) => html`<${Limited} key=${name} title=${title} data=${plots[name]} per=${per} thresholds=${thresholds} limits=${limits} onSet=${set} />`)}
       <${Curve} title="Log-likelihood" t=${told.cycle} y=${told.log_likelihood} />
       <${Curve} title="Particles that changed class / %" t=${told.cycle} y=${told.changed_percent} />
       <${Curve} title="Mean probability of the best class" t=${told.cycle} y=${told.mean_probability} />
-    </div>`;
+    </div>`}`;
 }
 
 function Limited({ title, data, per, thresholds, limits, onSet }) {

@@ -7,7 +7,7 @@ import { ExportTab } from "./exports.js";
 import { LogTab } from "./log.js";
 import { MicrographsTab } from "./micrographs.js";
 import { Notices, useNotifications } from "./notices.js";
-import { Empty, Problem, Tabs, tell } from "./parts.js";
+import { Banner, Empty, Problem, Tabs, tell } from "./parts.js";
 import { PlotsTab } from "./plots.js";
 import { TracksTab } from "./tracks.js";
 import { html, useCallback, useEffect, useMemo, useRef, useState } from "./vendor/preact-htm.module.js";
@@ -20,6 +20,15 @@ const PAGES = {
 };
 const REST_MS = 250;
 
+// A session with all its cycles, of which only those are asked for that are not known yet: the others stay as they are.
+async function whole(id, known) {
+  const last = known.current.at(-1)?.number ?? 0;
+  const answer = await api.session(id, last);
+  if (answer.last_cycle < last) known.current = (await api.session(id)).cycles; // the session was begun anew
+  else known.current = [...known.current, ...answer.cycles];
+  return { ...answer, cycles: known.current };
+}
+
 // A session as the server tells it, read again whenever something happens, at most every so often.
 export function useSession(id) {
   const [session, setSession] = useState(null);
@@ -29,13 +38,14 @@ export function useSession(id) {
   const reading = useRef(null);
   const again = useRef(false);
   const rest = useRef(0);
+  const known = useRef([]);
   const read = useCallback(() => {  // one question at a time, and once more where something happened meanwhile
     again.current = reading.current !== null;
     reading.current ??= (async () => {
       do {
         again.current = false;
         try {
-          setSession(await api.session(id));
+          setSession(await whole(id, known));
           setError(null);
         } catch (failure) {
           setError(failure);
@@ -93,6 +103,12 @@ export function useCycle(id, number, selectedTracks) {
   return [shown, error];
 }
 
+function Closed({ name }) {
+  return html`<section class="page" id="closed"><h1>${name ?? "Session"}</h1><${Banner} kind="warning">This session is closed.
+    Its classes and settings are kept: whoever opens the folder again goes on from them.<//>
+    <p><a href="#/">All sessions</a></p></section>`;
+}
+
 export function SessionPage({ id, tab = "classes", me }) {
   const { session, error, online, read, heard } = useSession(id);
   const viewer = me?.role === "viewer";
@@ -101,6 +117,7 @@ export function SessionPage({ id, tab = "classes", me }) {
   useEffect(() => {
     document.title = session ? `${session.name} – halfmap live` : "halfmap live";
   }, [session?.name]);
+  if (error?.status === 404) return html`<${Closed} name=${session?.name} />`;
   if (!session) {
     return html`<section class="page">${error ? html`<${Problem} error=${error} />
       <p><a href="#/">All sessions</a></p>` : html`<${Empty}>Reading the session …<//>`}</section>`;
