@@ -11,6 +11,7 @@ from halfmap.jobs.population_members import OpenSource
 from halfmap.jobs.population_particles import read_particles
 from halfmap.jobs.population_report import outside_text
 from halfmap.jobs.reference_inputs import dark_reach, extent_angstrom
+from halfmap.multiparticle.half_orientation import check_orientation
 from halfmap.multiparticle.linking import Link, link
 from halfmap.multiparticle.species import (
     binary_mask,
@@ -24,6 +25,7 @@ from halfmap.multiparticle.species import (
 _CUT = 1.15
 _NAMED = 10
 _MOST_OUTSIDE = 0.5
+_LITTLE_AGREEMENT = 0.5
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -61,7 +63,8 @@ def given_maps(
     InputError
         A file is missing or no map, the density is dark, or the mask holds nothing.
     InconsistentDataError
-        The half-maps do not belong together, or the mask is on another grid.
+        The half-maps do not belong together, as they lie otherwise or are of another hand, or the mask is on another
+        grid.
     """
     paths = find_halves(*halves)
     first, second = read_halves(*paths, pixel_size_angstrom)
@@ -76,6 +79,12 @@ def given_maps(
     inside = box_sphere(grid)
     half1, half2 = (Volume(values=fitted(half, grid).values * inside, grid=grid) for half in (first, second))
     first_resolution_angstrom(half1, half2, diameter_angstrom=diameter_angstrom, seed=1)
+    relation = check_orientation(half1, half2, diameter_angstrom=diameter_angstrom)
+    if relation.direct < _LITTLE_AGREEMENT:
+        say(
+            f"Warning: half-maps agree little down to {relation.resolution_angstrom:.0f} Å, by a mean FSC of "
+            f"{relation.direct:.2f}: they are coarse, or of two different particles."
+        )
     mean = Volume(values=(half1.values + half2.values) / 2, grid=grid)
     if (reach := dark_reach(mean)) is not None:
         raise InputError(
