@@ -96,8 +96,18 @@ def test_a_round_particle_ends_where_its_shell_does_whatever_lies_outside(radius
     assert abs(found - radius_angstrom) <= 4.0  # Å: a voxel
 
 
+def test_an_outer_shell_beyond_a_gap_belongs_to_a_round_particle_and_faint_neighbours_do_not():
+    distance = GRID.positions().norm(dim=-1)
+    core = torch.exp(-((distance - 20.0) / 6.0).square())
+    gap = -0.3 * torch.exp(-((distance - 34.0) / 5.0).square())
+    outer = torch.exp(-((distance - 48.0) / 5.0).square()) - 0.02
+    assert radius_of_round(core + gap + 0.8 * outer, GRID) == pytest.approx(58.0, abs=4.0)  # Å: a voxel
+    assert radius_of_round(core + gap + 0.2 * outer, GRID) < 34.0
+
+
 def test_a_map_that_does_not_end_is_as_large_as_its_box():
     assert radius_of_round(torch.ones(GRID.shape), GRID) == pytest.approx(18 * 4.0)
+    assert radius_of_round(-torch.ones(GRID.shape), GRID) == 18 * 4.0
 
 
 @pytest.mark.parametrize("strength", [0.0, 0.5, 2.0])

@@ -37,6 +37,9 @@ _FARTHEST = 0.08
 """Share of the particle's diameter that an axis may lie from the middle of the density, in x, y and z each; farther off
 the points of comparison leave the particle, and emptiness is symmetric."""
 
+_OUTER_SHELL = 0.5
+"""Density of an outer shell over that of the densest from which on it belongs to a round particle."""
+
 _DENSE = 0.3
 """Density above this share of the strongest belongs to the particle when its middle and size are measured."""
 
@@ -163,15 +166,17 @@ def radius_of_round(volume: Volumes, grid: ImageGrid) -> float:
     Notes
     -----
     Outwards from where the mean times the radius is largest, since so weighted the noise of a map is alike in all
-    shells; half the box where the mean does not fall that far.
+    shells; and from beyond a gap where an outer shell is at least half as dense, as neighbours, which are seen on some
+    sides alone, are not. Half the box where the mean does not fall that far.
     """
     radius = (grid.positions().norm(dim=-1) / grid.pixel_size_angstrom).round().long().flatten()
     number = torch.bincount(radius)
-    mean = torch.bincount(radius, weights=volume.double().flatten()) / number
+    mean = (torch.bincount(radius, weights=volume.double().flatten()) / number).clamp(min=0)
     last = grid.side // 2
     peak = int((mean[: last + 1] * torch.arange(last + 1)).argmax())
-    beyond = torch.nonzero(mean[peak : last + 1] <= 0).flatten()
-    return (peak + int(beyond[0]) if len(beyond) else last) * grid.pixel_size_angstrom
+    outermost = int(torch.nonzero(mean[: last + 1] >= _OUTER_SHELL * mean[peak]).max())
+    beyond = torch.nonzero(mean[outermost : last + 1] == 0).flatten()
+    return (outermost + int(beyond[0]) if len(beyond) else last) * grid.pixel_size_angstrom
 
 
 def share_off_round(volume: Volumes, grid: ImageGrid, symmetry: str, radius_angstrom: float) -> float:
