@@ -79,7 +79,7 @@ def test_a_cycle_that_was_cut_short_goes_on_from_its_chunks_with_the_same_result
 def test_a_worker_ends_when_whoever_started_it_is_gone(tmp_path: Path) -> None:
     code = (
         "import os, sys, time; from pathlib import Path; from halfmap.sessions.child import Child;"
-        f"child = Child(Path({str(tmp_path)!r}), ['halfmap.sessions.worker', {str(tmp_path)!r}, 'cpu', '1', '']);"
+        f"child = Child(Path({str(tmp_path)!r}), ['halfmap.sessions.worker', {str(tmp_path)!r}, 'cpu', '1', ''], bool);"
         "print(child.process.pid, flush=True); time.sleep(60)"
     )
     parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
@@ -94,7 +94,7 @@ def test_a_worker_ends_when_whoever_started_it_is_gone(tmp_path: Path) -> None:
 
 
 def test_a_worker_that_is_ended_is_dead_and_says_how(tmp_path: Path) -> None:
-    child = Child(tmp_path, ("halfmap.sessions.worker", str(tmp_path), "cpu", "1", ""))
+    child = Child(tmp_path, ("halfmap.sessions.worker", str(tmp_path), "cpu", "1", ""), lambda: None)
     child.end()
     assert not child.is_alive
     assert child.last_words().startswith("signal 15")

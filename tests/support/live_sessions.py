@@ -1,6 +1,6 @@
 """Sessions whose cycles are computed in the test's own process, when the session is asked to go on."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ class ChildHere:
     fails: str = ""
     dies = False
 
-    def __init__(self, work: Path, arguments: Sequence[str]) -> None:
+    def __init__(self, work: Path, arguments: Sequence[str], heard: Callable[[], None]) -> None:
         self.work = work
         self.asked: list[int] = []
         self.process = type("Process", (), {"pid": 2**22 + 1})()

@@ -42,6 +42,7 @@ class Book:
         self.progress: dict[str, Any] | None = None
         self.notices: list[str] = []
         self._sender = Sender(notifications, name, self.log.line)
+        self._set_damaged_aside()
         self.note_published()
 
     @property
@@ -106,6 +107,11 @@ class Book:
             self._sender.send(kind, text)
         self.events.publish(kind, text=text)
 
+    def _set_damaged_aside(self) -> None:
+        for number in store.set_damaged_aside(self.work, self.cycles):
+            self.note({"event": "damaged", "cycle": number, "last_cycle": self.last_cycle})
+            self.tell(f"Cycle {number} cannot be read any more; it is set aside in its session's folder.")
+
     def note_published(self) -> None:
         """Let the journal know of cycles that are published; a kill may have come between."""
         self.cycles = [*self.cycles, *store.published(self.work, after=self.last_cycle)]
@@ -122,6 +128,8 @@ class Book:
                     }
                 )
                 self.log.line(f"Cycle {one['number']} ({one['kind']}) is there: {one['particles']:,} particles.")
+                for text in one.get("notices", ()):
+                    self.tell(text)
 
     def show(self, progress: dict[str, Any] | None) -> None:
         """Tell how far the cycle is; None: none runs."""

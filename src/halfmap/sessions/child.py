@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,10 @@ class Child:
     ----------
     work : folder of the session, in which it runs.
     arguments : module and arguments.
+    heard : called, from a thread, whenever it has said something or has ended.
     """
 
-    def __init__(self, work: Path, arguments: Sequence[str]) -> None:
+    def __init__(self, work: Path, arguments: Sequence[str], heard: Callable[[], None]) -> None:
         command = [sys.executable, "-m", *arguments]
         self.process = subprocess.Popen(
             command,
@@ -34,6 +35,7 @@ class Child:
             start_new_session=True,
             cwd=work,
         )
+        self._heard = heard
         self._messages: queue.Queue[dict[str, Any]] = queue.Queue()
         self._errors: list[str] = []
         self._readers = [threading.Thread(target=target, daemon=True) for target in (self._hear, self._hear_errors)]
@@ -93,6 +95,8 @@ class Child:
                 except ValueError:
                     message = {"event": "log", "text": line.decode(errors="replace").rstrip()}
                 self._messages.put(message)
+                self._heard()
+        self._heard()
 
     def _hear_errors(self) -> None:
         assert self.process.stderr is not None

@@ -49,27 +49,30 @@ class Course(Book):
             )
         work.mkdir(parents=True, exist_ok=True)
         before = lock.acquire(work, "The session folder")
-        store.end_orphan(work)
-        super().__init__(work, name=name, notifications=notifications)
-        self.folder = folder
-        self.watch = Watch(source, poll_seconds)
+        try:
+            store.end_orphan(work)
+            super().__init__(work, name=name, notifications=notifications)
+            self.folder = folder
+            self.watch = Watch(source, poll_seconds)
+            self._begin_record()
+        except BaseException:
+            lock.release(work)  # a full disk, say; who tries again must not find it taken
+            raise
         self._options = (devices, str(workers or 0), "" if cluster is None else str(cluster.absolute()))
         self._alarms = Alarms(notifications)
         self._child: Child | None = None
-        self._heard: deque[dict[str, Any]] = deque()
+        self._said: deque[dict[str, Any]] = deque()
         self.woken = threading.Event()
         """Set where there may be something to do before the next look is due."""
         self._preparation = (
-            Preparation(source, devices=devices, workers=workers) if isinstance(source, RawSource) else None
+            Preparation(source, devices=devices, workers=workers, heard=self.woken.set)
+            if isinstance(source, RawSource)
+            else None
         )
         self._in_flight: int | None = None
         self._retry_at: float | None = None
         self._closed = False
         self._sifted: tuple[tuple[Any, ...], tuple[frozenset[str], Observation]] | None = None
-        guess = self.observation.settings.mask_radius_angstrom
-        if not self.record.settings:
-            first = LiveSettings() if guess is None else LiveSettings(mask_radius_angstrom=guess)
-            self.note({"event": "opened", "folder": str(folder), "settings": to_json(first)})
         if before is not None:
             self.tell(f"Took over the session from {before}, which is gone.")
 
@@ -274,7 +277,7 @@ class Course(Book):
             position = self._position(self.last_cycle + 1)
             if record.state == "stopping" or record.forced or position >= len(record.job["cycles"]):
                 self._finish_job()
-            elif self._has_room() and self._has_folder():
+            elif self.watch.is_settled and self._has_room() and self._has_folder():
                 self._in_flight = self.last_cycle + 1
                 return self._in_flight
         elif record.state == "listening":

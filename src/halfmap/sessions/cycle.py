@@ -94,7 +94,7 @@ def run_cycle(work: Path, number: int, executor: Executor, progress: Progress, p
     phase("import")
     part = store.part_of(work, number)
     request = _Request.read(part)
-    before = _state_before(work, number) if request.plan.kind != "seed" else None
+    before, notices = (None, []) if request.plan.kind == "seed" else _state_before(work, number)
     index, n_set_aside = _readable(states.load(part / store.INDEX, ParticleIndex), request.folder)
     n_classes = request.settings.classes if before is None else before.n_classes
     rows = _drawn(index, request, n_classes)
@@ -145,12 +145,31 @@ def run_cycle(work: Path, number: int, executor: Executor, progress: Progress, p
     averages = class2d.finish(problem, params, state).averages
     _check_finite(averages["average"], number)
     phase("publishing")
-    _write(part, request, live, index, averages, state, params, born, n_used=len(rows), n_set_aside=n_set_aside)
+    _write(part, request, live, index, averages, state, params, born, n_used=len(rows), n_set_aside=n_set_aside,
+           notices=notices)  # fmt: skip
     store.publish(work, number)
 
 
-def _state_before(work: Path, number: int) -> LiveState:
-    return states.load(store.folder_of(work, number - 1) / store.STATE, LiveState)
+def _state_before(work: Path, number: int) -> tuple[LiveState, list[str]]:
+    """Return the newest state that can be read, and what to say where it is not that of the last cycle."""
+    wrong = []
+    for earlier in sorted((one["number"] for one in store.published(work) if one["number"] < number), reverse=True):
+        path = store.folder_of(work, earlier) / store.STATE
+        try:
+            state = states.load(path, LiveState)
+        except (HalfmapError, ValueError) as error:
+            wrong.append(str(error))
+            continue
+        if not wrong:
+            return state, []
+        next_track = 1 + max(one["last_track"] for one in store.published(work))
+        return replace(state, next_track=max(state.next_track, next_track)), [
+            f"Cycle {number} goes on from cycle {earlier}, the newest whose state can be read: {wrong[0]}"
+        ]
+    raise InputError(
+        f"The state of a cycle must be there to go on from; got {wrong[:1]}; start a job with the type abinit, which "
+        "begins with new class averages."
+    )
 
 
 def _new_tracks(work: Path, n_classes: int) -> tuple[NDArray[np.int64], int, list[tuple[int, int]]]:
@@ -218,6 +237,7 @@ def _write(
     *,
     n_used: int,
     n_set_aside: int,
+    notices: list[str],
 ) -> None:
     """Write all files of a cycle, ``cycle.json`` last."""
     found, grid = live.state.assignments, averages.grid
@@ -262,6 +282,7 @@ def _write(
         "box_pixel": grid.side,
         "atlas": {"tile_pixel": int(tiles.shape[1]), "columns": columns_of(len(tiles))},
         "born": [list(pair) for pair in born],
+        "notices": notices,
         "convergence": _convergence(state) if request.plan.kind != "seed" else None,
         "classes": classes,
     }

@@ -1,7 +1,7 @@
 """`RawSource`: micrographs alone are watched, and their particles are those that the session has found itself."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -99,10 +99,11 @@ class Preparation:
     ----------
     source : of the micrographs.
     devices, workers : of the jobs.
+    heard : called, from a thread, whenever there may be something to do.
     """
 
-    def __init__(self, source: RawSource, *, devices: str, workers: int | None) -> None:
-        self._source = source
+    def __init__(self, source: RawSource, *, devices: str, workers: int | None, heard: Callable[[], None]) -> None:
+        self._source, self._heard = source, heard
         self._options = (devices, str(workers or 0))
         self._child: Child | None = None
         self._batch: Mapping[str, Path] = {}
@@ -130,7 +131,7 @@ class Preparation:
             write_batch(source.work, number, table, found, batch_plan(settings, size))
             self._batch = found
             arguments = ("halfmap.sessions.preparation", str(source.work), str(number), *self._options)
-            self._child = Child(source.work, arguments)
+            self._child = Child(source.work, arguments, self._heard)
         return told
 
     def close(self) -> None:

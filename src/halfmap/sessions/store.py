@@ -5,7 +5,7 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -29,6 +29,7 @@ CHILD = "child.json"
 KEPT_CYCLES = 3
 """Newest cycles whose tables of particles and states are kept; of older ones classes, picture and numbers stay."""
 
+_DAMAGED = ".damaged"
 _LARGE = (INDEX, STATE, DATA)
 
 
@@ -43,7 +44,7 @@ def part_of(work: Path, number: int) -> Path:
 
 
 def published(work: Path, *, after: int = 0) -> list[dict[str, Any]]:
-    """Return the cycles published after a number, in order; one that cannot be read ends the list.
+    """Return the cycles published after a number, in order, but those that cannot be read.
 
     Returns
     -------
@@ -56,10 +57,21 @@ def published(work: Path, *, after: int = 0) -> list[dict[str, Any]]:
             try:
                 one = read_cycle(work, int(folder.name))
             except (OSError, ValueError):
-                break
+                continue
             classes = one.pop("classes")
             found.append({**one, "n_classes": len(classes), "last_track": max(entry["track"] for entry in classes)})
     return found
+
+
+def set_damaged_aside(work: Path, cycles: Sequence[Mapping[str, Any]]) -> list[int]:
+    """Move folders of cycles that cannot be read out of the way, to ``NNNN.damaged``; return their numbers."""
+    whole = {one["number"] for one in cycles}
+    damaged = [folder for folder in (work / CYCLES).glob("[0-9]*") if folder.name.isdigit()]
+    damaged = sorted(folder for folder in damaged if int(folder.name) not in whole)
+    for folder in damaged:
+        shutil.rmtree(folder.with_suffix(_DAMAGED), ignore_errors=True)
+        folder.rename(folder.with_suffix(_DAMAGED))
+    return [int(folder.name) for folder in damaged]
 
 
 def read_cycle(work: Path, number: int) -> dict[str, Any]:

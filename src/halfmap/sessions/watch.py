@@ -9,6 +9,7 @@ _MOST = 12  # looks are at most so many times rarer
 _QUIET_LOOKS = 20
 _COUNTED = 20_000
 _RATE_SECONDS = 3600.0
+_SECOND_LOOK_SECONDS = 1.0
 
 
 class Watch:
@@ -25,12 +26,17 @@ class Watch:
         self.observation = Observation(settings=source.settings())
         self.counted: list[tuple[float, int]] = []
         """When the number of particles changed, in seconds since 1970, and to what."""
-        self._seconds, self._next, self._quiet = seconds, 0.0, 0
+        self._seconds, self._next, self._quiet, self._looks = seconds, 0.0, 0, 0
 
     @property
     def is_due(self) -> bool:
         """Whether it is time to look."""
         return time.monotonic() >= self._next
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether it has looked twice: before, the youngest stack is waited for, whenever it was written."""
+        return self._looks > 1
 
     def look(self) -> Observation:
         """Look, and return what is known now; it becomes `observation` by `take`, in the thread that shows it.
@@ -49,7 +55,9 @@ class Watch:
         n = found.n_particles
         changed = n != before.n_particles or len(found.micrographs) != len(before.micrographs)
         self._quiet = 0 if changed or found.waiting else self._quiet + 1
-        self._next = time.monotonic() + self._seconds * min(_MOST, 1 + self._quiet // _QUIET_LOOKS)
+        self._looks += 1
+        pause = self._seconds * min(_MOST, 1 + self._quiet // _QUIET_LOOKS)
+        self._next = time.monotonic() + (pause if self.is_settled else min(pause, _SECOND_LOOK_SECONDS))
         if not self.counted or self.counted[-1][1] != n:
             self.counted = [*self.counted[-_COUNTED:], (time.time(), n)]
         return changed

@@ -25,7 +25,8 @@ class Voice:
         self._stream = os.fdopen(os.dup(1), "w", encoding="utf-8")
         os.dup2(2, 1)  # what libraries print must not come between
         self._lock = threading.Lock()
-        self._label, self._done, self._total, self._said = "", 0, 0, 0.0
+        self._label, self._done, self._said = "", 0, 0.0
+        self._total: int | None = None
 
     def say(self, event: str, **values: Any) -> None:
         """Say one thing."""
@@ -35,7 +36,7 @@ class Voice:
 
     def start(self, label: str, total: int | None) -> None:
         """Begin a new count."""
-        self._label, self._done, self._total, self._said = label, 0, total or 0, 0.0
+        self._label, self._done, self._total, self._said = label, 0, total, 0.0
         self._show()
 
     def advance(self, n: int = 1) -> None:
@@ -82,7 +83,6 @@ def main(work: Path, devices: str, workers: int, cluster: str) -> None:
             with asked:
                 asked.wait_for(lambda: bool(requests))
                 number = requests.pop(0)
-            voice.start(f"Cycle {number}", None)
             kept = CheckpointedExecutor(executor, store.part_of(work, number) / CHECKPOINTS)
             try:
                 run_cycle(work, number, kept, voice, partial(_say_phase, voice, number))
@@ -94,6 +94,7 @@ def main(work: Path, devices: str, workers: int, cluster: str) -> None:
 
 
 def _say_phase(voice: Voice, cycle: int, name: str) -> None:
+    voice.start(f"Cycle {cycle}: {name}", None)
     voice.say("phase", cycle=cycle, phase=name)
 
 
