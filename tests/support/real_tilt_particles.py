@@ -131,10 +131,10 @@ def ribosome(root: Path, *, mirrored: bool = True) -> Volume:
     return Volume(values=values.flip(0) if mirrored else values, grid=grid)
 
 
-def half_map_fsc(found: list[RealSeries]) -> Tensor:
-    """Return the FSC, inside the particle, of maps of even and of odd particles."""
-    sphere = soft_sphere(GRID, 150.0, 24.0)
-    first, second = (GRID.rfft(reconstruct(_every_other(found, start)).double() * sphere) for start in (0, 1))
+def half_map_fsc(found: list[RealSeries], mask: Tensor | None = None) -> Tensor:
+    """Return the FSC, inside a mask or a sphere around the particle, of maps of even and of odd particles."""
+    inside = soft_sphere(GRID, 150.0, 24.0) if mask is None else mask
+    first, second = (GRID.rfft(reconstruct(_every_other(found, start)).double() * inside) for start in (0, 1))
     return shells.fsc(first, second, GRID)
 
 

@@ -9,8 +9,10 @@ from torch import Tensor
 from halfmap.data.image_series import ImageSeries
 from halfmap.errors import ComputeError
 from halfmap.fourier.band import FourierBand
+from halfmap.imaging.deformation import views
 from halfmap.imaging.series_transfer import CTF_PARAMETERS
 from halfmap.multiparticle import solve
+from halfmap.multiparticle.faint_images import FaintImages
 from halfmap.multiparticle.normal_equations import NormalEquations, assemble
 from halfmap.multiparticle.parameter_layout import LOCAL, Layout
 from halfmap.multiparticle.parameter_priors import particle_precision, shared_precision
@@ -58,6 +60,7 @@ class Comparison:
     layouts : of each species; what is shared is the same in all.
     prior : of all parameters.
     fits_ctf : whether each species takes part in fitting the CTF.
+    faint : images that do not count, and what is known of where they lie.
     """
 
     images: ImagePasses
@@ -69,6 +72,19 @@ class Comparison:
     layouts: Sequence[Layout]
     prior: solve.Prior
     fits_ctf: Sequence[bool]
+    faint: FaintImages | None = None
+
+    @property
+    def resolutions(self) -> list[float]:
+        """Å, that each species is compared up to."""
+        return [resolution_of(band) for band in self.bands]
+
+    def places(self, parameters: Parameters) -> list[Tensor]:
+        """Return where particles of each species lie in images, (P, T, 2)."""
+        return [
+            views(parameters.series, state.position_angstrom, state.rotation).position_angstrom
+            for state in parameters.species
+        ]
 
     def models(self, parameters: Parameters) -> list[SpeciesModel]:
         """Return what each species should look like."""
@@ -100,7 +116,8 @@ class Comparison:
         scales = sum(
             prior.energy(one.scale) for prior, one in zip(self.scale_prior, looks, strict=True) if prior is not None
         )
-        return half_chi2 + scales + float(self.prior.energy(parameters.shared, parameters.own))
+        faint = 0.0 if self.faint is None else self.faint.energy(self.places(parameters))
+        return half_chi2 + scales + faint + float(self.prior.energy(parameters.shared, parameters.own))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -120,6 +137,11 @@ class Visited:
     designs: tuple[Design, ...]
     objective: float
     equations: NormalEquations
+
+
+def resolution_of(band: FourierBand) -> float:
+    """Return the resolution that a band reaches to, Å."""
+    return 1 / float(band.frequencies.norm(dim=1).max())
 
 
 def memory_bytes(series: ImageSeries, layouts: Sequence[Layout]) -> int:
@@ -169,8 +191,8 @@ def visit(comparison: Comparison, parameters: Parameters) -> Visited:
     active = designs[0].active
     looks = comparison.looked_at(parameters, active)
     parts = [
-        _equations(one, plan, layout, None if fits_ctf else active)
-        for one, plan, layout, fits_ctf in zip(looks, designs, comparison.layouts, comparison.fits_ctf, strict=True)
+        _equations(comparison, parameters, number, one, plan)
+        for number, (one, plan) in enumerate(zip(looks, designs, strict=True))
     ]
     return Visited(
         parameters=parameters,
@@ -181,12 +203,18 @@ def visit(comparison: Comparison, parameters: Parameters) -> Visited:
     )
 
 
-def _equations(one: SpeciesLook, plan: Design, layout: Layout, without_ctf: Sequence[str] | None) -> NormalEquations:
+def _equations(
+    comparison: Comparison, parameters: Parameters, number: int, one: SpeciesLook, plan: Design
+) -> NormalEquations:
     gradient, hessian = one.gradient, one.hessian
-    if without_ctf is not None:
-        kept = torch.tensor([name not in _CTF for name in without_ctf], dtype=torch.float64)
+    if not comparison.fits_ctf[number]:
+        kept = torch.tensor([name not in _CTF for name in plan.active], dtype=torch.float64)
         gradient, hessian = gradient * kept, hessian * kept[:, None] * kept
-    return assemble(gradient, hessian, plan.particle, plan.columns, plan.shared, layout.n_shared)
+    if comparison.faint is not None:
+        place = comparison.places(parameters)[number]
+        gradient, hessian = comparison.faint.added(number, place, plan.active, gradient, hessian)
+    n_shared = comparison.layouts[number].n_shared
+    return assemble(gradient, hessian, plan.particle, plan.columns, plan.shared, n_shared)
 
 
 def moved(parameters: Parameters, layouts: Sequence[Layout], shared: Tensor, own: Sequence[Tensor]) -> Parameters:

@@ -257,15 +257,20 @@ def _result(problem: SeriesProblem, fitted: Fitted) -> SeriesResult:
 
 
 def _concerns(fitted: Fitted) -> tuple[str, ...]:
+    faint = fitted.comparison.faint
+    found = [_concern_about_warp(fitted), None if faint is None else faint.concern]
+    return tuple(concern for concern in found if concern is not None)
+
+
+def _concern_about_warp(fitted: Fitted) -> str | None:
     nodes, here = fitted.comparison.layouts[0].choice.image_warp_nodes, fitted.visited
     if nodes is None:
-        return ()
+        return None
     information = sum(
         (shift_information(one.hessian, plan.active) for one, plan in zip(here.looks, here.designs, strict=True)),
         start=torch.zeros(len(here.parameters.series), dtype=torch.float64),
     )
-    concern = concern_about_image_warp(here.parameters.series, nodes, information)
-    return () if concern is None else (concern,)
+    return concern_about_image_warp(here.parameters.series, nodes, information)
 
 
 def _fitted_species(fitted: Fitted, number: int, species: SpeciesProblem, *, is_changed: bool) -> FittedSpecies:

@@ -10,13 +10,13 @@ from halfmap.data.image_series import ImageSeries
 from halfmap.errors import InputError
 from halfmap.fourier.band import FourierBand
 from halfmap.multiparticle import solve
-from halfmap.multiparticle.fit import Comparison, ImagePasses, Parameters, Visited, prior_of, visit
+from halfmap.multiparticle.fit import Comparison, ImagePasses, Parameters, Visited, prior_of, resolution_of, visit
 from halfmap.multiparticle.noise import first_variance, residual_variance
 from halfmap.multiparticle.objectives import descent_of
 from halfmap.multiparticle.parameter_layout import Layout
 from halfmap.multiparticle.params import ParameterChoice, PriorWidths
 from halfmap.multiparticle.schedule import Schedule, fractions, shell_at
-from halfmap.multiparticle.searched import with_images_searched
+from halfmap.multiparticle.searched import with_defoci_searched, with_shifts_searched
 from halfmap.multiparticle.series_model import ScalePrior, SpeciesLook, SpeciesState, counted
 
 LEAST_GAIN = -3.0
@@ -100,12 +100,12 @@ def fit_windows(
             f"{sum(map(len, taking_part))} in {int(series.is_used.sum())} used images of {len(series)}; look at "
             "positions, and at which images are excluded."
         )
-    noise = first_variance(images, bands, taking_part)
+    first_noise = noise = first_variance(images, bands, taking_part)
     parameters, steps, descent = start, list[Step](), descent_of(schedule)
     has_searched = False
+    searches_shifts = schedule.search_angstrom > 0 and bool(choice.image_warp or choice.volume_warp or choice.positions)
     for number, fraction in enumerate(fractions(schedule), start=1):
         heads = [band.head(shell_at(band.max_shell, fraction)) for band in bands]
-        reached = [1 / float(head.frequencies.norm(dim=1).max()) for head in heads]
         comparison = Comparison(
             images=images,
             centre_angstrom=centre_angstrom,
@@ -115,28 +115,34 @@ def fit_windows(
             scale_prior=[None] * len(states),
             layouts=layouts,
             prior=prior_of(layouts),
-            fits_ctf=[resolution <= schedule.ctf_resolution_angstrom for resolution in reached],
+            fits_ctf=[resolution_of(head) <= schedule.ctf_resolution_angstrom for head in heads],
         )
-        if number == 1 and schedule.search_angstrom:
-            parameters = with_images_searched(comparison, parameters, shift_angstrom=schedule.search_angstrom)
+        if searches_shifts:
+            parameters, comparison = with_shifts_searched(
+                comparison, start, parameters, reach_angstrom=schedule.search_angstrom, is_first=number == 1
+            )
+        clear = comparison.counted
         if schedule.search_defocus_angstrom and choice.defocus and any(comparison.fits_ctf) and not has_searched:
-            parameters = with_images_searched(comparison, parameters, defocus_angstrom=schedule.search_defocus_angstrom)
+            parameters = with_defoci_searched(comparison, parameters, reach_angstrom=schedule.search_defocus_angstrom)
             has_searched = True
         # poses and warps of the first sub-iteration may be too far off to judge particles by
         sets_aside = descent.sets_aside and number > 1
         comparison, noise = _with_noise(comparison, parameters, noise, sets_aside=sets_aside)
+        if comparison.faint is not None:  # of which nothing has been compared
+            is_faint = comparison.faint.is_faint[:, None]
+            noise = [torch.where(is_faint, one, other) for one, other in zip(first_noise, noise, strict=True)]
         here = visit(comparison, parameters)
 
-        def keep(there: Visited, number: int = number, resolution: float = min(reached)) -> None:
+        def keep(there: Visited, number: int = number, resolution: float = min(comparison.resolutions)) -> None:
             steps.append(Step(sub_iteration=number, resolution_angstrom=resolution, objective=there.objective))
 
         keep(here)
         here = descent.descended(comparison, here, keep)
         parameters = here.parameters
-    set_aside = tuple((~now & all_of_it).any(1) for now, all_of_it in zip(comparison.counted, taking_part, strict=True))
+    set_aside = tuple((~now & before).any(1) for now, before in zip(comparison.counted, clear, strict=True))
     looks = here.looks
     if any(bool(which.any()) for which in set_aside):
-        looks = replace(comparison, counted=taking_part).looked_at(parameters)
+        looks = replace(comparison, counted=clear).looked_at(parameters)
     before, after = descent.values(comparison, start, here)
     return Fitted(
         visited=here,

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -27,6 +28,20 @@ def shift_grid(reach_angstrom: float, resolution_angstrom: float) -> Tensor:
     return shifts[inside][length[inside].argsort(stable=True)]
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FoundShifts:
+    """By how much the content of whole images is shifted, as far as their likelihood tells.
+
+    Parameters
+    ----------
+    mean : float64, shape (T, 2), Å: of the posterior over all trials; zero where an image holds no particle.
+    variance : float64, shape (T, 2), Å², along x and y: what is expected where nothing tells more.
+    """
+
+    mean: Tensor
+    variance: Tensor
+
+
 def image_shifts(
     images: Iterable[tuple[int, list[Tensor]]],
     models: Sequence[SpeciesModel],
@@ -34,7 +49,8 @@ def image_shifts(
     *,
     reach_angstrom: float,
     expected_angstrom: float,
-) -> Tensor:
+    moved_angstrom: Tensor,
+) -> FoundShifts:
     """Find by how much the content of whole images is shifted, by cross-correlation with what they should show.
 
     Parameters
@@ -42,22 +58,19 @@ def image_shifts(
     images, models, noise : as for `halfmap.multiparticle.series_model.look`.
     reach_angstrom : how far to look.
     expected_angstrom : standard deviation along each axis that is expected of shifts.
-
-    Returns
-    -------
-    float64, shape (T, 2): zero where an image holds no particle.
+    moved_angstrom : shape (T, 2): how far images have been moved already from where they are expected.
 
     Notes
     -----
     Products of data and models are added over all particles of an image before their phases are looked at, so an
-    image costs one matrix product. Scales of images keep to that of the series (`local_model.best_scale`), which is the
-    likeliest for the shifts that are found: an image that shows little stays where it is expected, however large a peak
-    its noise has.
+    image costs one matrix product. What is returned is the mean over all trials, each as likely as the image makes it,
+    which is off by less than the likeliest trial wherever an image has peaks of its noise beside its own. Scales of
+    images keep to that of the series (`local_model.best_scale`), which is found together with the shifts: an image
+    that shows little stays where it is expected, however large a peak its noise has.
     """
     n_images = models[0].counted.shape[1]
     grids = [shift_grid(reach_angstrom, 1 / float(model.band.frequencies.norm(dim=1).max())) for model in models]
     shifts = max(grids, key=len)
-    prior = shifts.square().sum(1) / (2 * expected_angstrom**2)
     cross = torch.zeros((n_images, len(shifts)), dtype=torch.float64)
     power = torch.zeros(n_images, dtype=torch.float64)
     for t, observed in images:
@@ -65,7 +78,43 @@ def image_shifts(
             one_cross, one_power = _image_products(t, model, windows, variance)
             cross[t] += _at_shifts(one_cross, shifts, model.band)
             power[t] += one_power
-    return shifts[_likeliest(cross, power, prior)]
+    prior = (shifts + moved_angstrom[:, None]).square().sum(-1) / (2 * expected_angstrom**2)
+    weights = _probabilities(cross, power, prior)
+    mean = weights @ shifts
+    # a trial stands for the square around it
+    cell = (float(shifts[1:].norm(dim=1).min()) if len(shifts) > 1 else 0.0) ** 2 / 12
+    variance = (weights @ shifts.square() - mean.square()).clamp(min=0.0) + cell
+    is_seen = power[:, None] > 0
+    return FoundShifts(
+        mean=torch.where(is_seen, mean, 0.0), variance=torch.where(is_seen, variance, expected_angstrom**2)
+    )
+
+
+def _probabilities(cross: Tensor, power: Tensor, prior: Tensor) -> Tensor:
+    """Return how probable each trial is in each image, (T, G), under scales much alike.
+
+    Parameters
+    ----------
+    cross, prior : x·m of each image and trial, and minus the logarithm of what is expected, (T, G).
+    power : m·m of each image, (T,).
+
+    Notes
+    -----
+    The scale of the series is that of expectation maximisation, the trial being what is not observed. With a Gaussian
+    prior the integral over an image's own scale is the value at the best one times what all trials share.
+    """
+    power = power[:, None].expand_as(cross)
+    weights = (cross.clamp(min=0.0).square() / (2 * power.clamp(min=1e-300)) - prior).softmax(1)
+    for _ in range(SCALE_ROUNDS):
+        scale = ((weights * cross).sum() / power[:, 0].sum().clamp(min=1e-300)).clamp(min=0.0)
+        weights = (_gain(cross, power, float(scale)) - prior).softmax(1)
+    return weights
+
+
+def _gain(cross: Tensor, power: Tensor, scale: float) -> Tensor:
+    """Return the log-likelihood of trials against noise alone, each at the image's own scale, (T, G)."""
+    own = best_scale(cross, power, prior_scale=scale)
+    return own * cross - own.square() / 2 * power - ScalePrior(scale=scale).energy_of(own)
 
 
 def _likeliest(cross: Tensor, power: Tensor, prior: Tensor) -> Tensor:
@@ -74,18 +123,15 @@ def _likeliest(cross: Tensor, power: Tensor, prior: Tensor) -> Tensor:
     Parameters
     ----------
     cross : x·m of each image and trial, (T, G).
-    power : m·m of each image, (T,) or (T, G).
+    power : m·m of each image and trial, (T, G).
     prior : minus its logarithm, of each trial, (G,).
     """
-    power = power.reshape(len(power), -1).expand_as(cross)
     images = torch.arange(len(cross))
     gain = cross.clamp(min=0.0).square() / (2 * power.clamp(min=1e-300)) - prior
     best = gain.argmax(1)
     for _ in range(SCALE_ROUNDS):
         scale = (cross[images, best].sum() / power[images, best].sum().clamp(min=1e-300)).clamp(min=0.0)
-        own = best_scale(cross, power, prior_scale=float(scale))
-        strength = ScalePrior(scale=float(scale)).energy_of(own)
-        best = (own * cross - own.square() / 2 * power - strength - prior).argmax(1)
+        best = (_gain(cross, power, float(scale)) - prior).argmax(1)
     return best
 
 
