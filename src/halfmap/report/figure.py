@@ -261,9 +261,7 @@ def _draw_mark(axes: Axes, mark: Mark) -> None:
 def _legend(axes: Axes, n_labels: int) -> None:
     if n_labels:
         size, spacing = (9.5, 0.5) if n_labels < 5 else (8.5, 0.25)
-        axes.legend(
-            loc="best" if n_labels < 4 else "upper right", fontsize=size, labelspacing=spacing, handlelength=1.6
-        )
+        axes.legend(loc="best", fontsize=size, labelspacing=spacing, handlelength=1.6)
 
 
 def _label(axis: Axis) -> str:
