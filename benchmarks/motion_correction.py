@@ -39,11 +39,12 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=20)
     parser.add_argument("--size", type=int, default=1024)
     parser.add_argument("--particles", type=int, default=200)
+    parser.add_argument("--copies", type=int, default=1, help="list each movie so often, for what one movie costs")
     given = parser.parse_args()
     simulation = simulated(given)
     for is_bad in (False, True):
         folder = given.folder / ("bad" if is_bad else "good")
-        names = converted(simulation, folder, is_bad=is_bad)
+        names = converted(simulation, folder, is_bad=is_bad, copies=given.copies)
         cpu = run(folder, ["halfmap", "motion", "movies.star", *arguments_of_halfmap()])
         job = max((folder / "MotionCorr").glob("job*"))
         print(f"{'bad frame, hot pixels' if is_bad else 'good movies'}: motion {left(simulation, names, None):.2f} px")
@@ -69,8 +70,8 @@ def simulated(given: argparse.Namespace) -> Path:
     return folder / "Simulate/job001"
 
 
-def converted(simulation: Path, folder: Path, *, is_bad: bool) -> list[str]:
-    """Write the movies as RELION reads them, and their list."""
+def converted(simulation: Path, folder: Path, *, is_bad: bool, copies: int) -> list[str]:
+    """Write the movies as RELION reads them, and their list, in which copies come after all movies."""
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "Movies").mkdir(parents=True)
     (folder / ".halfmap").mkdir()
@@ -91,11 +92,16 @@ def converted(simulation: Path, folder: Path, *, is_bad: bool) -> list[str]:
                     frame[hot[:, 0], hot[:, 1]] += 50 * frame.mean()
                 writer.write(frame)
         names.append(path.stem)
+    listed = list(names)
+    for copy in range(1, copies):
+        for name in names:
+            listed.append(f"{name}_{copy}")
+            (folder / f"Movies/{listed[-1]}.mrcs").symlink_to(f"{name}.mrcs")
     (folder / "movies.star").write_text(
         "# version 30001\n\ndata_optics\n\nloop_\n_rlnOpticsGroupName\n_rlnOpticsGroup\n"
         "_rlnMicrographOriginalPixelSize\n_rlnVoltage\n_rlnSphericalAberration\n_rlnAmplitudeContrast\n"
         f"one 1 {PIXEL} 300 2.7 0.1\n\n# version 30001\n\ndata_movies\n\nloop_\n_rlnMicrographMovieName\n"
-        "_rlnOpticsGroup\n" + "".join(f"Movies/{name}.mrcs 1\n" for name in names)
+        "_rlnOpticsGroup\n" + "".join(f"Movies/{name}.mrcs 1\n" for name in listed)
     )
     return names
 
@@ -123,8 +129,8 @@ def run(folder: Path, command: Sequence[str]) -> float:
 
 def items(job: Path, n_frames: int) -> dict[str, FrameSeries]:
     sizes = SeriesSizes(n_frames=n_frames, dose_per_frame_e_per_angstrom2=DOSE)
-    found = [read_series(path, sizes) for path in sorted(job.glob("Movies/*.xml"))]
-    return {path.stem: series for path, series in zip(sorted(job.glob("Movies/*.xml")), found, strict=True)}
+    found = {path.stem: read_series(path, sizes) for path in sorted(job.glob("Movies/*.xml"))}
+    return {name: series for name, series in found.items() if isinstance(series, FrameSeries)}
 
 
 def of_relion(folder: Path, job: Path) -> dict[str, FrameSeries]:

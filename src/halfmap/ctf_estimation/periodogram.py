@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+import scipy.fft
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -77,7 +78,7 @@ def windows_of(shape: tuple[int, int], pixel_size_angstrom: float, box_pixel: in
         The image is smaller than a window.
     """
     scale = max(1.0, FINEST_PIXEL_ANGSTROM / pixel_size_angstrom)
-    side = 2 * round(box_pixel * scale / 2)
+    side = box_pixel if scale == 1 else _fast_side(box_pixel * scale, min(shape))
     if side > min(shape):
         raise InputError(
             f"A micrograph must be at least as large as the windows of {side} px; got {shape[1]}×{shape[0]} px; "
@@ -124,11 +125,12 @@ def power_spectra(
     for start in range(0, len(chosen), at_once):
         some = chosen[start : start + at_once]
         cut = torch.stack([clipped[y : y + side, x : x + side] for x, y in (windows.corners[i] for i in some)])
-        cut = cut - cut.mean(dim=(1, 2), keepdim=True)
-        variance = cut.square().mean(dim=(1, 2), keepdim=True)
-        cut = cut * taper / variance.clamp(min=torch.finfo(torch.float32).tiny).sqrt()
-        power = _cropped(torch.fft.rfft2(cut), box).abs().square().double().cpu()
-        total.index_add_(0, torch.from_numpy(labels[some]), power)
+        cut -= cut.mean(dim=(1, 2), keepdim=True)
+        variance = torch.linalg.vector_norm(cut, dim=(1, 2), keepdim=True).square() / side**2
+        transform = _cropped(torch.fft.rfft2(cut.mul_(taper)), box)
+        power = transform.real.square().addcmul_(transform.imag, transform.imag)
+        power /= variance.clamp(min=torch.finfo(torch.float32).tiny)
+        total.index_add_(0, torch.from_numpy(labels[some]), power.double().cpu())
     total /= torch.from_numpy(np.maximum(counts, 1))[:, None, None]
     total[:, 0, 0] = 0.0
     grid = ImageGrid.square(box, pixel_size_angstrom * side / box)
@@ -171,6 +173,13 @@ def given_spectrum(image: Tensor, *, pixel_size_angstrom: float) -> PowerSpectra
 def _starts(length: int, side: int) -> list[int]:
     n = math.ceil((length - side) / (side / _OVERLAP)) + 1
     return [int(start) for start in np.rint(np.linspace(0, length - side, n))]
+
+
+def _fast_side(length: float, most: int) -> int:
+    """Return the even side, as near to a length as it comes, that is quickly transformed; not above ``most``."""
+    half = length / 2
+    below, above = scipy.fft.prev_fast_len(int(half), real=True), scipy.fft.next_fast_len(math.ceil(half), real=True)
+    return 2 * (above if above - half < half - below and 2 * above <= most else below)
 
 
 def _cropped(transform: Tensor, box: int) -> Tensor:

@@ -12,7 +12,6 @@ from halfmap.errors import InconsistentDataError, InputError
 from halfmap.grid import ImageGrid
 from halfmap.imaging.deformation import movement_grids
 from halfmap.kernels.spline_displacement import read_displaced
-from halfmap.splines.grids import SplineGrid
 
 _MEAN_STEP = 16
 _LEAST_LOCAL_PIXEL = 1e-3
@@ -99,18 +98,15 @@ def movement_pixel(series: FrameSeries, frame: int, grid: ImageGrid) -> tuple[Te
     """Return the motion of a frame at each pixel of a grid over its field, x and y, float32, shape ``grid.shape``."""
     sides = [torch.arange(side, dtype=torch.float64) * grid.pixel_size_angstrom for side in grid.shape]
     rows, columns = sides[0] / series.image_size_angstrom[1], sides[1] / series.image_size_angstrom[0]
-    total = [torch.zeros(grid.shape, dtype=torch.float32) for _ in range(2)]
+    # splines are products of their axes: fields of all grids are one product of matrices
+    of_rows: tuple[list[Tensor], list[Tensor]] = ([], [])
+    of_columns: tuple[list[Tensor], list[Tensor]] = ([], [])
     for grids, times in movement_grids(series):
-        for field, one in zip(total, grids, strict=True):
-            if one.shape[1:] == (1, 1):
-                field += float(one.weights_along(2, times[frame]) @ one.values.flatten())
-            else:
-                field += _field(one, rows, columns, times[frame])
-    return total[0] / grid.pixel_size_angstrom, total[1] / grid.pixel_size_angstrom
-
-
-def _field(grid: SplineGrid, rows: Tensor, columns: Tensor, time: Tensor) -> Tensor:
-    """Return a grid's values at one time on rows and columns, (y, x): splines are products of their axes."""
-    of_time = torch.tensordot(grid.weights_along(2, time), grid.values, dims=([-1], [0]))
-    values: Tensor = (grid.weights_along(1, rows) @ of_time).float() @ grid.weights_along(0, columns).T.float()
-    return values
+        for axis, one in enumerate(grids):
+            of_time = torch.tensordot(one.weights_along(2, times[frame]), one.values, dims=([-1], [0]))
+            of_rows[axis].append(one.weights_along(1, rows) @ of_time / grid.pixel_size_angstrom)
+            of_columns[axis].append(one.weights_along(0, columns))
+    x, y = (
+        torch.cat(of_rows[axis], dim=-1).float() @ torch.cat(of_columns[axis], dim=-1).T.float() for axis in range(2)
+    )
+    return x, y

@@ -87,8 +87,8 @@ def fit_gain(raw_total: Float32Array, detector: Detector, *, is_eer: bool) -> Ga
     shape = (raw_total.shape[0], raw_total.shape[1])
     seen = _rough(raw_total)
     fits: list[tuple[float, Detector]] = []
-    for flip_x, flip_y, transpose in itertools.product((False, True), repeat=3):
-        turned = replace(detector, gain_flip_x=flip_x, gain_flip_y=flip_y, gain_transpose=transpose, defects_path=None)
+    for transpose in (False, True):
+        turned = replace(detector, gain_flip_x=False, gain_flip_y=False, gain_transpose=transpose, defects_path=None)
         try:
             gain = turned.correction(shape, is_eer=is_eer).gain
         except InconsistentDataError:
@@ -96,7 +96,10 @@ def fit_gain(raw_total: Float32Array, detector: Detector, *, is_eer: bool) -> Ga
         assert gain is not None
         expected = _rough(1 / gain)
         size = float(np.linalg.norm(seen) * np.linalg.norm(expected))
-        fits.append((float((seen * expected).sum(dtype=np.float64)) / size if size > 0 else 0.0, turned))
+        for flip_x, flip_y in itertools.product((False, True), repeat=2):
+            turned = replace(turned, gain_flip_x=flip_x, gain_flip_y=flip_y)
+            product = float(np.vdot(seen, _flipped(expected, turned)))
+            fits.append((product / size if size > 0 else 0.0, turned))
     given = next(
         value
         for value, turned in fits
@@ -105,6 +108,16 @@ def fit_gain(raw_total: Float32Array, detector: Detector, *, is_eer: bool) -> Ga
     )
     best, best_detector = max(fits, key=lambda fit: fit[0])
     return GainFit(given=given, best=best, best_detector=best_detector, chance=float(1 / np.sqrt(raw_total.size)))
+
+
+def _flipped(image: Float32Array, detector: Detector) -> Float32Array:
+    """Return a transposed image as flips before the transposition would have left it."""
+    along_y, along_x = (
+        (detector.gain_flip_x, detector.gain_flip_y)
+        if detector.gain_transpose
+        else (detector.gain_flip_y, detector.gain_flip_x)
+    )
+    return np.ascontiguousarray(image[:: -1 if along_y else 1, :: -1 if along_x else 1])
 
 
 def _rough(image: NDArray) -> NDArray[np.float32]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from halfmap.ctf_estimation.periodogram import FINEST_PIXEL_ANGSTROM, power_spectra, windows_of
+from halfmap.ctf_estimation.periodogram import FINEST_PIXEL_ANGSTROM, PowerSpectra, power_spectra, windows_of
 from halfmap.data.image_series import FrameSeries, SeriesOptics
 from halfmap.data.image_source import Float32Array
 from halfmap.fourier.resample import rescale, rescaled_grid
@@ -160,7 +160,7 @@ def binned_grid(grid: ImageGrid, factor: float) -> ImageGrid:
     return rescaled_grid(grid, tuple(2 * round(side / factor / 2) for side in grid.shape))
 
 
-def _summed(task: MotionTask, source: MovieSource, series: FrameSeries, grid: ImageGrid) -> tuple[Sums, Float32Array]:
+def _summed(task: MotionTask, source: MovieSource, series: FrameSeries, grid: ImageGrid) -> tuple[Sums, PowerSpectra]:
     params = task.params
     dose = params.dose_per_frame_e_per_angstrom2
     weights = None
@@ -174,10 +174,10 @@ def _summed(task: MotionTask, source: MovieSource, series: FrameSeries, grid: Im
     for frame in moved_frames(source, series, grid):
         sums.add(frame)
         spectrum.add(frame)
-    return sums, spectrum.amplitudes()
+    return sums, spectrum.mean()
 
 
-def _write(task: MotionTask, sums: Sums, spectrum: Float32Array) -> None:
+def _write(task: MotionTask, sums: Sums, spectrum: PowerSpectra) -> None:
     params = task.params
     grid = binned_grid(task.source.grid, params.bin)
     weighted = sums.weighted()
@@ -186,8 +186,7 @@ def _write(task: MotionTask, sums: Sums, spectrum: Float32Array) -> None:
         mrc.write_image(task.path("_noDW.mrc"), sums.plain, grid)
     for suffix, half in zip(("_ODD.mrc", "_EVN.mrc"), sums.odd_and_even() or (), strict=False):
         mrc.write_image(task.path(suffix), half, grid)
-    size = max(grid.pixel_size_angstrom, FINEST_PIXEL_ANGSTROM)
-    mrc.write_image(task.path("_PS.mrc"), spectrum, ImageGrid.square(len(spectrum), size))
+    mrc.write_image(task.path("_PS.mrc"), _amplitudes(spectrum.power[0]), spectrum.grid)
 
 
 def _write_item(task: MotionTask, series: FrameSeries) -> None:
@@ -210,7 +209,7 @@ class _Spectrum:
     def __init__(self, grid: ImageGrid, box_pixel: int, at_once: int) -> None:
         self.grid, self.at_once = grid, at_once
         self.windows = windows_of((grid.shape[0], grid.shape[1]), grid.pixel_size_angstrom, _box(grid, box_pixel))
-        self.power: torch.Tensor | None = None
+        self.found: PowerSpectra | None = None
         self.waiting: Float32Array | None = None
         self.n_waiting = self.n = 0
 
@@ -224,22 +223,27 @@ class _Spectrum:
         if self.waiting is None:
             return
         size = self.grid.pixel_size_angstrom
-        found = power_spectra(torch.from_numpy(self.waiting), self.windows, pixel_size_angstrom=size).power[0]
-        self.power = found if self.power is None else self.power + found
+        one = power_spectra(torch.from_numpy(self.waiting), self.windows, pixel_size_angstrom=size)
+        self.found = one if self.found is None else replace(one, power=one.power + self.found.power)
         self.n += 1
         self.waiting, self.n_waiting = None, 0
 
-    def amplitudes(self) -> Float32Array:
-        """Return the root of the mean power, zero frequency in the middle, shape (n, n)."""
-        if self.power is None or self.n_waiting > self.at_once // 2:
+    def mean(self) -> PowerSpectra:
+        """Return the mean power."""
+        if self.found is None or self.n_waiting > self.at_once // 2:
             self._take()
-        assert self.power is not None
-        half = (self.power / self.n).sqrt()
-        n = half.shape[0]
-        rest = half[:, 1 : n - n // 2].flip(-1)
-        mates = torch.roll(rest.flip(0), 1, dims=0)
-        full: Float32Array = torch.fft.fftshift(torch.cat([half, mates], dim=1)).float().numpy()
-        return full
+        assert self.found is not None
+        return replace(self.found, power=self.found.power / self.n)
+
+
+def _amplitudes(power: torch.Tensor) -> Float32Array:
+    """Return the roots of a half transform of power, zero frequency in the middle, shape (n, n)."""
+    half = power.sqrt()
+    n = half.shape[0]
+    rest = half[:, 1 : n - n // 2].flip(-1)
+    mates = torch.roll(rest.flip(0), 1, dims=0)
+    full: Float32Array = torch.fft.fftshift(torch.cat([half, mates], dim=1)).float().numpy()
+    return full
 
 
 def _profile(image: Float32Array, grid: ImageGrid, box_pixel: int) -> tuple[np.ndarray, np.ndarray]:

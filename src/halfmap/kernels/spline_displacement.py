@@ -1,7 +1,5 @@
 """Images read at displaced places through cubic B-splines."""
 
-import math
-
 import numba
 import numpy as np
 from numpy.typing import NDArray
@@ -26,37 +24,72 @@ def read_displaced(
     whole_x, whole_y : what is taken off them.
     out : float32, shape (height, width)
         Overwritten.
+
+    Notes
+    -----
+    Displacements change slowly, so runs of neighbours are read from neighbours: the processor takes several at once.
     """
     height, width = coefficients.shape
+    fraction_y, fraction_x = np.empty(width, dtype=np.float32), np.empty(width, dtype=np.float32)
+    first_y, first_x = np.empty(width, dtype=np.int32), np.empty(width, dtype=np.int32)
     for row in range(height):
         for column in range(width):
             at_y, at_x = np.float32(row) - (y[row, column] - whole_y), np.float32(column) - (x[row, column] - whole_x)
-            floor_y, floor_x = math.floor(at_y), math.floor(at_x)
-            a0, a1, a2, a3 = _weights(at_y - np.float32(floor_y))
-            b0, b1, b2, b3 = _weights(at_x - np.float32(floor_x))
-            if 1 <= floor_y < height - 2 and 1 <= floor_x < width - 2:
-                r0, r1, r2, r3 = floor_y - 1, floor_y, floor_y + 1, floor_y + 2
-                c0, c1, c2, c3 = floor_x - 1, floor_x, floor_x + 1, floor_x + 2
-            else:
-                r0, r1, r2, r3 = (
-                    _kept(floor_y - 1, height),
-                    _kept(floor_y, height),
-                    _kept(floor_y + 1, height),
-                    _kept(floor_y + 2, height),
-                )
-                c0, c1, c2, c3 = (
-                    _kept(floor_x - 1, width),
-                    _kept(floor_x, width),
-                    _kept(floor_x + 1, width),
-                    _kept(floor_x + 2, width),
-                )
-            f = coefficients
-            out[row, column] = (
-                a0 * (b0 * f[r0, c0] + b1 * f[r0, c1] + b2 * f[r0, c2] + b3 * f[r0, c3])
-                + a1 * (b0 * f[r1, c0] + b1 * f[r1, c1] + b2 * f[r1, c2] + b3 * f[r1, c3])
-                + a2 * (b0 * f[r2, c0] + b1 * f[r2, c1] + b2 * f[r2, c2] + b3 * f[r2, c3])
-                + a3 * (b0 * f[r3, c0] + b1 * f[r3, c1] + b2 * f[r3, c2] + b3 * f[r3, c3])
+            floor_y, floor_x = np.floor(at_y), np.floor(at_x)
+            fraction_y[column], fraction_x[column] = at_y - floor_y, at_x - floor_x
+            first_y[column], first_x[column] = np.int32(floor_y) - 1, np.int32(floor_x) - 1 - column
+        start = 0
+        while start < width:
+            step_y, step_x = first_y[start], first_x[start]
+            end = start + 1
+            while end < width and first_y[end] == step_y and first_x[end] == step_x:
+                end += 1
+            f0, f1, f2, f3 = (
+                coefficients[_kept(step_y, height)],
+                coefficients[_kept(step_y + 1, height)],
+                coefficients[_kept(step_y + 2, height)],
+                coefficients[_kept(step_y + 3, height)],
             )
+            inner = min(max(start, -step_x), end)
+            border = max(min(end, width - 3 - step_x), inner)
+            for column in range(start, inner):
+                out[row, column] = _at_border(f0, f1, f2, f3, column + step_x, fraction_y[column], fraction_x[column])
+            if border > inner:
+                _read_run(
+                    f0, f1, f2, f3, inner + step_x, fraction_y[inner:border], fraction_x[inner:border],
+                    out[row, inner:border],
+                )  # fmt: skip
+            for column in range(border, end):
+                out[row, column] = _at_border(f0, f1, f2, f3, column + step_x, fraction_y[column], fraction_x[column])
+            start = end
+
+
+@numba.njit(cache=True, nogil=True, fastmath=True)
+def _read_run(f0, f1, f2, f3, first, fraction_y, fraction_x, out):  # type: ignore[no-untyped-def]
+    """Write neighbouring pixels that are read from neighbouring places of four rows: a loop without jumps."""
+    n = len(out)
+    g0, g1 = f0[first : first + n + 3], f1[first : first + n + 3]
+    g2, g3 = f2[first : first + n + 3], f3[first : first + n + 3]
+    for i in range(n):
+        a0, a1, a2, a3 = _weights(fraction_y[i])
+        b0, b1, b2, b3 = _weights(fraction_x[i])
+        out[i] = (
+            a0 * (b0 * g0[i] + b1 * g0[i + 1] + b2 * g0[i + 2] + b3 * g0[i + 3])
+            + a1 * (b0 * g1[i] + b1 * g1[i + 1] + b2 * g1[i + 2] + b3 * g1[i + 3])
+            + a2 * (b0 * g2[i] + b1 * g2[i + 1] + b2 * g2[i + 2] + b3 * g2[i + 3])
+            + a3 * (b0 * g3[i] + b1 * g3[i + 1] + b2 * g3[i + 2] + b3 * g3[i + 3])
+        )
+
+
+@numba.njit(cache=True, nogil=True, fastmath=True)
+def _at_border(f0, f1, f2, f3, first, fraction_y, fraction_x):  # type: ignore[no-untyped-def]
+    """Return the value of one pixel that is read beyond the sides."""
+    a0, a1, a2, a3 = _weights(fraction_y)
+    total = np.float32(0)
+    for step, weight in enumerate(_weights(fraction_x)):
+        column = _kept(first + step, len(f0))
+        total += weight * (a0 * f0[column] + a1 * f1[column] + a2 * f2[column] + a3 * f3[column])
+    return total
 
 
 @numba.njit(inline="always")

@@ -13,7 +13,7 @@ class MotionParams:
     patches: tuple[Annotated[int, Ge(1), Le(32)], Annotated[int, Ge(1), Le(32)]] = (5, 5)
     """Patches along x and y that local motion is found from; 1,1 for the motion of the whole frame alone."""
 
-    b_factor_pixel2: Annotated[float, Gt(0)] = 100.0
+    b_factor_pixel2: Annotated[float, Gt(0)] = 150.0
     """B-factor, in pixels², by which fine detail counts less while frames are compared: exp(−B k²). Larger for movies
     of little dose, or of a super-resolution grid."""
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.fft import prev_fast_len
 from torch import Tensor
 
 from halfmap.data.image_source import Float32Array, ImageSource
@@ -139,12 +140,13 @@ class _Layout:
         highest *= min(1.0, math.sqrt(MOST_KEPT_BYTES / n_kept))
         highest = min(highest, 0.5)
         binning = max(1, int(0.5 / highest))
-        side = (sides[0] // binning, sides[1] // binning)
-        if min(side) * binning < _SMALLEST_PATCH_PIXEL:
+        if min(sides) < _SMALLEST_PATCH_PIXEL:
             raise InputError(
                 f"Patches must be {_SMALLEST_PATCH_PIXEL} pixels wide or more; got {min(sides)} of frames of "
                 f"{shape[1]} × {shape[0]}; choose fewer --patches."
             )
+        # sides whose transforms are fast
+        side = (prev_fast_len(sides[0] // binning), prev_fast_len(sides[1] // binning))
         starts = [
             np.rint(np.linspace(0, length // binning - one, n) if n > 1 else [(length // binning - one) / 2]).astype(
                 int
