@@ -107,7 +107,7 @@ class ResampleParams(SpeciesOfPopulation):
 
 def _rotate(context: JobContext, params: RotateParams) -> Path:
     from halfmap.geometry.rotations import matrix_from_euler
-    from halfmap.geometry.symmetric_volumes import rotate_volume
+    from halfmap.multiparticle.map_frames import turned_map
     from halfmap.multiparticle.poses import rotated
 
     turn = matrix_from_euler(params.rot_degrees, params.tilt_degrees, params.psi_degrees)
@@ -115,7 +115,7 @@ def _rotate(context: JobContext, params: RotateParams) -> Path:
         context,
         params,
         params.seed,
-        lambda volume: replace(volume, values=rotate_volume(volume.values, volume.grid, turn.T)),
+        lambda volume: turned_map(volume, turn),
         lambda particles: rotated(particles, turn.numpy()),
     )
 
@@ -124,7 +124,7 @@ def _shift(context: JobContext, params: ShiftParams) -> Path:
     import numpy as np
     import torch
 
-    from halfmap.fourier.resample import shift
+    from halfmap.multiparticle.map_frames import moved_map
     from halfmap.multiparticle.poses import shifted
 
     centre = np.array([params.x_angstrom, params.y_angstrom, params.z_angstrom])
@@ -132,7 +132,7 @@ def _shift(context: JobContext, params: ShiftParams) -> Path:
         context,
         params,
         params.seed,
-        lambda volume: replace(volume, values=shift(volume.values, volume.grid, -torch.from_numpy(centre))),
+        lambda volume: moved_map(volume, torch.from_numpy(centre)),
         lambda particles: shifted(particles, centre),
     )
 
@@ -176,11 +176,12 @@ def _with_changed_maps(
 
     with changing(params.population, context.progress.message) as opened:
         species = opened.find_species(params.species)
-        changed = [of_map(volume) for volume in (*read_halves(species), read_species_mask(species))]
-        grid = changed[0].grid
-        inside = box_sphere(grid)
-        half1, half2 = (replace(half, values=half.values * inside) for half in changed[:2])
-        moved = binary_mask(replace(changed[2], values=changed[2].values.clamp(0, 1)), grid, level=0.5)
+        halves = read_halves(species)
+        half1, half2, mask = (of_map(volume) for volume in (*halves, read_species_mask(species)))
+        grid = half1.grid
+        if grid != halves[0].grid:  # a new box has a sphere of its own
+            half1, half2 = (replace(half, values=half.values * box_sphere(grid)) for half in (half1, half2))
+        moved = binary_mask(replace(mask, values=mask.values.clamp(0, 1)), grid, level=0.5)
         named = replace(species.species, **(fields or {}))
         known, maps = measured_maps(named, half1, half2, moved, context=context, seed=seed)
         particles = of_particles(species.particles())
