@@ -30,7 +30,15 @@ class SpeciesOfPopulation:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RotateParams(SpeciesOfPopulation):
+class ChangedMapsParams(SpeciesOfPopulation):
+    """A species whose maps are changed, and measured again."""
+
+    seed: int = 1
+    """Seed of the random phases."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RotateParams(ChangedMapsParams):
     """Inputs and settings of ``halfmap population rotate``."""
 
     rot_degrees: float = 0.0
@@ -42,16 +50,13 @@ class RotateParams(SpeciesOfPopulation):
     psi_degrees: float = 0.0
     """Third angle."""
 
-    seed: int = 1
-    """Seed of the random phases."""
-
     def __post_init__(self) -> None:
         if not any((self.rot_degrees, self.tilt_degrees, self.psi_degrees)):
             raise InputError("A turn must be given; got none; give --rot, --tilt or --psi.")
 
 
 @dataclass(frozen=True, kw_only=True)
-class ShiftParams(SpeciesOfPopulation):
+class ShiftParams(ChangedMapsParams):
     """Inputs and settings of ``halfmap population shift``."""
 
     x_angstrom: float = 0.0
@@ -63,16 +68,13 @@ class ShiftParams(SpeciesOfPopulation):
     z_angstrom: float = 0.0
     """Its z."""
 
-    seed: int = 1
-    """Seed of the random phases."""
-
     def __post_init__(self) -> None:
         if not any((self.x_angstrom, self.y_angstrom, self.z_angstrom)):
             raise InputError("A shift must be given; got none; give --x, --y or --z.")
 
 
 @dataclass(frozen=True, kw_only=True)
-class ResampleMapsParams(SpeciesOfPopulation):
+class ResampleMapsParams(ChangedMapsParams):
     """Inputs and settings of ``halfmap population resample``."""
 
     pixel_size_angstrom: Annotated[float, Gt(0)] | None = None
@@ -80,9 +82,6 @@ class ResampleMapsParams(SpeciesOfPopulation):
 
     diameter_angstrom: Annotated[int, Ge(1)] | None = None
     """Diameter that the species gets; boxes are twice as wide. Default: the one it has."""
-
-    seed: int = 1
-    """Seed of the random phases."""
 
     def __post_init__(self) -> None:
         if self.pixel_size_angstrom is None and self.diameter_angstrom is None:
@@ -114,7 +113,6 @@ def _rotate(context: JobContext, params: RotateParams) -> Path:
     return _with_changed_maps(
         context,
         params,
-        params.seed,
         lambda volume: turned_map(volume, turn),
         lambda particles: rotated(particles, turn.numpy()),
     )
@@ -131,7 +129,6 @@ def _shift(context: JobContext, params: ShiftParams) -> Path:
     return _with_changed_maps(
         context,
         params,
-        params.seed,
         lambda volume: moved_map(volume, torch.from_numpy(centre)),
         lambda particles: shifted(particles, centre),
     )
@@ -147,15 +144,12 @@ def _resample(context: JobContext, params: ResampleMapsParams) -> Path:
         "diameter_angstrom": float(params.diameter_angstrom or species.diameter_angstrom),
     }
     grid = species_grid(fields["diameter_angstrom"], fields["pixel_size_angstrom"])
-    return _with_changed_maps(
-        context, params, params.seed, lambda volume: fitted(volume, grid), lambda particles: particles, fields
-    )
+    return _with_changed_maps(context, params, lambda volume: fitted(volume, grid), lambda particles: particles, fields)
 
 
 def _with_changed_maps(
     context: JobContext,
-    params: SpeciesOfPopulation,
-    seed: int,
+    params: ChangedMapsParams,
     of_map: Callable[["Volume"], "Volume"],
     of_particles: Callable[["SpeciesParticles"], "SpeciesParticles"],
     fields: dict[str, Any] | None = None,
@@ -183,7 +177,7 @@ def _with_changed_maps(
             half1, half2 = (replace(half, values=half.values * box_sphere(grid)) for half in (half1, half2))
         moved = binary_mask(replace(mask, values=mask.values.clamp(0, 1)), grid, level=0.5)
         named = replace(species.species, **(fields or {}))
-        known, maps = measured_maps(named, half1, half2, moved, context=context, seed=seed)
+        known, maps = measured_maps(named, half1, half2, moved, context=context, seed=params.seed)
         particles = of_particles(species.particles())
         with species.versions.staging() as staged:
             stage_maps(staged, species.path.stem, maps)
