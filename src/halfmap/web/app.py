@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
 
 from fastapi import APIRouter, FastAPI, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute, APIWebSocketRoute
 from starlette.middleware.gzip import GZipMiddleware
@@ -24,6 +25,7 @@ from halfmap.web import (
     routes_pages,
     routes_sessions,
 )
+from halfmap.web.answers import REFUSALS, sentence_of
 from halfmap.web.guard import Guard, Proxied
 from halfmap.web.permissions import Demand, demands_of
 from halfmap.web.services import Services
@@ -55,12 +57,14 @@ def make_app(services: Services) -> FastAPI:
         redoc_url=None,
         openapi_url=None,
         lifespan=_running,
+        responses=REFUSALS,
     )
     app.state.services = services
     for prefix, router in ROUTERS:
         app.include_router(router, prefix=prefix)
     app.state.routes = declared_routes()
     app.add_exception_handler(HalfmapError, _explained)
+    app.add_exception_handler(RequestValidationError, _unreadable)
     return app
 
 
@@ -93,6 +97,11 @@ def guarded(app: FastAPI, hosts: Iterable[str]) -> ASGIApp:
 async def _explained(request: Request, error: Exception) -> JSONResponse:
     """Answer with what a user can do: 409 where folders are not in the state that is needed, else 422."""
     return JSONResponse({"detail": str(error)}, 409 if isinstance(error, ProjectError) else 422)
+
+
+async def _unreadable(request: Request, error: Exception) -> JSONResponse:
+    errors = error.errors() if isinstance(error, RequestValidationError) else []
+    return JSONResponse({"detail": sentence_of(errors)}, 422)
 
 
 @asynccontextmanager

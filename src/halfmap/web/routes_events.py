@@ -7,8 +7,8 @@ from contextlib import suppress
 from typing import Annotated
 
 from fastapi import APIRouter, Header, HTTPException, Query, Request, WebSocket, WebSocketDisconnect, status
-from fastapi.responses import StreamingResponse
 
+from halfmap.web.answers import EventStream
 from halfmap.web.hub import MOST_CLIENTS
 from halfmap.web.permissions import viewer
 from halfmap.web.services import Services, services_of
@@ -18,13 +18,13 @@ SEND_SECONDS = 10.0
 router = APIRouter()
 
 
-@router.get("/events", dependencies=[viewer], response_class=StreamingResponse)
+@router.get("/events", dependencies=[viewer], response_class=EventStream)
 async def events(
     request: Request,
     since: Annotated[int | None, Query(ge=0, le=2**53)] = None,
     session: Annotated[str | None, Query(max_length=100)] = None,
     last_event_id: Annotated[str | None, Header(max_length=20)] = None,
-) -> StreamingResponse:
+) -> EventStream:
     """Return events as they come, as server-sent events with their numbers as ids.
 
     They begin above ``since`` or the header Last-Event-ID, else with the next; with ``session`` those of others are
@@ -35,9 +35,8 @@ async def events(
     _refuse_many(services)
     known = last_event_id if last_event_id and last_event_id.isdigit() else None
     start = int(known) if known is not None else since
-    return StreamingResponse(
+    return EventStream(
         _stream(request, services, services.hub.sequence if start is None else start, session),
-        media_type="text/event-stream",
         headers={"x-accel-buffering": "no"},
     )
 

@@ -30,7 +30,7 @@ def ready(request: Request) -> dict[str, Any]:
     return {"status": "ok"}
 
 
-@router.get("/metrics", dependencies=[viewer])
+@router.get("/metrics", dependencies=[viewer], response_class=PlainTextResponse)
 def metrics(request: Request) -> Response:
     """Return figures in the text format of Prometheus."""
     services = services_of(request)

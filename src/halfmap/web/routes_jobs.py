@@ -11,10 +11,11 @@ from halfmap.project.options import RunOptions
 from halfmap.project.parameters import build
 from halfmap.sessions.log import SessionLog
 from halfmap.web import job_listing
+from halfmap.web.answers import as_json
 from halfmap.web.permissions import open_to_all, operator, viewer
 from halfmap.web.processes import end_process
 from halfmap.web.roots import confined, files_of
-from halfmap.web.routes_sessions import Identity, Key, as_json
+from halfmap.web.routes_sessions import Identity, Key
 from halfmap.web.services import Services, services_of
 
 REPORT_POLICY = (
@@ -107,7 +108,12 @@ def log(
     return {"text": text, "next": after}
 
 
-@router.get("/projects/{project}/jobs/{job:path}/report", dependencies=[viewer], response_class=RedirectResponse)
+@router.get(
+    "/projects/{project}/jobs/{job:path}/report",
+    dependencies=[viewer],
+    response_class=RedirectResponse,
+    status_code=303,
+)
 def report(request: Request, project: Project, job: Job) -> Response:
     """Lead to a job's report, which is shown without any right but to itself."""
     services = services_of(request)

@@ -6,8 +6,8 @@ from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import Response
 
 from halfmap.jobs import map_view
+from halfmap.web.answers import Picture, as_json
 from halfmap.web.permissions import viewer
-from halfmap.web.routes_sessions import as_json
 from halfmap.web.services import services_of
 
 router = APIRouter(prefix="/projects/{project}/maps")
@@ -35,8 +35,8 @@ def mesh(
     return as_json({**found, **numbers})
 
 
-@router.get("/{path:path}/slices.png", dependencies=[viewer], response_class=Response)
+@router.get("/{path:path}/slices.png", dependencies=[viewer], response_class=Picture)
 def slices(request: Request, project: Project, path: File) -> Response:
     """Return a picture: above central slices across z, y and x, below projections along them."""
     picture = map_view.slices(services_of(request).reach(project, path))
-    return Response(picture.data, media_type=picture.media_type)
+    return Picture(picture.data)

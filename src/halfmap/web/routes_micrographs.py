@@ -11,8 +11,9 @@ from halfmap.jobs.micrograph_view import micrograph_png
 from halfmap.sessions import micrograph_files
 from halfmap.sessions.manual_picks import PickEdits
 from halfmap.sessions.session import Session
+from halfmap.web.answers import Picture, as_json
 from halfmap.web.permissions import operator, viewer
-from halfmap.web.routes_sessions import Identity, as_json, session_of
+from halfmap.web.routes_sessions import Identity, session_of
 from halfmap.web.services import Services, services_of
 
 router = APIRouter(prefix="/sessions/{session}")
@@ -90,7 +91,7 @@ def judge(request: Request, session: Identity, given: Judgements) -> dict[str, A
     return {"judged": session_of(request, session).judge(given.micrographs)}
 
 
-@router.get("/micrographs/{name}/image.png", dependencies=[viewer], response_class=Response)
+@router.get("/micrographs/{name}/image.png", dependencies=[viewer], response_class=Picture)
 def image(
     request: Request,
     session: Identity,
@@ -101,14 +102,14 @@ def image(
     """Return a micrograph: low-passed to a resolution in Å, black and white at so many standard deviations."""
     found = session_of(request, session)
     services = services_of(request)
-    path = services.reachable(micrograph_files.micrograph_path(found.course.folder, name))
+    path = services.reachable(micrograph_files.micrograph_path(found.course.watch.source.micrographs_folder, name))
     picture = micrograph_png(
         path,
         pixel_size_angstrom=_pixel_size(found),
         low_pass_angstrom=low_pass or None,
         contrast_deviations=contrast,
     )
-    return Response(picture.data, media_type=picture.media_type)
+    return Picture(picture.data)
 
 
 @router.get("/micrographs/{name}/picks", dependencies=[viewer])
@@ -121,7 +122,7 @@ def picks(
     carries.
     """
     found, services = session_of(request, session), services_of(request)
-    path = services.reachable(micrograph_files.micrograph_path(found.course.folder, name))
+    path = services.reachable(micrograph_files.micrograph_path(found.course.watch.source.micrographs_folder, name))
     height, width = micrograph_files.sides(path)
     if job:
         shown = micrograph_files.picks_of_job(services.project, _job_path(services, job), name)
@@ -157,7 +158,7 @@ def manual_pick(request: Request, session: Identity, edits: Edits) -> dict[str, 
     found, services = session_of(request, session), services_of(request)
     path = micrograph_files.save_edited(
         services.project,
-        found.course.folder,
+        found.course.watch.source.micrographs_folder,
         found.course.observation,
         PickEdits(
             added=edits.added,
@@ -181,4 +182,4 @@ def _job_path(services: Services, job: str) -> Any:
 def _pixel_size(session: Session) -> float | None:
     given = session.course.observation.settings
     found = given.number("micrograph_pixel_size_angstrom", 0.0) or given.number("pixel_size_angstrom", 0.0)
-    return found or micrograph_files.micrograph_pixel_size(session.course.folder)
+    return found or micrograph_files.micrograph_pixel_size(session.course.watch.source.micrographs_folder)

@@ -1,6 +1,5 @@
 """Sessions: what the session page shows and does."""
 
-import json
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Header, HTTPException, Path, Query, Request
@@ -10,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from halfmap.sessions import plan
 from halfmap.sessions.live2d import settings_of_run
 from halfmap.sessions.session import Session
+from halfmap.web.answers import Picture, as_json
 from halfmap.web.permissions import operator, viewer
 from halfmap.web.services import services_of
 
@@ -65,11 +65,6 @@ class Thresholds(BaseModel):
 
     model_config = _Strict
     values: Annotated[dict[str, float], Field(max_length=20)]
-
-
-def as_json(value: Any) -> Response:
-    """Return JSON without looking at every value twice, as models would."""
-    return Response(json.dumps(value, ensure_ascii=False, allow_nan=False), media_type="application/json")
 
 
 def in_part(shown: dict[str, Any], *, plots: bool, cycles_after: int) -> dict[str, Any]:
@@ -207,7 +202,7 @@ def cycle(request: Request, session: Identity, number: Number) -> Response:
     return as_json({**found, "atlas": {**found["atlas"], "url": url}})
 
 
-@router.get("/sessions/{session}/cycles/{number}/atlas.png", dependencies=[viewer], response_class=FileResponse)
+@router.get("/sessions/{session}/cycles/{number}/atlas.png", dependencies=[viewer], response_class=Picture)
 def atlas(request: Request, session: Identity, number: Number) -> Response:
     """Return the picture of all class averages of a cycle."""
     found = session_of(request, session)

@@ -14,13 +14,6 @@ const nested = (path) => path.split("/").map(part).join("/");
 
 let csrf = "";
 
-function messageOf(body, status) {
-  const detail = body?.detail ?? body?.error ?? body?.message;
-  if (typeof detail === "string") return detail;
-  if (Array.isArray(detail)) return detail.map((one) => `${(one.loc ?? []).slice(1).join(".")}: ${one.msg}`).join("; ");
-  return `The server answered ${status}.`;
-}
-
 async function request(method, path, body) {
   const headers = { Accept: "application/json" };
   if (method !== "GET") {
@@ -42,7 +35,7 @@ async function request(method, path, body) {
   } catch {
     content = { detail: text };
   }
-  if (!answer.ok) throw new ApiError(answer.status, messageOf(content, answer.status));
+  if (!answer.ok) throw new ApiError(answer.status, content?.detail ?? `The server answered ${answer.status}.`);
   return content;
 }
 
