@@ -69,6 +69,11 @@ def test_halves_are_one_where_coarse_and_two_where_fine():
     assert float((difference / power)[10]) > 0.05
 
 
+def test_halves_coarser_than_half_their_box_make_references_all_the_same():
+    pair = reference_pair(*_halves(NEXT_TO_NONE), 72.0, diameter_angstrom=72.0)
+    assert all(float(_power(half).sum()) > 0 for half in pair.halves)
+
+
 def test_what_does_not_belong_together_is_refused():
     first, second = _halves(0.1)
     other = ImageGrid.cubic(40, 3.0)

@@ -1,13 +1,14 @@
 """The page of `halfmap population refine`: what became of species, series and particles, with error bars."""
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from halfmap.data.image_series import TiltSeries
+from halfmap.data.image_series import FrameSeries, TiltSeries
 from halfmap.jobs.population_report import species_sections, views_section
 from halfmap.report.blocks import Axis, Block, Curve, Fact, Facts, Histogram, Line, Note, Report, Section, Table
 
@@ -21,6 +22,12 @@ _SHOWN_SERIES = 4
 _MOST_LINES = 12
 _MOST_DISAGREEMENT = 2.0
 _AXES_OF_IMAGE_GRIDS = 3
+_FIELDS = {
+    **{f"image warp {axis}": f"movement_{axis}_angstrom" for axis in "xy"},
+    **{f"stage angle {axis}": f"stage_angle_{axis}_degrees" for axis in "xyz"},
+    "defocus": "defocus_angstrom",
+    "phase shift": "phase_shift_degrees",
+}
 _UNITS = {"rad": ("°", 180 / math.pi)}
 
 
@@ -29,7 +36,7 @@ def series_sections(work: "Work", fitted: "Fitted") -> list[Section]:
     set_aside = _set_aside(work, fitted)
     if not fitted.outcomes and not fitted.optics:
         return [Section(title="Series", blocks=set_aside)] if set_aside else []
-    sections = [Section(title="Series", blocks=[_series_table(work, fitted), *set_aside])]
+    sections = [Section(title="Series", blocks=[_series_table(work, fitted), *set_aside, *_gauges(fitted)])]
     if fitted.optics:
         sections.append(Section(title="Microscope", blocks=_optics(fitted)))
     gained = sorted(fitted.outcomes, key=lambda number: -work.tasks[number].n_particles)
@@ -94,9 +101,8 @@ def _series_table(work: "Work", fitted: "Fitted") -> Table:
             rows.append((task.item.name, task.source.source.name, task.n_particles, None, None, "not refined"))
             continue
         gain = outcome.objective_before - outcome.objective_after
-        gauges = [f"only priors part {one}" for one in outcome.gauges]
         movies = [f"frames of {sum(one.gain > 0 for one in outcome.movies)} tilts aligned"] if outcome.movies else []
-        remarks = [*([] if outcome.is_changed else [outcome.reason]), *movies, *outcome.concerns, *gauges]
+        remarks = [*([] if outcome.is_changed else [outcome.reason]), *movies, *outcome.concerns]
         name, source = task.item.name, task.source.source.name
         rows.append((name, source, task.n_particles, round(gain, 1), round(outcome.n_effective, 1), "; ".join(remarks)))
     gained, caption = "log-likelihood gained", "A gain of half the number of parameters is what noise alone would give."
@@ -104,6 +110,16 @@ def _series_table(work: "Work", fitted: "Fitted") -> Table:
         gained, caption = "M's score gained", "Scores compare within a series and at one resolution only."
     columns = ("series", "source", "particles", gained, "parameters determined", "remarks")
     return Table(columns=columns, rows=rows, caption=caption)
+
+
+def _gauges(fitted: "Fitted") -> list[Block]:
+    """Return which parameters images cannot tell apart, and in how many series."""
+    counts = Counter(one for outcome in fitted.outcomes.values() for one in set(outcome.gauges))
+    if not counts:
+        return []
+    caption = "What particles see is the same for many values of these together; priors have decided."
+    rows = [(name, n) for name, n in counts.most_common()]
+    return [Table(columns=("parameters", "series"), rows=rows, title="What only priors part", caption=caption)]
 
 
 def _set_aside(work: "Work", fitted: "Fitted") -> list[Block]:
@@ -135,7 +151,7 @@ def _optics(fitted: "Fitted") -> list[Block]:
 
 def _curves(task: "ItemTask", outcome: "ItemOutcome") -> list[Block]:
     """Return what was fitted over the images of a series, before and after, with error bars."""
-    series = task.series
+    before, series = task.start, task.series
     x, axis = np.arange(1, len(series) + 1, dtype=np.float64), Axis(label="frame")
     if isinstance(series, TiltSeries):
         x, axis = series.tilt_angle_degrees, Axis(label="tilt", unit="°")
@@ -146,8 +162,20 @@ def _curves(task: "ItemTask", outcome: "ItemOutcome") -> list[Block]:
         if len(nodes[0]) != _AXES_OF_IMAGE_GRIDS or len({node[0] for node in nodes}) != len(series):
             continue  # a volume warp, or what is not over images
         per_image = (change.reshape(len(series), -1), deviation.reshape(len(series), -1))
-        blocks.append(_curve(kind, unit, x, axis, *per_image))
+        old, new = _over_images(before, kind), _over_images(series, kind)
+        if old is None or new is None:
+            kind, old, new = f"{kind}, change", np.zeros(len(series)), per_image[0]
+        blocks.append(_curve(kind, unit, x, axis, old, new, per_image[1]))
     return blocks
+
+
+def _over_images(series: TiltSeries | FrameSeries, kind: str) -> NDArray[np.float64] | None:
+    """Return the nodes of a kind of parameter in each image, (T, n); None where they are no grid over images."""
+    grid = getattr(series, _FIELDS.get(kind, ""), None)
+    if grid is None or grid.shape[0] not in (1, len(series)):
+        return None
+    nodes = grid.values.numpy().reshape(grid.shape[0], -1)
+    return np.broadcast_to(nodes, (len(series), nodes.shape[1]))
 
 
 def _kinds(outcome: "ItemOutcome") -> list[tuple[str, str, NDArray[np.int64]]]:
@@ -163,28 +191,25 @@ def _curve(
     unit: str,
     x: NDArray[np.float64],
     axis: Axis,
-    change: NDArray[np.float64],
+    before: NDArray[np.float64],
+    after: NDArray[np.float64],
     deviation: NDArray[np.float64],
 ) -> Curve:
-    """Return the change of a kind of parameter over the images: its nodes thin, their mean with error bars."""
-    mean = change.mean(1)
+    """Return a kind of parameter over the images before and after: its nodes thin, their mean with error bars."""
+    mean = after.mean(1)
     spread = np.sqrt(np.square(deviation).mean(1))
-    lines = [Line(label="change", x=x, y=mean)]
+    lines = [Line(label="after", x=x, y=mean), Line(label="before", x=x, y=before.reshape(len(x), -1).mean(1))]
     lines += [
         Line(label=f"{sign} standard deviation of a node", x=x, y=mean + factor * spread, style="dotted")
         for sign, factor in (("plus", 1), ("minus", -1))
     ]
-    if 1 < change.shape[1] <= _MOST_LINES:
-        lines += [
-            Line(label=f"node {node + 1}", x=x, y=change[:, node], style="thin") for node in range(change.shape[1])
-        ]
-    nodes = f" Mean of {change.shape[1]} nodes." if change.shape[1] > 1 else ""
+    n = after.shape[1]
+    if 1 < n <= _MOST_LINES:
+        labels = ["each node, after", *("" for _ in range(n - 1))]
+        lines += [Line(label=one, x=x, y=after[:, node], style="thin") for node, one in enumerate(labels)]
+    nodes = f"Mean of {n} nodes." if n > 1 else ""
     return Curve(
-        title=f"{kind[0].upper()}{kind[1:]}",
-        lines=lines,
-        x=axis,
-        y=Axis(label="change", unit=unit),
-        caption=f"What this run has added.{nodes}",
+        title=f"{kind[0].upper()}{kind[1:]}", lines=lines, x=axis, y=Axis(label=kind, unit=unit), caption=nodes
     )
 
 
@@ -204,7 +229,7 @@ def _pose_histograms(work: "Work", fitted: "Fitted") -> list[Block]:
                 factor * np.concatenate([getattr(one, what)[:, rows] for one in found]).ravel()
                 for what in ("change", "deviation")
             )
-            limit = float(np.nanquantile(np.abs(change), 0.99)) or 1.0
+            limit = max(float(np.nanquantile(np.abs(values), 0.99)) for values in (change, deviation)) or 1.0
             blocks.append(
                 Histogram.of(
                     {"change": change, "standard deviation": deviation},

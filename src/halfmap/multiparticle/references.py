@@ -118,7 +118,8 @@ def _prepared(volume: Volume, resolution: float, diameter: float, padding: int) 
 
 def _soft_mask(mask: Volume | None, half: Volume, resolution: float, diameter: float) -> Tensor:
     grid = half.grid
-    edge = resolution / 2 * _MASK_EDGE_PIXEL
+    # of coarse maps the edge would be wider than their box
+    edge = min(resolution / 2 * _MASK_EDGE_PIXEL, grid.side * grid.pixel_size_angstrom / 4)
     sphere = soft_sphere(grid, min(diameter / 2, grid.side * grid.pixel_size_angstrom / 2 - edge), edge)
     if mask is None:
         return sphere.float()
