@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -16,6 +18,7 @@ from halfmap.jobs import simulate_one_series
 from halfmap.jobs.simulate_tilt_series import JOB
 from halfmap.project.options import RunOptions
 from halfmap.project.runner import continue_job
+from halfmap.sessions.raw_movies import MoviePlan
 from halfmap.simulation.series_params import TiltSeriesSimulationParams
 from halfmap.simulation.tilt_series_truth import draw_tilt_series
 
@@ -140,6 +143,14 @@ def test_relion_has_the_same_particles_in_pixels(tilts):
     particles = read_species_particles_of_m(tilts / "species" / "compact-c1-80_particles.star")
     np.testing.assert_allclose(4.0 * table.numbers("rlnCoordinateZ"), particles.position_angstrom[:, 0, 2], atol=1e-5)
     assert table.text("rlnMicrographName").tolist() == particles.source_name.tolist()
+
+
+def test_a_live_session_can_begin_with_the_movies_of_frame_series(frames):
+    plan = MoviePlan.read(frames / "movies.toml")
+    assert [path.name for path in frames.glob(plan.pattern)] == ["FS_1.tif"]
+    assert Path(plan.motion["gain"]).is_file()
+    # 40 e/Å² in four frames
+    assert plan.motion["dose_per_frame_e_per_angstrom2"] == 10.0
 
 
 def test_frame_series_leave_a_movie_with_its_metadata(frames):

@@ -10,6 +10,9 @@ from halfmap.errors import InputError
 from halfmap.motion_correction.params import MotionParams
 from halfmap.project.job import JobContext, JobType
 
+MOVIES_FILE = "movies.toml"
+"""What a folder of raw movies holds for ``halfmap live``: a pattern of their paths and parameters of the jobs."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class MotionJobParams(MotionParams):

@@ -10,6 +10,7 @@ from halfmap.io.mrc import write_image
 from halfmap.io.warp_settings import WarpSettings, write_settings
 from halfmap.jobs import simulate_one_series as one
 from halfmap.jobs import simulated_species
+from halfmap.jobs.motion import MOVIES_FILE
 from halfmap.jobs.per_micrograph import Rejected, forget_states, resumable_map
 from halfmap.jobs.simulation_inputs import references
 from halfmap.jobs.simulation_report import page
@@ -89,6 +90,22 @@ def write_movie_settings(folder: Path, params: Any, exposure_e_per_angstrom2: fl
     )
     write_settings(path, settings)
     return path
+
+
+def write_live_settings(folder: Path, params: Any, dose_per_frame_e_per_angstrom2: float) -> None:
+    """Write what ``halfmap live`` has to know of the movies, of which it makes micrographs itself."""
+    lines = [
+        f'movies = "{one.FRAMES}/*.{params.frame_format}"',
+        "",
+        "[motion]",
+        *([f'gain = "{one.GAIN}"'] if params.gain else []),
+        f"pixel_size_angstrom = {float(params.pixel_size_angstrom)}",
+        f"dose_per_frame_e_per_angstrom2 = {float(dose_per_frame_e_per_angstrom2)}",
+        f"voltage_kv = {float(params.voltage_kv)}",
+        f"spherical_aberration_mm = {float(params.spherical_aberration_mm)}",
+        f"amplitude_contrast = {float(params.amplitude_contrast)}",
+    ]
+    (folder / MOVIES_FILE).write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def write_tilt_settings(folder: Path, params: Any) -> Path:

@@ -21,6 +21,7 @@ def run(context: JobContext, params: SimulateFrameSeriesParams) -> Path:
 
     kind = series.SeriesKind(draw=draw_frame_series, simulate=simulate_frame_series, label="frame series")
     series.simulate(context, params, kind)
+    series.write_live_settings(context.folder, params, params.dose_e_per_angstrom2 / params.frames)
     return series.write_movie_settings(context.folder, params, params.dose_e_per_angstrom2)
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from halfmap.data.particles import ParticleSet
 from halfmap.data.uids import uids_of_keys
 
-SourceKind: TypeAlias = Literal["warp1", "warp2", "warptools", "relion", "micrographs"]
+SourceKind: TypeAlias = Literal["warp1", "warp2", "warptools", "relion", "micrographs", "movies"]
 Signature: TypeAlias = tuple[int, int, int]
 """Time of change in ns, size and inode of a file: other numbers mean another content."""
 

@@ -1,4 +1,4 @@
-"""From micrographs to particles while a session runs: batches of new micrographs are picked and extracted.
+"""From movies or micrographs to particles while a session runs: batches of new ones are picked and extracted.
 
 ``python -m halfmap.sessions.preparation WORK NUMBER`` makes one batch, and ends when its input does.
 """
@@ -17,7 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from halfmap.io import relion
+from halfmap.data.micrographs import MicrographSet
+from halfmap.errors import InputError
+from halfmap.io import relion, star
 from halfmap.io.atomic import write_json
 from halfmap.sessions.settings import LiveSettings
 
@@ -25,7 +27,9 @@ RAW = "raw"
 BATCH = "batch.json"
 MICROGRAPHS = "micrographs.star"
 PARTICLES = "particles.star"
-MOST_MICROGRAPHS = 20
+MOST_MICROGRAPHS, MOST_MOVIES = 20, 6
+TABLE = "micrographs_ctf.star"
+"""Of the micrographs that a session has made of movies, in its folder of batches."""
 
 _BOX_DIAMETERS = 1.6
 _PIXELS_PER_RESOLUTION = 3.0
@@ -89,15 +93,40 @@ def write_batch(work: Path, number: int, table: Path, names: Mapping[str, Path],
     table : of micrographs.
     names : of those that are in the batch, as in the table → where they are.
     """
-    part = work / RAW / f"{number:04d}.part"
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
+    part = _empty_part(work, number)
     micrographs = relion.read_micrographs(table)
     rows = [row for row, name in enumerate(micrographs["micrograph_name"].tolist()) if str(name) in names]
     own = micrographs.take(rows)
     places = [str(names[str(name)]) for name in own["micrograph_name"].tolist()]
     relion.write_micrographs(part / MICROGRAPHS, own.with_columns(micrograph_name=np.array(places, dtype=object)))
     write_json(part / BATCH, {"micrographs": list(names), "plan": asdict(plan)})
+
+
+def write_movie_batch(
+    work: Path,
+    number: int,
+    movies: Mapping[str, Path],
+    plan: BatchPlan,
+    *,
+    motion: Mapping[str, Any],
+    ctf: Mapping[str, Any],
+) -> None:
+    """Write down what a batch of movies is made of.
+
+    Parameters
+    ----------
+    movies : names → where they are.
+    motion, ctf : parameters of ``halfmap motion`` and ``halfmap ctf``.
+    """
+    steps = {"paths": [str(path) for path in movies.values()], "motion": dict(motion), "ctf": dict(ctf)}
+    batch = {"micrographs": list(movies), "plan": asdict(plan), "movies": steps}
+    write_json(_empty_part(work, number) / BATCH, batch)
+
+
+def set_aside(batch: Path) -> dict[str, str]:
+    """Return what a complete batch has left out, with reasons."""
+    found: dict[str, str] = json.loads((batch / BATCH).read_text()).get("set_aside", {})
+    return found
 
 
 def make_batch(work: Path, number: int, *, devices: str = "auto", workers: int | None = None) -> None:
@@ -113,12 +142,14 @@ def make_batch(work: Path, number: int, *, devices: str = "auto", workers: int |
     import halfmap
 
     part = work / RAW / f"{number:04d}.part"
-    plan = BatchPlan(**json.loads((part / BATCH).read_text())["plan"])
-    for name in ("pick", "extract"):
+    batch = json.loads((part / BATCH).read_text())
+    plan = BatchPlan(**batch["plan"])
+    for name in ("motion", "ctf", "pick", "extract"):
         shutil.rmtree(part / name, ignore_errors=True)
     options: dict[str, Any] = {"devices": devices, "workers": workers}
+    table = _with_ctf(part, batch, options) if "movies" in batch else part / MICROGRAPHS
     picked = halfmap.pick_log(
-        micrographs=part / MICROGRAPHS,
+        micrographs=table,
         min_diameter_angstrom=plan.min_diameter_angstrom,
         max_diameter_angstrom=plan.max_diameter_angstrom,
         max_resolution_angstrom=plan.max_resolution_angstrom,
@@ -126,7 +157,7 @@ def make_batch(work: Path, number: int, *, devices: str = "auto", workers: int |
         **options,
     )
     extracted = halfmap.extract(
-        micrographs=part / MICROGRAPHS,
+        micrographs=table,
         picks=picked.main_output,
         box_pixel=plan.box_pixel,
         rescale_pixel=plan.rescale_pixel,
@@ -138,11 +169,61 @@ def make_batch(work: Path, number: int, *, devices: str = "auto", workers: int |
     base = relion.resolve_paths(extracted.main_output, work / RAW, names)
     places = [f"{image.partition('@')[0]}@{os.path.relpath(base / image.partition('@')[2], part)}" for image in names]
     relion.write_particles(part / PARTICLES, particles.with_columns(image_name=np.array(places, dtype=object)))
+    if "movies" in batch:
+        relion.write_micrographs(part / MICROGRAPHS, _in_batch(relion.read_micrographs(table), part))
     os.replace(part, work / RAW / f"{number:04d}")
+    if "movies" in batch:
+        own = [relion.read_micrographs(path / MICROGRAPHS) for path in batches(work)]
+        relion.write_micrographs(work / RAW / TABLE, MicrographSet.concatenate(own))
+
+
+def _with_ctf(part: Path, batch: dict[str, Any], options: Mapping[str, Any]) -> Path:
+    """Correct the motion of a batch's movies and find their CTF; return the table of micrographs.
+
+    Movies that are set aside, and micrographs without rings, are written down in the batch.
+    """
+    import halfmap
+
+    movies = batch["movies"]
+    paths = tuple(Path(path) for path in movies["paths"])
+    corrected = halfmap.motion(movies=paths, out=part / "motion", **options, **movies["motion"])
+    found = halfmap.ctf(micrographs=(corrected.main_output,), out=part / "ctf", **options, **movies["ctf"])
+    batch["set_aside"] = {
+        Path(str(name)).stem: str(reason)
+        for path in (corrected.folder / "rejected.star", found.folder / "failed.star", found.folder / "rejected.star")
+        if path.exists()
+        for table in star.read(path)
+        for name, reason in zip(table.text("rlnMicrographName"), table.text("halfmapReason"), strict=True)
+    }
+    if not len(relion.read_micrographs(found.main_output)):
+        raise InputError(
+            f"A micrograph's CTF must be found; got of {len(paths)} movies "
+            f"{'; '.join(sorted(set(batch['set_aside'].values())))}; look at {found.folder / 'report.html'}."
+        )
+    write_json(part / BATCH, batch)
+    return found.main_output
+
+
+def _in_batch(micrographs: MicrographSet, part: Path) -> MicrographSet:
+    """Return micrographs whose files are named as they are once the batch is published."""
+    before, after = f"{part.name}/", f"{part.stem}/"
+    columns = {
+        name: np.array([str(one).replace(before, after, 1) for one in micrographs[name]], dtype=object)
+        for name in micrographs.columns
+        if micrographs[name].dtype == object
+    }
+    return micrographs.with_columns(**columns)
+
+
+def _empty_part(work: Path, number: int) -> Path:
+    part = work / RAW / f"{number:04d}.part"
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    return part
 
 
 def next_batch(
-    work: Path, project: Path, names: Sequence[str], failed: Mapping[str, str]
+    work: Path, project: Path, names: Sequence[str], failed: Mapping[str, str], *, most: int = MOST_MICROGRAPHS
 ) -> tuple[int, dict[str, Path]]:
     """Return number and micrographs of the next batch: those that are there and were in none before.
 
@@ -151,6 +232,7 @@ def next_batch(
     project : from which names hold.
     names : of all micrographs, as their table has them.
     failed : micrographs that are left out, with reasons.
+    most : in a batch.
     """
     done = done_micrographs(work)
     found: dict[str, Path] = {}
@@ -158,7 +240,7 @@ def next_batch(
         path = project / name
         if name not in done and name not in failed and path.is_file():
             found[name] = path
-        if len(found) == MOST_MICROGRAPHS:
+        if len(found) == most:
             break
     return 1 + max((int(path.name) for path in batches(work)), default=0), found
 

@@ -11,7 +11,7 @@ from halfmap.io import relion
 from halfmap.sessions import stacks
 from halfmap.sessions.child import Child
 from halfmap.sessions.observation import Observation, Setting, SourceSettings
-from halfmap.sessions.preparation import PARTICLES, batch_plan, batches, next_batch, write_batch
+from halfmap.sessions.preparation import PARTICLES, batch_plan, batches, next_batch, set_aside, write_batch
 from halfmap.sessions.relion_source import RelionSource, micrographs_table
 from halfmap.sessions.settings import LiveSettings
 
@@ -43,6 +43,21 @@ class RawSource(RelionSource):
             values={"micrograph_pixel_size_angstrom": Setting(value=size, unit="Å", provenance=where)}
         )
 
+    def next_batch(self, failed: Mapping[str, str]) -> tuple[int, dict[str, Path]]:
+        """Return number and micrographs of the next batch; see `halfmap.sessions.preparation.next_batch`."""
+        table = micrographs_table(self.folder)
+        if table is None or self.settings().number("micrograph_pixel_size_angstrom", 0.0) <= 0:
+            return 0, {}
+        names = [str(name) for name in relion.read_micrographs(table)["micrograph_name"].tolist()]
+        return next_batch(self.work, self.project_of(table), names, failed)
+
+    def write_batch(self, number: int, found: Mapping[str, Path], settings: LiveSettings) -> None:
+        """Write down a batch."""
+        table = micrographs_table(self.folder)
+        assert table is not None
+        size = self.settings().number("micrograph_pixel_size_angstrom", 0.0)
+        write_batch(self.work, number, table, found, batch_plan(settings, size))
+
     def poll(self, previous: Observation) -> Observation:
         """Look again; see `halfmap.sessions.watching.Source`."""
         memory: dict[str, Any] = dict(previous.remembered)
@@ -50,8 +65,10 @@ class RawSource(RelionSource):
         micrographs = self._micrographs(previous, memory)
         rows: dict[str, stacks.TableRows] = dict(memory.get("rows", {}))
         read: set[str] = set(memory.get("batches", ()))
+        aside: list[str] = []
         for batch in batches(self.work):
             if batch.name not in read:
+                aside += [f"{name} is set aside: {reason}" for name, reason in set_aside(batch).items()]
                 particles = relion.read_particles(batch / PARTICLES)
                 rows |= stacks.rows_by_stack(particles, os.path.relpath(batch, self.folder))
                 read.add(batch.name)
@@ -81,7 +98,7 @@ class RawSource(RelionSource):
             },
             stacks=look.stacks,
             waiting=look.waiting,
-            notices=tuple(look.notices),
+            notices=(*look.notices, *aside),
             remembered=memory,
         )
 
@@ -118,17 +135,12 @@ class Preparation:
         if self._child is not None or not is_wanted:
             return told
         source = self._source
-        table = micrographs_table(source.folder)
-        size = source.settings().number("micrograph_pixel_size_angstrom", 0.0)
-        if table is None or size <= 0:
-            return told
-        names = [str(name) for name in relion.read_micrographs(table)["micrograph_name"].tolist()]
-        number, found = next_batch(source.work, source.project_of(table), names, self._failed)
+        number, found = source.next_batch(self._failed)
         if self._batch and set(self._batch) & set(found):  # the last batch failed
             alone = next(name for name in found if name in self._batch)
             found = {alone: found[alone]}
         if found:
-            write_batch(source.work, number, table, found, batch_plan(settings, size))
+            source.write_batch(number, found, settings)
             self._batch = found
             arguments = ("halfmap.sessions.preparation", str(source.work), str(number), *self._options)
             self._child = Child(source.work, arguments, self._heard)

@@ -41,7 +41,7 @@ class RelionSource:
     """
 
     def __init__(self, folder: Path, kind: SourceKind) -> None:
-        self.folder = folder
+        self.folder = self.micrographs_folder = folder
         self.kind = kind
 
     def settings(self) -> SourceSettings:
@@ -94,7 +94,7 @@ class RelionSource:
         return True
 
     def _micrographs(self, previous: Observation, memory: dict[str, Any]) -> Mapping[str, Micrograph]:
-        path = micrographs_table(self.folder)
+        path = micrographs_table(self.micrographs_folder)
         try:
             if path is None:
                 return previous.micrographs

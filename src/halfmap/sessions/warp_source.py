@@ -38,7 +38,7 @@ class WarpSource:
     """
 
     def __init__(self, folder: Path, kind: SourceKind) -> None:
-        self.folder = folder
+        self.folder = self.micrographs_folder = folder
         self.kind = kind
 
     def settings(self) -> SourceSettings:

@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Protocol
 
 from halfmap.errors import HalfmapError, InputError
+from halfmap.jobs.motion import MOVIES_FILE
 from halfmap.sessions.observation import Observation, SourceKind, SourceSettings
+from halfmap.sessions.raw_movies import MoviesSource
 from halfmap.sessions.raw_source import RawSource
 from halfmap.sessions.relion_source import RelionSource, micrographs_table, particles_table
 from halfmap.sessions.warp_settings import settings_of
@@ -24,6 +26,10 @@ class Source(Protocol):
     @property
     def folder(self) -> Path:
         """Where it is."""
+
+    @property
+    def micrographs_folder(self) -> Path:
+        """Where the tables of micrographs are that hold for it."""
 
     def settings(self) -> SourceSettings:
         """Read what the folder says of its particles.
@@ -46,6 +52,8 @@ class Source(Protocol):
 def recognise(folder: Path) -> SourceKind | None:
     """Return what wrote a folder, None where nothing is recognised or it cannot be read."""
     try:
+        if (folder / MOVIES_FILE).is_file():
+            return "movies"
         if (folder / PREVIOUS).is_file():
             return settings_of(folder / PREVIOUS)[0]
         if settings_files(folder) or (folder / PROCESSED).is_file():
@@ -75,9 +83,9 @@ def open_source(folder: Path, work: Path) -> Source:
     kind = recognise(folder)
     if kind is None:
         raise InputError(
-            f"{folder} must hold previous.settings or another *.settings of Warp, WarpTools' {PROCESSED}, or tables of "
-            "RELION (Extract/jobNNN/particles.star, CtfFind/jobNNN/micrographs_ctf.star); got none; choose the "
-            "folder in which the processing writes."
+            f"{folder} must hold previous.settings or another *.settings of Warp, WarpTools' {PROCESSED}, tables of "
+            "RELION (Extract/jobNNN/particles.star, CtfFind/jobNNN/micrographs_ctf.star), or raw movies and "
+            f"{MOVIES_FILE}; got none; choose the folder in which the processing writes."
         )
     openers: dict[SourceKind, Callable[[Path], Source]] = {
         "warp1": lambda path: WarpSource(path, "warp1"),
@@ -85,6 +93,7 @@ def open_source(folder: Path, work: Path) -> Source:
         "warptools": lambda path: WarpSource(path, "warptools"),
         "relion": lambda path: RelionSource(path, "relion"),
         "micrographs": lambda path: RawSource(path, work),
+        "movies": lambda path: MoviesSource(path, work),
     }
     source = openers[kind](folder)
     source.settings()

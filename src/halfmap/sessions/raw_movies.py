@@ -1,0 +1,134 @@
+"""`MoviesSource`: raw movies are watched; the session makes micrographs of them, and finds their CTF and particles."""
+
+import time
+import tomllib
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from halfmap.errors import FormatError, HalfmapError, InputError
+from halfmap.io.frames import EER_SUFFIXES, MRC_SUFFIXES, TIFF_SUFFIXES
+from halfmap.jobs.ctf import CtfJobParams
+from halfmap.jobs.motion import MOVIES_FILE, MotionJobParams
+from halfmap.project.parameters import build
+from halfmap.sessions import stacks
+from halfmap.sessions.observation import Setting, Signature, SourceSettings
+from halfmap.sessions.preparation import MOST_MOVIES, RAW, batch_plan, next_batch, write_movie_batch
+from halfmap.sessions.raw_source import RawSource
+from halfmap.sessions.settings import LiveSettings
+
+QUIET_SECONDS = 20.0
+"""How long a movie must not change before it is taken to be complete."""
+
+_PATHS = ("gain", "defects")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MoviePlan:
+    """Which movies a session takes, and how they become micrographs with their CTF.
+
+    Parameters
+    ----------
+    pattern : of the movies' paths below the folder, as ``Movies/*.tif``.
+    motion, ctf : parameters of ``halfmap motion`` and ``halfmap ctf`` by name, paths absolute.
+    pixel_size_angstrom : of the sums.
+    """
+
+    pattern: str
+    motion: Mapping[str, Any] = field(default_factory=dict)
+    ctf: Mapping[str, Any] = field(default_factory=dict)
+    pixel_size_angstrom: float
+
+    @classmethod
+    def read(cls, path: Path) -> "MoviePlan":
+        """Read ``movies.toml``: ``movies`` is the pattern, tables ``motion`` and ``ctf`` hold parameters.
+
+        Raises
+        ------
+        FormatError
+            It is not TOML, or lacks the pattern.
+        InputError
+            A parameter is not known or outside its domain, or the pixel size is missing.
+        """
+        try:
+            given = tomllib.loads(path.read_text(encoding="utf-8"))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise FormatError(path, expected="TOML", found=str(error)) from error
+        pattern, motion, ctf = given.get("movies"), given.get("motion", {}), given.get("ctf", {})
+        unknown = sorted(set(given) - {"movies", "motion", "ctf"})
+        if not isinstance(pattern, str) or unknown or not isinstance(motion, dict) or not isinstance(ctf, dict):
+            raise FormatError(
+                path,
+                expected='movies = "Movies/*.tif" and the tables [motion] and [ctf]',
+                found=f"the names {', '.join(sorted(given)) or 'of nothing'}",
+                remedy="name the movies by a pattern of their paths below this folder",
+            )
+        motion = motion | {name: str(path.parent.absolute() / motion[name]) for name in _PATHS if name in motion}
+        checked = build(MotionJobParams, {**motion, "movies": ["m"]})
+        build(CtfJobParams, {**ctf, "micrographs": ["m"]})
+        if checked.pixel_size_angstrom is None:
+            raise InputError(
+                f"{path} must say pixel_size_angstrom of the frames in its table [motion]; got none; add it."
+            )
+        return cls(
+            pattern=pattern, motion=motion, ctf=ctf, pixel_size_angstrom=checked.pixel_size_angstrom * checked.bin
+        )
+
+
+class MoviesSource(RawSource):
+    """A folder of raw movies with a ``movies.toml``.
+
+    Parameters
+    ----------
+    folder : it.
+    work : the session's folder, in which micrographs and particles go.
+
+    Raises
+    ------
+    FormatError, InputError
+        ``movies.toml`` is at fault.
+    """
+
+    def __init__(self, folder: Path, work: Path) -> None:
+        super().__init__(folder, work)
+        self.kind = "movies"
+        self.micrographs_folder = work / RAW
+        self._first_seen: dict[str, tuple[Signature, float]] = {}
+        self._plan = MoviePlan.read(folder / MOVIES_FILE)
+
+    def settings(self) -> SourceSettings:
+        """Read the pixel size of the sums; see `halfmap.sessions.watching.Source`."""
+        size = Setting(value=self._plan.pixel_size_angstrom, unit="Å", provenance=f"{MOVIES_FILE}: motion")
+        return SourceSettings(values={"micrograph_pixel_size_angstrom": size})
+
+    def next_batch(self, failed: Mapping[str, str]) -> tuple[int, dict[str, Path]]:
+        """Return number and movies of the next batch: those at rest that were in none before."""
+        with suppress(HalfmapError, OSError):  # changed by hand meanwhile, or away: the last that was good holds
+            self._plan = MoviePlan.read(self.folder / MOVIES_FILE)
+        return next_batch(self.work, self.folder, self._at_rest(self._plan.pattern), failed, most=MOST_MOVIES)
+
+    def write_batch(self, number: int, found: Mapping[str, Path], settings: LiveSettings) -> None:
+        """Write down a batch."""
+        plan = self._plan
+        particles = batch_plan(settings, plan.pixel_size_angstrom)
+        write_movie_batch(self.work, number, found, particles, motion=plan.motion, ctf=plan.ctf)
+
+    def _at_rest(self, pattern: str) -> list[str]:
+        """Return the movies that have not changed for some time, the oldest first."""
+        now, found = time.monotonic(), []
+        for path in self.folder.glob(pattern):
+            if path.suffix.lower() not in (*MRC_SUFFIXES, *TIFF_SUFFIXES, *EER_SUFFIXES):
+                continue
+            name = str(path.relative_to(self.folder))
+            try:
+                signature = stacks.signature_of(path)
+            except OSError:  # taken away since
+                continue
+            before = self._first_seen.get(name)
+            if before is None or before[0] != signature:
+                before = self._first_seen[name] = (signature, now)
+            if now - before[1] >= QUIET_SECONDS:
+                found.append((signature[0], name))
+        return [name for _, name in sorted(found)]
