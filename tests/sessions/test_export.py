@@ -1,5 +1,6 @@
 """What a session leaves for other programs."""
 
+import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -27,8 +28,12 @@ def test_selected_classes_become_a_table_that_relion_reads_from_anywhere(tmp_pat
     session, folder = finished()
     session.select(4, [1, 3], True)
     path = session.export("relion", tmp_path / "out")
+    rows = list(csv.DictReader(session.export("csv", tmp_path / "out").read_text().splitlines()))
     session.close()
     particles = relion.read_particles(path)
+    assert [int(row["uid"]) for row in rows] == particles.uid.tolist()
+    assert [float(row["position_pixel_x"]) for row in rows] == particles["position_pixel"][:, 0].tolist()
+    assert {"image_name", "defocus_u_angstrom", "class_number"} <= set(rows[0])
     assert set(particles["class_number"].tolist()) == {1, 3}
     assert len(particles) == sum(one["particles"] for one in session.cycle(4)["classes"] if one["selected"])
     images = StackSource(particles["image_name"], grid=GRID).read(np.arange(len(particles)))

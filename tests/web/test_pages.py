@@ -395,9 +395,13 @@ def test_a_map_is_shown_as_a_surface_that_turns_and_as_slices(page):
 
 
 @pytest.mark.parametrize("dark", [False, True])
-def test_pages_fit_a_phone_and_keep_their_contrast_by_night(page, dark):
+def test_pages_fit_a_phone_and_keep_their_contrast_by_night(page, made, dark):
     page.size(390, 844, phone=True)
     page.dark(dark)
+    made.links.append({"id": "link-0", "name": "the screen on the wall", "role": "operator", "expires": 1.8e9})
+    for path in ("#/links", "#/projects/demo/jobs", "#/projects/demo/new/extract"):
+        open_page(page, path, "document.querySelector('#links') || document.querySelector('#jobs, .job-form')")
+        assert page.ask("document.documentElement.scrollWidth") <= 390
     for path in ("", "/plots", "/micrographs", "/log"):
         open_page(page, SESSION + path, "document.querySelector('#panel-toggle') && document.querySelector('.tabs')")
         page.until(f"document.documentElement.dataset.theme === '{'dark' if dark else 'light'}'")

@@ -11,7 +11,7 @@ from halfmap.data.particles import ParticleSet
 from halfmap.errors import InputError
 from halfmap.grid import ImageGrid
 from halfmap.io import cistem, relion
-from halfmap.io.atomic import write_json
+from halfmap.io.atomic import write_json, write_text
 from halfmap.io.images import write_png
 from halfmap.io.mrc import StackSource, StackWriter, map_data
 from halfmap.sessions import store
@@ -19,7 +19,7 @@ from halfmap.sessions.live2d import SETTINGS
 from halfmap.sessions.observation import SourceSettings
 from halfmap.sessions.pictures import grey_tiles
 
-KINDS = ("relion", "cistem", "live2d", "averages")
+KINDS = ("relion", "cistem", "live2d", "averages", "csv")
 
 _AT_ONCE = 500
 _BLOCKS = {"seed": "random_seed", "startup": "startup", "refinement": "refinement", "incremental": "refinement"}
@@ -43,7 +43,8 @@ def export(
     ----------
     kind : ``relion``: ``particles.star`` of the selected classes and their averages; ``cistem``: the same particles in
         ``combined_stack.mrcs`` and ``.star``; ``live2d``: Live2D's folder with all particles, which cisTEM's
-        ``warp_to_cistem`` reads; ``averages``: the selected class averages, as MRC and PNG.
+        ``warp_to_cistem`` reads; ``averages``: the selected class averages, as MRC and PNG; ``csv``: the same particles
+        as for RELION in ``particles.csv``, without their rotations.
     destination : a folder, made if missing; files of the same names are replaced.
     work, folder : of the session, of the acquisition.
     cycle : the newest with classified particles, as in its ``cycle.json``.
@@ -74,6 +75,11 @@ def export(
     particles = particles.take(np.isin(particles["class_number"], chosen) & np.array(wanted, dtype=bool))
     if not len(particles):
         raise InputError("Selected classes must have particles; got none; select others, or loosen the limits.")
+    if kind == "csv":
+        path = destination / "particles.csv"
+        kept = {name: values for name, values in particles.columns.items() if name != "rotation"}
+        write_text(path, ParticleSet(columns=kept, optics=particles.optics).to_dataframe().to_csv(index=False))
+        return path
     if kind == "relion":
         _averages(destination, work, cycle, chosen)
         path = destination / "particles.star"

@@ -57,7 +57,7 @@ class Export(BaseModel):
     """What is written for which programs."""
 
     model_config = _Strict
-    kind: Literal["relion", "cistem", "live2d", "averages"]
+    kind: Literal["relion", "cistem", "live2d", "averages", "csv"]
 
 
 class Thresholds(BaseModel):

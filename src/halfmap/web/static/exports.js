@@ -8,6 +8,7 @@ const KINDS = [
   ["relion", "RELION", "particles.star of the selected classes, with their averages"],
   ["cistem", "cisTEM", "combined_stack.mrcs and .star of the selected classes"],
   ["live2d", "Live2D", "the folder that cisTEM's warp_to_cistem reads, with all particles"],
+  ["csv", "Table", "particles.csv of the selected classes, for spreadsheets and scripts"],
   ["averages", "Averages", "the selected class averages as MRC and PNG"],
 ];
 

@@ -31,9 +31,9 @@ export function JobsPage({ project, me }) {
     ${me?.role !== "viewer" && html`<p class="buttons"><a href=${`#/projects/${project}/new`}>Start a job …</a></p>`}
     ${attempts.map((one) => html`<p class="banner ${one.state === "running" ? "plain" : "bad"}" key=${one.attempt}><b>${one.command}</b> <${State} state=${one.state} /> ${one.said}</p>`)}
     ${jobs && !jobs.length && html`<${Empty}>This project has no jobs yet.<//>`}
-    ${jobs?.length > 0 && html`<table id="jobs"><thead><tr><th>Job</th><th>Status</th><th>Command</th><th>Made from</th><th>Started</th></tr></thead><tbody>
+    ${jobs?.length > 0 && html`<div class="scroll"><table id="jobs"><thead><tr><th>Job</th><th>Status</th><th>Command</th><th>Made from</th><th>Started</th></tr></thead><tbody>
       ${jobs.map((one) => html`<tr key=${one.id}><td><a href=${`#/projects/${project}/jobs/${encodeURIComponent(one.id)}`}>${one.id}</a></td>
-        <td><${State} state=${one.state} /></td><td>${one.command ?? ""}</td><td><${JobLinks} project=${project} jobs=${one.made_from} /></td><td>${clock(one.created)}</td></tr>`)}</tbody></table>`}</section>`;
+        <td><${State} state=${one.state} /></td><td>${one.command ?? ""}</td><td><${JobLinks} project=${project} jobs=${one.made_from} /></td><td>${clock(one.created)}</td></tr>`)}</tbody></table></div>`}</section>`;
 }
 
 export function JobPage({ project, job, me }) {

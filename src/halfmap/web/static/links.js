@@ -34,9 +34,9 @@ export function LinksPage({ me }) {
       <button class="primary" id="give-link">Make a link</button></form>
     ${made && html`<${Banner} kind="good">This address is shown only now: <code id="link-url">${made.url}</code><//>`}
     ${answer && !answer.links.length && html`<${Empty}>No links are given.<//>`}
-    ${answer?.links.length > 0 && html`<table id="links"><thead><tr><th>For</th><th>May</th><th>Ends</th><th></th></tr></thead><tbody>
+    ${answer?.links.length > 0 && html`<div class="scroll"><table id="links"><thead><tr><th>For</th><th>May</th><th>Ends</th><th></th></tr></thead><tbody>
       ${answer.links.map((one) => html`<tr key=${one.id}><td>${one.name}</td><td>${ROLES[one.role] ?? one.role}</td>
         <td>${one.expires ? clock(new Date(1000 * one.expires).toISOString()) : "–"}</td>
-        <td><button class="small danger" onClick=${() => takeBack(one.id)}>Take back</button></td></tr>`)}</tbody></table>`}
+        <td><button class="small danger" onClick=${() => takeBack(one.id)}>Take back</button></td></tr>`)}</tbody></table></div>`}
     <p class="muted">Taking a link back logs out whoever came by it.</p></section>`;
 }

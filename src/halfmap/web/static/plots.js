@@ -39,8 +39,7 @@ export function PlotsTab({ session, viewer, act }) {
   const told = plots?.convergence;
   return html`<div class="toolbar"><${NotificationButton} />
       ${counts.rate_per_hour > 0 && html`<span>${count(counts.rate_per_hour)} particles an hour</span>`}
-      ${lost && html`<span id="lost" class="status warning">${isNew ? "would be left out" : "left out"}: ${count(lost.micrographs_lost)} of ${count(lost.micrographs)} micrographs,
-        ${count(lost.particles_lost)} particles (${percent(lost.particles_lost / Math.max(1, lost.particles_lost + lost.particles_kept))})</span>`}
+      ${lost && html`<span id="lost" class="status warning">${isNew ? "would be left out" : "left out"}: ${count(lost.micrographs_lost)} of ${count(lost.micrographs)} micrographs, ${count(lost.particles_lost)} particles (${percent(lost.particles_lost / Math.max(1, lost.particles_lost + lost.particles_kept))})</span>`}
       ${!viewer && html`${isNew && html`<button id="set-limits" class="primary" onClick=${() => send(() => api.setLimits(session.id, typed))}>Leave these out</button>
           <button id="keep-limits" onClick=${() => setTyped(null)}>Cancel</button>`}
         ${!isNew && Object.keys(limits).length > 0 && html`<button id="clear-limits" onClick=${() => send(() => api.setLimits(session.id, {}))}>Take all back</button>`}
