@@ -1,9 +1,10 @@
-"""Populations from files, by the installed command alone: simulate, create, add-source, add-species, refine.
+"""Populations from files, by commands alone: simulate, create, add-source, add-species, refine, estimate-weights.
 
     python benchmarks/multiparticle_from_files.py ladder --kind tilts [--alone]
     python benchmarks/multiparticle_from_files.py ladder --kind frames
     python benchmarks/multiparticle_from_files.py two-species [--seeds 1 2 3]
     python benchmarks/multiparticle_from_files.py two-truths [--runs 10]
+    python benchmarks/multiparticle_from_files.py error-bars [--seeds 1 2 3]
     python benchmarks/multiparticle_from_files.py growth
 
 ``ladder``: what each group of parameters adds, in the order in which M's tutorial adds them, or each by itself. The
@@ -11,16 +12,20 @@ references are never the truth: the first refinement fits nothing and makes half
 ``two-species``: a small species alone, beside a large one in the same images, and beside a large one whose images were
 moved by a warp of their own.
 ``two-truths``: half-sets of two structures: what they share beyond the join, before and after refinement.
+``error-bars``: errors over error bars of each group of parameters, all others true, in a crowded field and a wide one.
 ``growth``: CPU seconds and memory, beside what the command says it needs, against particles, tilts and box.
 """
 
 import argparse
+import io
+import os
 import re
 import resource
 import shutil
-import subprocess
 import sys
 import tempfile
+import time
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -31,12 +36,17 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from class2d_memory import HALFMAP, peak_mebibytes
 
+from halfmap.cli.main import main as main_of_halfmap
 from halfmap.data.volumes import Volume
 from halfmap.fourier import shells
+from halfmap.geometry.rotations import rotation_vector_from_matrix
 from halfmap.geometry.shapes import soft_sphere
 from halfmap.io import mrc
 from halfmap.io.species_particles import read_species_particles_of_m, write_species_particles_of_m
 from halfmap.jobs.population_files import open_population
+from halfmap.multiparticle.params import ParameterChoice
+from halfmap.multiparticle.refine import refine_series
+from halfmap.multiparticle.schedule import Schedule
 from halfmap.multiparticle.species import fitted
 from support.simulated_series import SimulatedFiles
 
@@ -93,6 +103,13 @@ OF_TRUTHS = (
     "--pixel-size 4 --size 160,160 --tilt-step 12 --snr 0.3 --particles-per-series 12,12 --image-warp-nodes 2,2 "
     "--image-warp 3 --margin 50"
 )
+BARS_SPECIMEN = "compact-c1-100"
+OF_BARS = "--pixel-size 4 --tilt-step 8 --snr 0.1 --particles-per-series 20 --reference-resolution 6 --margin 60"
+BARS = {
+    "poses": ("--position-error 3 --angle-error 3", {"positions": True, "angles": True}),
+    "image warp": ("--image-warp 3 --image-warp-nodes 2,2", {"image_warp": "2x2"}),
+    "defocus": ("--defocus-error 1000", {"defocus": True}),
+}
 GROWTH = (
     (10, 16, 40),
     (20, 16, 40),
@@ -112,13 +129,17 @@ class Project:
     folder: Path
 
     def run(self, command: str) -> float:
-        """Run a command of halfmap in the folder; return its CPU seconds."""
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        done = subprocess.run([HALFMAP, *command.split()], cwd=self.folder, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise SystemExit(f"halfmap {command}\n{done.stderr}")
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        """Run a command of halfmap in the folder; return its CPU seconds, without those of starting."""
+        os.chdir(self.folder)
+        said = io.StringIO()
+        began = time.process_time()
+        try:
+            with redirect_stdout(said), redirect_stderr(said):
+                main_of_halfmap(command.split())
+        except SystemExit as end:
+            if end.code:
+                raise SystemExit(f"halfmap {command}\n{said.getvalue()}") from end
+        return time.process_time() - began
 
     def refine(self, choice: str) -> float:
         """Refine; return its CPU seconds."""
@@ -284,7 +305,7 @@ def two_truths(options: argparse.Namespace, folder: Path) -> None:
     """Refine half-sets of two structures together, and see what they come to share."""
     print("| run | band | truths | before | after |\n|---|---|---|---|---|")
     rises = []
-    for run in range(1, options.runs + 1):
+    for run in range(options.first, options.first + options.runs):
         specimens = " ".join(f"--specimen {one}" for one in TRUTHS)
         project = new_project(folder / f"run{run}", f"tilt-series {specimens} {OF_TRUTHS} --number 2 --seed {run}")
         sim = project.folder / "sim"
@@ -297,8 +318,7 @@ def two_truths(options: argparse.Namespace, folder: Path) -> None:
         )
         project.refine("")
         before = fsc(*project.maps("one"))
-        for _ in range(2):
-            project.refine(f"--image-warp 5x5 --volume-warp 3x3x2x4 --stage-angles {POSES} --defocus {CTF}")
+        project.refine(f"--image-warp 5x5 --volume-warp 3x3x2x4 --stage-angles {POSES} --defocus {CTF}")
         after = fsc(*project.maps("one"))
         files = SimulatedFiles(sim)
         grid = project.maps("one")[0].grid
@@ -329,7 +349,7 @@ def of_two_halves(first, second):
 def growth(options: argparse.Namespace, folder: Path) -> None:
     """Measure one refinement of one item against its size."""
     print("| particles | tilts | box px | CPU s | said, MiB | measured, MiB |\n|---|---|---|---|---|---|")
-    for n, tilts, box in GROWTH:
+    for n, tilts, box in GROWTH[options.first - 1 :]:
         specimen = f"compact-c1-{box * 3 // 2}"
         settings = (
             f"--pixel-size 3 --size 400,400 --tilt-step {120 / (tilts - 1):g} --snr 0.1 --particles-per-series {n}"
@@ -345,6 +365,37 @@ def growth(options: argparse.Namespace, folder: Path) -> None:
         print(f"| {n} | {tilts} | {box} | {seconds:.0f} | {needs:.0f} | {own:.0f} |", flush=True)
 
 
+def error_bars(options: argparse.Namespace, folder: Path) -> None:
+    """Refine one group of parameters, all others true, and compare its errors with their error bars."""
+    print("| field | group | errors over error bars, rms |\n|---|---|---|")
+    for field in ("--size 200,200", "--size 400,400"):
+        for group, (errors, choice) in BARS.items():
+            found = list[np.ndarray]()
+            for seed in options.seeds:
+                place = folder / f"{group} {field.split(',')[-1]} {seed}".replace(" ", "_")
+                (place / ".halfmap").mkdir(parents=True)
+                none = "--position-error 0 --angle-error 0 --defocus-error 0 --image-warp 0"
+                specimen = f"--specimen {BARS_SPECIMEN} {field} --seed {seed}"
+                Project(place).run(f"simulate tilt-series {specimen} {OF_BARS} {none} {errors} --workers 1 --out sim")
+                found.append(_over_bars(SimulatedFiles(place / "sim"), choice))
+            rms = float(np.sqrt(np.mean(np.square(np.concatenate(found)))))
+            print(f"| {field.split()[1]} px | {group} | {rms:.2f} |", flush=True)
+
+
+def _over_bars(files: SimulatedFiles, choice: dict) -> np.ndarray:
+    problem = files.problem("TS_1", {BARS_SPECIMEN: 9.0})
+    result = refine_series(problem, ParameterChoice(**choice), schedule=Schedule(ctf_resolution_angstrom=20.0))
+    one, true = result.species[0], files.particles(BARS_SPECIMEN, "TS_1", true=True)
+    if "positions" in choice:
+        turn = torch.from_numpy(one.rotation[:, 0] @ true.rotation[:, 0].transpose(0, 2, 1))
+        errors = [one.position_angstrom[:, 0] - true.position_angstrom[:, 0], rotation_vector_from_matrix(turn).numpy()]
+        return (np.concatenate(errors, axis=1) / one.deviation).ravel()
+    fields = ("defocus_angstrom",) if "defocus" in choice else ("movement_x_angstrom", "movement_y_angstrom")
+    now, truth = result.series, files.series("TS_1", true=True)
+    errors = [(getattr(now, name).values - getattr(truth, name).values).flatten() for name in fields]
+    return torch.cat(errors).numpy() / result.deviation
+
+
 def log_of(project: Project) -> str:
     """Return what the refinement said."""
     return (project.folder / "refined/run.log").read_text()
@@ -353,18 +404,27 @@ def log_of(project: Project) -> str:
 def main() -> None:
     """Run what is asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["ladder", "two-species", "two-truths", "growth"])
+    parser.add_argument("what", choices=list(PARTS))
     parser.add_argument("--kind", choices=list(KINDS), default="tilts")
     parser.add_argument("--alone", action="store_true", help="each group by itself, from the start")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--runs", type=int, default=10)
+    parser.add_argument("--first", type=int, default=1, help="number of the first run, or of the first size")
     parser.add_argument("--folder", type=Path, help="where files are kept; a temporary one where left out")
     options = parser.parse_args()
-    folder = options.folder or Path(tempfile.mkdtemp())
-    {"ladder": ladder, "two-species": two_species, "two-truths": two_truths, "growth": growth}[options.what](
-        options, folder
-    )
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    folder = (options.folder or Path(tempfile.mkdtemp())).resolve()
+    PARTS[options.what](options, folder)
+
+
+PARTS = {
+    "ladder": ladder,
+    "two-species": two_species,
+    "two-truths": two_truths,
+    "error-bars": error_bars,
+    "growth": growth,
+}
 
 
 if __name__ == "__main__":
