@@ -14,6 +14,10 @@ from halfmap.web.permissions import viewer
 from halfmap.web.services import Services, services_of
 
 SEND_SECONDS = 10.0
+CLOSE_SECONDS = 30.0
+"""For which a client that is too slow may take what was sent, and be told why nothing more comes."""
+
+TOO_SLOW = "too slow: read the session anew"
 
 router = APIRouter()
 
@@ -58,7 +62,10 @@ async def websocket(
     since: Annotated[int | None, Query(ge=0, le=2**53)] = None,
     session: Annotated[str | None, Query(max_length=100)] = None,
 ) -> None:
-    """Send events as JSON, one a message, as `events` does; messages that come are passed over."""
+    """Send events as JSON, one a message, as `events` does; messages that come are passed over.
+
+    A client that does not take a message within 10 s, or is 2,000 events behind, is closed with 1013 and told so.
+    """
     services = services_of(socket)
     if services.hub.n_clients >= MOST_CLIENTS:
         await socket.close(status.WS_1013_TRY_AGAIN_LATER)
@@ -67,26 +74,28 @@ async def websocket(
     sending = asyncio.create_task(_send(socket, services, services.hub.sequence if since is None else since, session))
     listening = asyncio.create_task(_until_gone(socket))
     await asyncio.wait((sending, listening), return_when=asyncio.FIRST_COMPLETED)
+    reason = ""
     for task in (sending, listening):
         task.cancel()
         with suppress(asyncio.CancelledError, TimeoutError, RuntimeError, WebSocketDisconnect):
-            await task
-    with suppress(RuntimeError):  # it has gone already
-        await socket.close(status.WS_1013_TRY_AGAIN_LATER)
+            reason = await task or reason
+    with suppress(RuntimeError, WebSocketDisconnect, TimeoutError):  # it has gone already, or takes nothing
+        await asyncio.wait_for(socket.close(status.WS_1013_TRY_AGAIN_LATER, reason), CLOSE_SECONDS)
 
 
-async def _send(socket: WebSocket, services: Services, since: int, session: str | None) -> None:
-    """Send events; end where the client does not take them within 10 s, or its right has ended."""
+async def _send(socket: WebSocket, services: Services, since: int, session: str | None) -> str:
+    """Send events until the client is too slow or its right has ended; return why nothing more is sent."""
     await socket.send_json({"seq": since, "type": "hello"})
     async for event in services.hub.follow(since, session):
         if not services.access.holds(socket.state.grant):
-            return
+            return "the right to look has ended"
         message = event if event is not None else {"seq": services.hub.sequence, "type": "heartbeat"}
         try:
             await asyncio.wait_for(socket.send_json(message), SEND_SECONDS)
         except TimeoutError:
             services.hub.dropped += 1
-            raise
+            break
+    return TOO_SLOW
 
 
 async def _until_gone(socket: WebSocket) -> None:
