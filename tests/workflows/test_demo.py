@@ -3,9 +3,20 @@ import sys
 from pathlib import Path
 
 HALFMAP = Path(sys.executable).with_name("halfmap")
-STEPS = ("Simulate", "AutoPick", "Extract", "Class2D", "Select", "InitialModel", "Refine3D")
+STEPS = (
+    "Movies",
+    "MotionCorr",
+    "Simulate",
+    "CtfFind",
+    "AutoPick",
+    "Extract",
+    "Class2D",
+    "Select",
+    "InitialModel",
+    "Refine3D",
+)
 SHORTER = (
-    *("--number", "2", "--classes", "4", "--epochs", "1"),
+    *("--movies", "1", "--number", "2", "--classes", "4", "--epochs", "1"),
     *("--minibatches", "10", "--initial-resolution", "40", "--max-iterations", "1"),
 )
 
@@ -24,11 +35,14 @@ def test_demo_ends_with_a_page_of_a_map_of_class_averages_and_of_what_was_kept(t
         "Against the truth",
         "Picks",
         "Pupil and teacher",
+        "Motion against the truth",
+        "Defocus against the truth",
         "Mean of all",
     ):
         assert words in text
     assert "Junk among the particles" in result.stderr
     assert "against the truth (FSC 0.5)" in result.stderr
+    assert "Motion left in 1 movies" in result.stderr
     for step in STEPS:
         assert (page.parent / step / "SUCCESS").exists()
         assert f'href="{step}/report.html"' in text

@@ -1,4 +1,4 @@
-"""``halfmap demo``: the main jobs from nothing, on micrographs that the package makes itself."""
+"""``halfmap demo``: the main jobs from nothing, on movies and micrographs that the package makes itself."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +9,8 @@ from annotated_types import Ge, Gt
 from halfmap.project.job import JobContext, JobResult, JobType
 
 _PIXEL_ANGSTROM = 1.5  # of the simulated micrographs
+_MOVIE_SIDE, _MOVIE_PARTICLES = 640, 30
+MOVIE_FRAMES, DOSE_PER_FRAME = 10, 4.0
 _BINNING = 2.4  # pixels of 3.6 Å: helices show, and a refinement takes a minute
 _INITIAL_LOW_PASS_ANGSTROM = 40.0
 MIN_FOM = 0.0
@@ -30,6 +32,9 @@ class DemoParams:
 
     number: Annotated[int, Ge(1)] = 10
     """Number of micrographs."""
+
+    movies: Annotated[int, Ge(1)] = 2
+    """Number of movies whose motion is corrected; small ones, of other particles than the micrographs'."""
 
     junk_per_particle: Annotated[float, Ge(0)] = 0.25
     """Number of broken particles and aggregates for each particle."""
@@ -65,7 +70,8 @@ def run(context: JobContext, params: DemoParams) -> Path:
     """Go from micrographs to a refined map, each step a job in a folder of its own; return the page of it all."""
     from halfmap.jobs.chain import run_step
 
-    simulated, picked, extracted = _particles(context, params)
+    movies, corrected = _movies(context, params)
+    simulated, ctf, picked, extracted = _particles(context, params)
     classified = run_step(
         context,
         "class2d",
@@ -104,7 +110,10 @@ def run(context: JobContext, params: DemoParams) -> Path:
     from halfmap.jobs.demo_report import DemoSteps, page
 
     steps = DemoSteps(
+        movies=movies,
+        corrected=corrected,
         simulated=simulated,
+        ctf=ctf,
         picked=picked,
         extracted=extracted,
         classified=classified,
@@ -115,8 +124,40 @@ def run(context: JobContext, params: DemoParams) -> Path:
     return context.report(page(context, params, steps))
 
 
-def _particles(context: JobContext, params: DemoParams) -> tuple[JobResult, JobResult, JobResult]:
-    """Simulate micrographs, pick them with a network that some of them have taught, and extract what was found."""
+def _movies(context: JobContext, params: DemoParams) -> tuple[JobResult, JobResult]:
+    """Simulate movies and correct their motion."""
+    from halfmap.jobs.chain import run_step
+
+    movies = run_step(
+        context,
+        "simulate frame-series",
+        "Movies",
+        specimen=(params.specimen,),
+        number=params.movies,
+        particles_per_series=(_MOVIE_PARTICLES,),
+        size_pixel=(_MOVIE_SIDE, _MOVIE_SIDE),
+        pixel_size_angstrom=_PIXEL_ANGSTROM,
+        frames=MOVIE_FRAMES,
+        dose_e_per_angstrom2=MOVIE_FRAMES * DOSE_PER_FRAME,
+        global_motion_angstrom=6.0,
+        local_motion_angstrom=1.0,
+        seed=params.seed,
+    )
+    corrected = run_step(
+        context,
+        "motion",
+        "MotionCorr",
+        movies=tuple(sorted((movies.folder / "frames").glob("*.mrc"))),
+        gain=movies.folder / "gain.mrc",
+        pixel_size_angstrom=_PIXEL_ANGSTROM,
+        dose_per_frame_e_per_angstrom2=DOSE_PER_FRAME,
+        patches=(3, 3),
+    )
+    return movies, corrected
+
+
+def _particles(context: JobContext, params: DemoParams) -> tuple[JobResult, JobResult, JobResult, JobResult]:
+    """Simulate micrographs, find their CTF, pick them with a network that some have taught, and extract particles."""
     from halfmap.jobs.chain import run_step
 
     simulated = run_step(
@@ -128,11 +169,13 @@ def _particles(context: JobContext, params: DemoParams) -> tuple[JobResult, JobR
         junk_per_particle=params.junk_per_particle,
         seed=params.seed,
     )
+    # the truth is in the same table: what counts is what the command finds in the images
+    ctf = run_step(context, "ctf", "CtfFind", micrographs=(simulated.main_output,))
     picked = run_step(
         context,
         "pick bootstrap",
         "AutoPick",
-        micrographs=simulated.main_output,
+        micrographs=ctf.main_output,
         diameter_angstrom=round(params.mask_diameter_angstrom / 1.1),
         min_diameter_angstrom=round(0.9 * params.diameter_angstrom),
         training_micrographs=params.training_micrographs,
@@ -144,14 +187,14 @@ def _particles(context: JobContext, params: DemoParams) -> tuple[JobResult, JobR
         context,
         "extract",
         "Extract",
-        micrographs=simulated.main_output,
+        micrographs=ctf.main_output,
         picks=picked.main_output,
         min_fom=MIN_FOM,
         box_pixel=side,
         rescale_pixel=2 * round(side / (2 * _BINNING)),
         background_diameter=f"{params.mask_diameter_angstrom:g}",
     )
-    return simulated, picked, extracted
+    return simulated, ctf, picked, extracted
 
 
 JOB = JobType(

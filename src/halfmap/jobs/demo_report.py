@@ -16,8 +16,8 @@ from halfmap.io.images import read_micrograph, shape_and_pixel_size
 from halfmap.io.mrc import StackSource
 from halfmap.io.relion_classes import read_class_run
 from halfmap.io.relion_refinement import read_refinement_run
-from halfmap.jobs import demo_map_report, stack_report
-from halfmap.jobs.demo import MIN_FOM, DemoParams
+from halfmap.jobs import demo_ctf_report, demo_map_report, stack_report
+from halfmap.jobs.demo import DOSE_PER_FRAME, MIN_FOM, DemoParams
 from halfmap.jobs.demo_map_report import MapAgainstTruth
 from halfmap.jobs.pick_bootstrap import BLOBS
 from halfmap.picking.agreement import Agreement, agreement, matched
@@ -42,7 +42,10 @@ _SHOWN_SHARE = 1.05  # side of what is shown of an average, over the mask's diam
 class DemoSteps:
     """What each step of the demonstration left."""
 
+    movies: JobResult
+    corrected: JobResult
     simulated: JobResult
+    ctf: JobResult
     picked: JobResult
     extracted: JobResult
     classified: JobResult
@@ -108,6 +111,16 @@ def page(context: JobContext, params: DemoParams, steps: DemoSteps) -> Report:
         f"Map of {len(scored)} particles: {map_resolution:.1f} Å between its halves (FSC 0.143), "
         f"{against.maps.resolution_angstrom:.1f} Å against the truth (FSC 0.5)."
     )
+    motion = demo_ctf_report.motion_against_truth(
+        steps.corrected.folder, steps.movies.folder / "truth/warp_frameseries", DOSE_PER_FRAME
+    )
+    ctf = demo_ctf_report.ctf_against_truth(steps.ctf.main_output, steps.simulated.main_output)
+    worst_defocus = float(np.abs(ctf.error_angstrom).max())
+    context.progress.message(
+        f"Motion left in {len(motion.names)} movies: {motion.left_angstrom.mean():.2f} of "
+        f"{motion.before_angstrom.mean():.2f} Å; defocus of {len(ctf.names)} micrographs found to "
+        f"{worst_defocus:.0f} Å."
+    )
     everything = relion.read_autopick(steps.picked.main_output, context.project)
     picks = everything.take(everything.figure_of_merit > MIN_FOM)
     found, rows = _against_truth(context, picks, truth, radius)
@@ -117,9 +130,9 @@ def page(context: JobContext, params: DemoParams, steps: DemoSteps) -> Report:
         title="From micrographs to a map",
         summary=(
             f"{params.number} micrographs of {params.specimen} were simulated with ice, carbon, broken particles and "
-            f"all other dirt. Blobs in {len(blobs.micrographs)} of them, sorted by 2D classification, taught a network "
-            "to pick them all. What it found was extracted and classified, the class ranker chose the classes to keep, "
-            "and a map was made from nothing but their particles."
+            f"all other dirt, and their CTF was found. Blobs in {len(blobs.micrographs)} of them, sorted by 2D "
+            "classification, taught a network to pick them all. What it found was extracted and classified, the class "
+            "ranker chose the classes to keep, and a map was made from nothing but their particles."
         ),
         facts=Facts(
             facts=(
@@ -136,6 +149,13 @@ def page(context: JobContext, params: DemoParams, steps: DemoSteps) -> Report:
                     note=f"FSC = 0.5{_pixels_end(against, against.maps.resolution_angstrom)}",
                 ),
                 Fact(label="micrographs", value=params.number),
+                Fact(label="defocus", value=round(worst_defocus), unit="Å", note="largest error"),
+                Fact(
+                    label="motion left",
+                    value=round(float(motion.left_angstrom.mean()), 2),
+                    unit="Å",
+                    note=f"of {motion.before_angstrom.mean():.1f} Å, rms",
+                ),
                 Fact(
                     label="particles found",
                     value=round(100 * found.recall, 1),
@@ -163,6 +183,7 @@ def page(context: JobContext, params: DemoParams, steps: DemoSteps) -> Report:
                 title="Picks",
                 blocks=(*_picks(context, everything, radius, rows), _taught(context, blobs, picks, truth, radius)),
             ),
+            demo_ctf_report.section(ctf, motion),
             stack_report.pictures(context.project, names, _sum_of(context, names)),
             Section(title="Go on from here", blocks=(_steps(context, steps), _next())),
         ),
@@ -321,8 +342,10 @@ def _steps(context: JobContext, steps: DemoSteps) -> Table:
 
 def _next() -> Note:
     return Note(
-        text="With your own micrographs: halfmap pick bootstrap micrographs_ctf.star --diameter 170 --min-fom 0, then "
-        "halfmap class2d AutoPick/job001 --classes 50 --mask-diameter 190, then halfmap "
+        text="With your own movies: halfmap motion Movies/*.tif --gain gain.mrc --pixel-size 0.8 --dose-per-frame 1.2, "
+        "then halfmap ctf MotionCorr/job001/corrected_micrographs.star. With micrographs and their CTF: halfmap pick "
+        "bootstrap micrographs_ctf.star --diameter 170 --min-fom 0, then halfmap class2d AutoPick/job001 --classes 50 "
+        "--mask-diameter 190, then halfmap "
         "select classes Class2D/job002 --auto, then halfmap initial-model Select/job003/particles.star --symmetry D2 "
         "--mask-diameter 190, then halfmap refine3d Select/job003/particles.star --reference InitialModel/job004 "
         "--symmetry D2 --mask-diameter 190."
