@@ -7,14 +7,18 @@ particles are extrapolated from the line through what was measured.
 """
 
 import argparse
+import gzip
+import json
 import os
 import re
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -66,6 +70,41 @@ def cycle_seconds(folder: Path, work: Path, classes: int) -> tuple[int, float]:
     return seen.n_particles, spent
 
 
+def answers(micrographs: int, cycles: int) -> dict[str, tuple[int, int, float]]:
+    """Return bytes, packed bytes and processor milliseconds of what a page reads of a large session, by name."""
+    from halfmap.sessions import views
+    from halfmap.sessions.observation import Micrograph, Observation
+
+    figures = np.random.default_rng(1).uniform(1, 9, (micrographs, 3))
+    rows = [
+        Micrograph(
+            name=f"m{k}",
+            time_s=1e9 + 40 * k,
+            resolution_angstrom=a,
+            defocus_angstrom=3e3 * b,
+            motion_angstrom=c,
+            picks=k % 300,
+        )
+        for k, (a, b, c) in enumerate(figures.tolist())
+    ]
+    seen = Observation(micrographs={one.name: one for one in rows})
+    names = ("kind", "resolution_angstrom", "fraction", "particles", "finished")
+    told = dict.fromkeys(("log_likelihood", "changed_percent", "mean_probability"), 12.345678901234567)
+    done = [dict.fromkeys(names, 12.5) | {"number": k, "n_classes": 200, "convergence": told} for k in range(cycles)]
+
+    def measured(make: Callable[[], Any]) -> tuple[int, int, float]:
+        begin = time.process_time()
+        text = json.dumps(make()).encode()
+        packed = gzip.compress(text, 4)
+        return len(text), len(packed), 1e3 * (time.process_time() - begin)
+
+    return {
+        "all cycles, once": measured(lambda: [views.cycle_in_short(one) for one in done]),
+        "the newest cycle, at an event": measured(lambda: [views.cycle_in_short(one) for one in done[-1:]]),
+        "curves, while they are looked at": measured(lambda: views.plots(seen, [], done)),
+    }
+
+
 def idle_percent(project: Path, seconds: float) -> float:
     """Return the share of one core that a server takes which watches a folder in which nothing happens."""
     import psutil
@@ -99,6 +138,9 @@ def main() -> None:
     parser.add_argument("--classes", type=int, default=50)
     parser.add_argument("--idle-seconds", type=float, default=60.0)
     options = parser.parse_args()
+    print("| answer, 2,000 micrographs and 500 cycles | bytes | packed | ms of one core |\n|---|---|---|---|")
+    for name, (whole, packed, spent) in answers(2000, 500).items():
+        print(f"| {name} | {whole:,} | {packed:,} | {spent:.1f} |", flush=True)
     with tempfile.TemporaryDirectory() as name:
         project = Path(name)
         measured = []

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 from starlette.websockets import WebSocket
 
-from halfmap.web.routes_sessions import in_part
+from halfmap.web.routes_sessions import news
 
 TILE = 64
 SIDE = 512
@@ -41,7 +41,8 @@ class MadeUp:
         self.defocus = rng.uniform(8000, 22000, micrographs).tolist()
         self.motion = rng.gamma(2, 3, micrographs).tolist()
         self.names = [f"grid1_{k:04d}.mrc" for k in range(micrographs)]
-        self.atlas_png = _png(_blobs(rng, classes, self.columns))
+        self.half_axes = rng.uniform(6, 22, (classes, 2))
+        self.atlas_png = _png(_blobs(rng, self.half_axes, self.columns))
         self.micrograph_png = _png(np.clip(rng.normal(128, 40, (SIDE, SIDE)), 0, 255).astype(np.uint8))
         self.positions = rng.uniform(40, SIDE - 40, (12, 2)).round(1).tolist()
 
@@ -153,7 +154,8 @@ class MadeUp:
 
     def page_snapshot(self, *, plots: bool, cycles_after: int) -> dict[str, Any]:
         """Return the session as the route does that pages ask."""
-        return in_part(self.snapshot(), plots=plots, cycles_after=cycles_after)
+        shown = self.snapshot()
+        return news({name: value for name, value in shown.items() if plots or name != "plots"}, cycles_after)
 
     def left_out(self, limits: dict[str, float]) -> list[int]:
         """Return which micrographs are left out by a limit on resolution, or by eye."""
@@ -178,11 +180,12 @@ class MadeUp:
         self.selected = tracks
 
 
-def _blobs(rng: np.random.Generator, n: int, columns: int) -> np.ndarray:
+def _blobs(rng: np.random.Generator, half_axes: np.ndarray, columns: int) -> np.ndarray:
+    n = len(half_axes)
     y, x = np.mgrid[:TILE, :TILE] - TILE / 2
     picture = np.full((-(-n // columns) * TILE, columns * TILE), 90, dtype=np.uint8)
     for k in range(n):
-        a, b, angle = *rng.uniform(6, 22, 2), rng.uniform(0, np.pi)
+        (a, b), angle = half_axes[k], rng.uniform(0, np.pi)
         u, v = x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)
         tile = 90 + 140 * np.exp(-(((u / a) ** 2 + (v / b) ** 2) ** 2)) + rng.normal(0, 9, u.shape)
         row, column = divmod(k, columns)

@@ -5,6 +5,7 @@ import json
 import re
 import time
 
+import numpy as np
 import pytest
 
 from halfmap.web import job_listing
@@ -120,6 +121,26 @@ def test_classes_are_sorted_and_the_first_is_looked_at_in_full_size(page, made, 
     page.until(f"{text('#lightbox-caption')}.includes('class {order[1]['index']} ')")
     page.press("Escape")
     page.until("!document.querySelector('#lightbox')")
+
+
+def test_classes_that_are_alike_become_neighbours_however_they_are_turned(page, made):
+    open_page(page, SESSION)
+    page.set("#sort", "likeness", "change")
+    page.press("Enter")
+    order = []
+    for _ in range(made.n_classes):
+        caption = text("#lightbox-caption")
+        page.until(f"{caption} && {caption} !== {json.dumps(order[-1] if order else '')}")
+        order.append(page.ask(caption))
+        page.press("ArrowRight")
+    shown = [int(re.search(r"class (\d+)", one)[1]) - 1 for one in order]
+    assert sorted(shown) == list(range(made.n_classes))
+
+    def steps(rows):
+        axes = np.sort(made.half_axes[rows], axis=1)
+        return np.linalg.norm(np.diff(axes, axis=0), axis=1).mean()
+
+    assert steps(shown) < 0.6 * steps(range(made.n_classes))  # of the shapes' axes, between neighbours
 
 
 def test_an_old_cycle_stays_open_while_new_ones_come_and_the_newest_is_followed_again_when_asked(page, made):

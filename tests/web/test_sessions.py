@@ -6,7 +6,7 @@ import time
 import pytest
 
 from halfmap.sessions import course
-from halfmap.web.routes_sessions import in_part
+from halfmap.web.routes_sessions import news
 from support.live_servers import a_server
 from support.live_sessions import FAST, ChildHere
 
@@ -116,7 +116,7 @@ def test_pages_are_told_only_of_what_they_do_not_have(server, opened):
     client, identity = opened
     path = f"{API}/sessions/{identity}"
     cycles = [{"number": k, "kind": "startup"} for k in range(1, 4)]
-    shown = in_part({"cycles": cycles, "plots": {}, "state": "stopped"}, plots=False, cycles_after=2)
+    shown = news({"cycles": cycles, "state": "stopped"}, 2)
     assert shown == {"cycles": cycles[2:], "last_cycle": 3, "state": "stopped"}
     short = client.get(path, params={"plots": False, "cycles_after": 5}).json()
     assert (short["cycles"], short["last_cycle"]) == ([], 0)

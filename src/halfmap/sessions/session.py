@@ -92,15 +92,20 @@ class Session:
             self._thread.join()
         self.course.close()
 
-    def snapshot(self) -> dict[str, Any]:
+    def snapshot(self, *, with_plots: bool = True) -> dict[str, Any]:
         """Return everything that a page shows of a session, but for its cycles' classes and its micrographs."""
         with self.course.locked:
             return {
                 "id": self.id,
                 "name": self.name,
                 "microscope": self.microscope,
-                **views.session(self.course),
+                **views.session(self.course, with_plots=with_plots),
             }
+
+    def plots(self) -> dict[str, Any]:
+        """Return the curves of a session, times in seconds since 1970."""
+        with self.course.locked:
+            return views.plots(self.course.observation, self.course.watch.counted, self.course.cycles)
 
     def settings_schema(self) -> dict[str, Any]:
         """Return the JSON schema of the settings, for a form."""

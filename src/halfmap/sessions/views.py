@@ -24,7 +24,7 @@ FEW_VIEWS = 0.35
 """Share of the occupied classes to which particles may be concentrated before the page hints at preferred views."""
 
 
-def session(course: "Course") -> dict[str, Any]:
+def session(course: "Course", *, with_plots: bool) -> dict[str, Any]:
     """Return everything of a session but its cycles' classes."""
     record, seen, used = course.record, course.observation, course.used
     has_classes = bool(course.cycles) and not record.forced
@@ -79,8 +79,7 @@ def session(course: "Course") -> dict[str, Any]:
             "micrographs_out": len(course.left_out),
             "particles_out": n_out,
         },
-        "plots": plots(seen, course.watch.counted, course.cycles),
-    }
+    } | ({"plots": plots(seen, course.watch.counted, course.cycles)} if with_plots else {})
 
 
 def cycle_in_short(one: Mapping[str, Any]) -> dict[str, Any]:

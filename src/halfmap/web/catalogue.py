@@ -134,7 +134,7 @@ class Catalogue:
         if session is None:
             return {**one, "state": "unavailable", "reason": self._reasons.get(one["id"], "")}
         with suppress(OSError):
-            shown = session.snapshot()
+            shown = session.snapshot(with_plots=False)
             return {
                 **one,
                 "state": shown["state"],

@@ -99,13 +99,13 @@ class Hub:
             changed.set()
 
     def _pass_on(self, session: Session, ended: threading.Event) -> None:
-        since = int(session.snapshot()["seq"])
+        since = int(session.snapshot(with_plots=False)["seq"])
         while not ended.is_set():
             if not session.wait(since, _LISTEN_SECONDS):
                 continue
             events = session.events(since)
             if events is None:
-                since = int(session.snapshot()["seq"])
+                since = int(session.snapshot(with_plots=False)["seq"])
                 self.publish("changed", session=session.id, what="all")
                 continue
             for event in events:

@@ -121,7 +121,7 @@ class Talk:
 
     def _envelope(self) -> dict[str, Any]:
         opened = self._opened
-        shown = opened.snapshot()
+        shown = opened.snapshot(with_plots=False)
         return {
             "type": "settings_update",
             "settings": live2d_settings(opened),
@@ -176,7 +176,7 @@ async def _push(socket: WebSocket, services: Services, talk: Talk, sending: asyn
 
 def live2d_settings(session: Session) -> dict[str, Any]:
     """Return a session's settings under Live2D's names."""
-    shown = session.snapshot()
+    shown = session.snapshot(with_plots=False)
     values = {**shown["settings"], **shown["staged"]}
     source = shown["source"]["settings"]
     own = {theirs: values[ours] for theirs, ours in SETTINGS.items() if ours in values}

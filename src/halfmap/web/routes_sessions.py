@@ -67,11 +67,10 @@ class Thresholds(BaseModel):
     values: Annotated[dict[str, float], Field(max_length=20)]
 
 
-def in_part(shown: dict[str, Any], *, plots: bool, cycles_after: int) -> dict[str, Any]:
-    """Return a snapshot of a session without what whoever asks has already."""
-    kept = {name: value for name, value in shown.items() if plots or name != "plots"}
+def news(shown: dict[str, Any], cycles_after: int) -> dict[str, Any]:
+    """Return a snapshot of a session without the cycles that whoever asks has already."""
     last = shown["cycles"][-1]["number"] if shown["cycles"] else 0
-    return kept | {"last_cycle": last, "cycles": [one for one in shown["cycles"] if one["number"] > cycles_after]}
+    return shown | {"last_cycle": last, "cycles": [one for one in shown["cycles"] if one["number"] > cycles_after]}
 
 
 def session_of(request: Request, identity: str) -> Session:
@@ -122,13 +121,13 @@ def snapshot(
     Pages leave out the plots, and cycles up to a number, which are as they were: so an answer stays small.
     ``last_cycle`` is the number of the newest in any case.
     """
-    return as_json(in_part(session_of(request, session).snapshot(), plots=plots, cycles_after=cycles_after))
+    return as_json(news(session_of(request, session).snapshot(with_plots=plots), cycles_after))
 
 
 @router.get("/sessions/{session}/plots", dependencies=[viewer])
 def plots(request: Request, session: Identity) -> Response:
     """Return the curves of a session, times in seconds since 1970."""
-    return as_json(session_of(request, session).snapshot()["plots"])
+    return as_json(session_of(request, session).plots())
 
 
 @router.get("/sessions/{session}/settings/schema", dependencies=[viewer])
@@ -257,6 +256,6 @@ def _cycle(session: Session, number: int) -> dict[str, Any]:
 
 
 def _require(session: Session, act: str) -> None:
-    state = session.snapshot()["state"]
+    state = session.snapshot(with_plots=False)["state"]
     if plan.after(state, act) is None:
         raise HTTPException(409, f"The session is {state}; stop all jobs first.")

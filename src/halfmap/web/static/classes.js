@@ -7,6 +7,7 @@ import { History, KINDS } from "./history.js";
 import { Lightbox } from "./lightbox.js";
 import { Banner, Empty, Problem, useKeys } from "./parts.js";
 import { useCycle } from "./session.js";
+import { byLikeness } from "./similarity.js";
 import { html, useEffect, useMemo, useState } from "./vendor/preact-htm.module.js";
 
 // Which cycle is shown: the newest while it is followed, else the one that was chosen, whatever comes meanwhile.
@@ -32,7 +33,6 @@ export function ClassesTab({ session, viewer, act }) {
   const [focus, setFocus] = useState(0);
   const [open, setOpen] = useState(false);
   const [atlas, setAtlas] = useState(null);
-  const order = useMemo(() => (cycle ? sorted(cycle.classes, sort) : []), [cycle, sort]);
   useEffect(() => localStorage.setItem("halfmap-tile", tile), [tile]);
   useEffect(() => {
     if (!cycle) return undefined;
@@ -40,6 +40,14 @@ export function ClassesTab({ session, viewer, act }) {
     loadAtlas(cycle.atlas.url).then((image) => wanted && setAtlas({ number: cycle.number, image, ...cycle.atlas }));
     return () => { wanted = false; };
   }, [cycle?.number]);
+  const shownAtlas = atlas?.number === cycle?.number ? atlas : null;
+  const likeness = useMemo(() => (sort === "likeness" && shownAtlas ? byLikeness(cycle.classes, shownAtlas).map((one) => one.index) : null), [sort, shownAtlas]);
+  const order = useMemo(() => {
+    if (!cycle) return [];
+    if (!likeness) return sorted(cycle.classes, sort === "likeness" ? "size" : sort);
+    const by = new Map(cycle.classes.map((one) => [one.index, one]));
+    return likeness.map((index) => by.get(index));
+  }, [cycle, sort, likeness]);
   const current = order[Math.min(focus, order.length - 1)];
   const choose = (one, selected) => !viewer && one && act(() => api.select(id, cycle.number, [one.index], selected));
   const chooseAll = (selected) => act(() => api.select(id, cycle.number, order.map((one) => one.index), selected));
@@ -54,14 +62,13 @@ export function ClassesTab({ session, viewer, act }) {
   if (!cycles.length) return html`<${Empty}>New classes will appear here.<//>`;
   const chosen = order.filter((one) => one.selected);
   const kept = chosen.reduce((sum, one) => sum + one.particles, 0);
-  const shownAtlas = atlas?.number === cycle?.number ? atlas : null;
   return html`<${History} cycles=${cycles} at=${at} /><${Problem} error=${error} />
     ${cycle && html`<p class="meta" id="cycle-meta">Cycle ${cycle.number} · ${KINDS[cycle.kind]} · ${count(cycle.particles)} particles ·
       limit ${angstrom(cycle.resolution_angstrom)} · finished ${clock(cycle.finished)}</p>
     ${cycle.orientation_hint && html`<${Banner}>${cycle.orientation_hint}<//>`}
     <div class="toolbar">
       <label>Sort <select id="sort" value=${sort} onChange=${(event) => { setSort(event.target.value); setFocus(0); }}>
-        ${Object.entries(SORTS).map(([name, one]) => html`<option value=${name}>${one.label}</option>`)}</select></label>
+        ${Object.entries(SORTS).map(([name, one]) => html`<option value=${name}>${one.label}</option>`)}<option value="likeness">likeness</option></select></label>
       <label class="tile-size">Size <input id="tile" type="range" min="72" max="256" step="4" value=${tile} onInput=${(event) => setTile(event.target.valueAsNumber)} /></label>
       <span id="selected-count">${chosen.length} of ${order.length} selected, ${count(kept)} particles (${percent(kept / Math.max(1, cycle.particles))})</span>
       ${!viewer && html`<button id="select-all" onClick=${() => chooseAll(true)}>All</button>
