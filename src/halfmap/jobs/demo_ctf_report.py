@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -108,22 +107,21 @@ def section(ctf: CtfAgainstTruth, motion: MotionAgainstTruth) -> Section:
     """Return what the page shows of both."""
     return Section(
         title="Motion and CTF",
-        intro="Two movies, with drift, local motion, gain and radiation damage, were corrected; the CTF of all "
+        intro="Movies with drift, local motion, gain and radiation damage were corrected; the CTF of all "
         "micrographs was found from their power spectra. Nothing of the truth was used.",
         blocks=(_trajectory(motion), _motion_table(motion), _ctf_table(ctf)),
     )
 
 
 def _trajectory(motion: MotionAgainstTruth) -> Curve:
-    corners = {"upper left": 0, "middle": _PLACES * _PLACES // 2, "lower right": _PLACES * _PLACES - 1}
-    lines: list[Line] = []
-    for label, place in corners.items():
-        for what, values in (("found", motion.found), ("true", motion.true)):
-            track = values[0, place]
-            style: Any = "line" if what == "found" else "points"
-            lines.append(Line(label=f"{label}, {what}", x=track[:, 0], y=track[:, 1], style=style))
+    middle = _PLACES * _PLACES // 2
+    found, true = motion.found[0, middle], motion.true[0, middle]
+    lines = [
+        Line(label="found", x=found[:, 0], y=found[:, 1]),
+        Line(label="true", x=true[:, 0], y=true[:, 1], style="dashed"),
+    ]
     return Curve(
-        title=f"Motion of {motion.names[0]} at three places",
+        title=f"Motion in the middle of {motion.names[0]}",
         lines=lines,
         x=Axis(label="x", unit="Å"),
         y=Axis(label="y", unit="Å"),
@@ -146,7 +144,7 @@ def _motion_table(motion: MotionAgainstTruth) -> Table:
 def _ctf_table(ctf: CtfAgainstTruth) -> Table:
     rows = [
         (
-            name,
+            Path(name).stem,
             round(float(true[:2].mean())),
             round(float(error)),
             round(float(true[0] - true[1])),
