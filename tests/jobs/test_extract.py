@@ -43,6 +43,18 @@ def test_every_pick_becomes_a_particle_with_its_micrographs_ctf(project):
     assert not particles.optics["ctf_premultiplied"][0]
 
 
+def test_particles_lie_on_the_plane_of_defocus_that_was_fitted_to_their_micrograph(project):
+    table = relion.read_micrographs(project.micrographs)
+    slopes = {"halfmapDefocusSlopeX": "0.5", "halfmapDefocusSlopeY": "-0.25"}
+    columns = {name: np.full(len(table), text, dtype=object) for name, text in slopes.items()}
+    flat = relion.read_particles(extracted(project).main_output)
+    relion.write_micrographs(project.micrographs, table.with_columns(**columns))
+    tilted = relion.read_particles(extracted(project).main_output)
+    away = (tilted["position_pixel"] - (np.array(SHAPE[::-1]) - 1) / 2) * PIXEL_SIZE
+    for name in ("defocus_u_angstrom", "defocus_v_angstrom"):
+        np.testing.assert_allclose(tilted[name] - flat[name], away @ [0.5, -0.25], atol=0.01)  # two decimals
+
+
 def test_what_rounding_cut_off_the_position_stays_in_the_offset(project):
     particles = relion.read_particles(extracted(project).main_output)
     position = particles["position_pixel"] - particles["origin_angstrom"] / PIXEL_SIZE

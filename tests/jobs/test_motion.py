@@ -165,6 +165,14 @@ def test_bad_input_is_said_before_work_begins(project, options, error, said):
         project.motion(**paths)
 
 
+def test_a_folder_stands_for_the_movies_in_it(project):
+    result = project.motion(movies=(project.root / "Movies",), pixel_size_angstrom=PIXEL_SIZE, save_unweighted=False)
+    assert len(relion.read_micrographs(result.main_output)) == 2
+    (project.root / "Empty").mkdir()
+    with pytest.raises(InputError, match=r"must hold some .* got none in .*Empty"):
+        project.motion(movies=(project.root / "Empty",))
+
+
 def test_movies_need_a_pixel_size(project):
     text = (project.root / "movies.star").read_text()
     (project.root / "movies.star").write_text(text.replace("_rlnMicrographOriginalPixelSize", "_rlnDetectorPixelSize"))

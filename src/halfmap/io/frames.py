@@ -26,6 +26,7 @@ from halfmap.io.tiff_pages import page_offsets, truncated
 MRC_SUFFIXES = (".mrc", ".mrcs", ".st")
 TIFF_SUFFIXES = (".tif", ".tiff")
 EER_SUFFIXES = (".eer", ".ecc")
+MOVIE_SUFFIXES = (*MRC_SUFFIXES, *TIFF_SUFFIXES, *EER_SUFFIXES)
 
 
 class RawFrames(Protocol):
@@ -207,8 +208,9 @@ def open_movie(
     elif suffix in EER_SUFFIXES:
         frames = open_eer(path, eer)
     else:
-        kinds = ", ".join((*MRC_SUFFIXES, *TIFF_SUFFIXES, *EER_SUFFIXES))
-        raise InputError(f"A movie must be one of {kinds}; got {path.name}; convert it to one of them.")
+        raise InputError(
+            f"A movie must be one of {', '.join(MOVIE_SUFFIXES)}; got {path.name}; convert it to one of them."
+        )
     if pixel_size_angstrom is None:
         raise InputError(f"{path} must have a pixel size; got none; state it with --pixel-size.")
     grid = ImageGrid(shape=frames.shape, pixel_size_angstrom=pixel_size_angstrom)

@@ -17,6 +17,7 @@ from halfmap.io.relion_paths import path_in_job
 from halfmap.jobs import ctf_report
 from halfmap.jobs.ctf import CtfJobParams
 from halfmap.jobs.ctf_micrograph import CtfMicrograph, CtfTask, estimate_micrograph
+from halfmap.jobs.extract_inputs import DEFOCUS_SLOPES
 from halfmap.jobs.micrograph_inputs import OpenedMicrographs, open_micrographs, open_micrographs_named
 from halfmap.jobs.per_micrograph import Rejected, forget_states, rejected_micrographs, resumable_map
 from halfmap.project.job import JobContext
@@ -172,6 +173,7 @@ def _table(
         "ctf_figure_of_merit": np.array([one.figure_of_merit for one in estimates]),
         "ctf_max_resolution_angstrom": np.array([one.max_resolution_angstrom for one in estimates]),
         "rlnCtfIceRingDensity": _text(f"{np.nan_to_num(one.ice_ring_density):.6f}" for one in estimates),
+        "halfmapCtfRingDepth": _text(f"{one.ring_depth:.4f}" for one in estimates),
         "halfmapCtfConcerns": _text(str(len(one)) for one in said),
         "halfmapCtfConcern": _text("; ".join(one) or "none" for one in said),
     }
@@ -180,8 +182,7 @@ def _table(
     if params.patches != (1, 1):
         slopes = [(0.0, 0.0) if one.local is None else one.local.slope for _, one in found]
         columns |= {
-            f"halfmapDefocusSlope{axis}": _text(f"{slope[number]:.6f}" for slope in slopes)
-            for number, axis in enumerate("XY")
+            name: _text(f"{slope[number]:.6f}" for slope in slopes) for number, name in enumerate(DEFOCUS_SLOPES)
         }
     return micrographs.take(rows).with_columns(**columns)
 

@@ -35,6 +35,9 @@ CTF_COLUMNS = (
     "ctf_figure_of_merit",
 )
 
+DEFOCUS_SLOPES = ("halfmapDefocusSlopeX", "halfmapDefocusSlopeY")
+"""Columns of micrographs: by how much the defocus grows along x and y, Å for each Å."""
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Wanted:
@@ -109,7 +112,7 @@ def _from_picks(
         "figure_of_merit": picks.figure_of_merit,
         "class_number": picks["class_number"],
     }
-    columns |= {name: micrographs[name][of_micrograph] for name in CTF_COLUMNS if name in micrographs}
+    columns |= _ctf_columns(opened, of_micrograph, columns["position_pixel"])
     columns |= {name: values for name, values in picks.columns.items() if name not in Picks.KNOWN}
     return ParticleSet(columns=columns, optics=micrographs.optics)
 
@@ -214,9 +217,30 @@ def _with_micrograph_ctf(particles: ParticleSet, opened: OpenedMicrographs, rows
     for index, one in enumerate(rows):
         of_micrograph[one] = index
     micrographs = opened.micrographs
-    columns = {name: micrographs[name][of_micrograph] for name in CTF_COLUMNS if name in micrographs}
+    columns = _ctf_columns(opened, of_micrograph, particles["position_pixel"])
     groups = micrographs["optics_group"][of_micrograph]
     return replace(particles.with_columns(**columns, optics_group=groups), optics=micrographs.optics)
+
+
+def _ctf_columns(
+    opened: OpenedMicrographs, of_micrograph: np.ndarray, position_pixel: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Return the CTF of particles: their micrographs', with the defocus on the plane that `halfmap ctf` has fitted.
+
+    Parameters
+    ----------
+    of_micrograph : shape (n,), rows of the micrographs.
+    position_pixel : shape (n, 2).
+    """
+    micrographs = opened.micrographs
+    columns = {name: micrographs[name][of_micrograph] for name in CTF_COLUMNS if name in micrographs}
+    if all(name in micrographs for name in DEFOCUS_SLOPES):
+        sides = np.array([shape[::-1] for shape in opened.shapes], dtype=np.float64)[of_micrograph]
+        away = (position_pixel - (sides - 1) / 2) * opened.pixel_size_angstrom[of_micrograph, None]
+        slope = np.stack([micrographs[name].astype(np.float64)[of_micrograph] for name in DEFOCUS_SLOPES], axis=1)
+        for name in ("defocus_u_angstrom", "defocus_v_angstrom"):
+            columns[name] = columns[name] + (away * slope).sum(axis=1)
+    return columns
 
 
 def _optics_of(particles: ParticleSet, pixel_size: np.ndarray) -> OpticsGroups:

@@ -19,7 +19,7 @@ class MotionJobParams(MotionParams):
     """Inputs and settings of ``halfmap motion``."""
 
     movies: tuple[Path, ...]
-    """STAR file of movies (RELION's movies.star), or movies themselves: MRC, TIFF or EER."""
+    """STAR file of movies (RELION's movies.star), or movies themselves, MRC, TIFF or EER, or a folder of them."""
 
     gain: Path | None = None
     """Gain reference by which frames are multiplied; of EER movies in MRC or TIFF, by which they are divided."""

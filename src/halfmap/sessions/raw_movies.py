@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from halfmap.errors import FormatError, HalfmapError, InputError
-from halfmap.io.frames import EER_SUFFIXES, MRC_SUFFIXES, TIFF_SUFFIXES
+from halfmap.io.frames import MOVIE_SUFFIXES
 from halfmap.jobs.ctf import CtfJobParams
 from halfmap.jobs.motion import MOVIES_FILE, MotionJobParams
 from halfmap.project.parameters import build
@@ -119,7 +119,7 @@ class MoviesSource(RawSource):
         """Return the movies that have not changed for some time, the oldest first."""
         now, found = time.monotonic(), []
         for path in self.folder.glob(pattern):
-            if path.suffix.lower() not in (*MRC_SUFFIXES, *TIFF_SUFFIXES, *EER_SUFFIXES):
+            if path.suffix.lower() not in MOVIE_SUFFIXES:
                 continue
             name = str(path.relative_to(self.folder))
             try:
