@@ -32,6 +32,11 @@ def test_what_is_out_of_the_ordinary_is_said(changed, said):
 
 
 def test_a_few_micrographs_are_no_measure_of_one_another():
-    strange = dataclasses.replace(ordinary(), ring_depth=5.0)
+    strange = dataclasses.replace(ordinary(), lens=lens(15_000, astigmatism=2_000), ring_depth=1.4)
     assert concerns([ordinary(), strange]) == [(), ()]
     assert concerns([]) == []
+
+
+def test_carbon_film_is_told_where_it_is_alone():
+    found = concerns([dataclasses.replace(ordinary(), ring_depth=2.0)])
+    assert "carbon" in found[0][0]

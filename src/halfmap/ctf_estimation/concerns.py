@@ -13,6 +13,9 @@ POOR_RESOLUTION_ANGSTROM = 10.0
 STRONG_ICE_RING = 0.25
 """Excess of power at 3.6 to 4.0 Å from which there is crystalline ice."""
 
+DEEP_RINGS = 1.5
+"""Height of rings over the background that no ice and particles reach: 0.1 in real micrographs, 2 in carbon film."""
+
 _DEVIATIONS = 5.0
 _LEAST_ASTIGMATISM_ANGSTROM = 500.0
 _MUCH_DEEPER = 3.0
@@ -32,13 +35,15 @@ def concerns(
     Notes
     -----
     Judged alone: rings that end before 10 Å, a strong ring of crystalline ice, halves of the directions whose defoci
-    differ. Judged among five or more: astigmatism and rings far beyond the others', by five robust deviations, and by
+    differ, rings as strong as those of carbon film. Judged among five or more: astigmatism and rings far beyond the others', by five robust deviations, and by
     500 Å or three times.
     """
     astigmatism = np.array([2 * one.lens.half_astigmatism_angstrom for one in estimates])
     depth = np.array([one.ring_depth for one in estimates])
     far_astigmatic = _far_above(astigmatism) & (astigmatism > _LEAST_ASTIGMATISM_ANGSTROM)
-    deep = _far_above(depth) & (depth > _MUCH_DEEPER * np.median(depth)) if len(depth) else np.zeros(0, dtype=bool)
+    deep = depth > DEEP_RINGS
+    if len(depth):
+        deep |= _far_above(depth) & (depth > _MUCH_DEEPER * np.median(depth))
     return [_of_one(one, bool(a), bool(d)) for one, a, d in zip(estimates, far_astigmatic, deep, strict=True)]
 
 
@@ -53,7 +58,7 @@ def _of_one(one: CtfEstimate, is_astigmatic: bool, is_deep: bool) -> tuple[str, 
     if is_astigmatic:
         said.append(f"astigmatism of {2 * one.lens.half_astigmatism_angstrom:.0f} Å, far from the others'")
     if is_deep:
-        said.append("rings much stronger than the others': carbon film?")
+        said.append("rings much stronger than those of ice: carbon film?")
     return tuple(said)
 
 
