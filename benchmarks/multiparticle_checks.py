@@ -1,0 +1,143 @@
+"""What populations from files must not do: share what their truths do not, and be surer than they are right.
+
+    python benchmarks/multiparticle_checks.py two-truths [--runs 10]
+    python benchmarks/multiparticle_checks.py error-bars [--seeds 1 2 3]
+
+``two-truths``: half-sets of two structures, refined together with fine grids: what they share beyond the join, before
+and after, beside what the truths share and what is expected of that where each half knows nothing but its own truth.
+``error-bars``: errors over error bars of each group of parameters, all others true, in a crowded field and a wide one.
+"""
+
+import argparse
+import os
+import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+from population_projects import Project, fsc, new_project
+
+from halfmap.geometry.rotations import rotation_vector_from_matrix
+from halfmap.io.species_particles import read_species_particles_of_m, write_species_particles_of_m
+from halfmap.multiparticle.params import ParameterChoice
+from halfmap.multiparticle.refine import refine_series
+from halfmap.multiparticle.schedule import Schedule
+from halfmap.multiparticle.species import fitted
+from support.simulated_series import SimulatedFiles
+
+TRUTHS = ("compact-c1-100", "compact-c1-101")
+OF_TRUTHS = (
+    "--pixel-size 4 --size 160,160 --tilt-step 12 --snr 0.3 --particles-per-series 12,12 --image-warp-nodes 2,2 "
+    "--image-warp 3 --margin 50"
+)
+FINEST = "--image-warp 5x5 --volume-warp 3x3x2x4 --stage-angles --positions --angles --defocus --ctf-resolution 12"
+BARS_SPECIMEN = "compact-c1-100"
+OF_BARS = "--pixel-size 4 --tilt-step 8 --snr 0.1 --particles-per-series 20 --reference-resolution 6 --margin 60"
+BARS = {
+    "poses": ("--position-error 3 --angle-error 3", {"positions": True, "angles": True}),
+    "image warp": ("--image-warp 3 --image-warp-nodes 2,2", {"image_warp": "2x2"}),
+    "defocus": ("--defocus-error 1000", {"defocus": True}),
+}
+
+
+def two_truths(options: argparse.Namespace, folder: Path) -> None:
+    """Refine half-sets of two structures together, and see what they come to share."""
+    print("| run | band | truths | before | after | expected after |\n|---|---|---|---|---|---|")
+    rises = []
+    for run in range(options.first, options.first + options.runs):
+        specimens = " ".join(f"--specimen {one}" for one in TRUTHS)
+        project = new_project(folder / f"run{run}", f"tilt-series {specimens} {OF_TRUTHS} --number 2 --seed {run}")
+        sim = project.folder / "sim"
+        tables = [read_species_particles_of_m(sim / f"species/{one}_particles.star") for one in TRUTHS]
+        write_species_particles_of_m(project.folder / "both.star", of_two_halves(*tables))
+        halves = [sim / f"species/{one}_half{half}.mrc" for half, one in enumerate(TRUTHS, 1)]
+        project.run(
+            f"population add-species m --name one --diameter 100 --half1 {halves[0]} --half2 {halves[1]} "
+            "--particles both.star --workers 1"
+        )
+        project.refine("")
+        before = project.maps("one")
+        project.refine(FINEST)
+        after, grid = project.maps("one"), before[0].grid
+        true = [fitted(SimulatedFiles(sim).true_map(one), grid) for one in TRUTHS]
+        # what two halves share where each knows nothing but its own truth
+        expected = fsc(*true) * torch.stack([fsc(*pair) for pair in zip(after, true, strict=True)]).prod(0)
+        curves = (fsc(*true), fsc(*before), fsc(*after), expected)
+        of_shell = grid.side * grid.pixel_size_angstrom / np.maximum(1, np.arange(len(expected)))
+        for coarse, fine in ((40.0, 20.0), (20.0, 12.0), (12.0, 8.5)):
+            band = torch.from_numpy((of_shell < coarse) & (of_shell >= fine))
+            means = [float(curve[band].mean()) for curve in curves]
+            rises.append((coarse, fine, *means))
+            print(
+                f"| {run} | {coarse:g} to {fine:g} Å | " + " | ".join(f"{one:.3f}" for one in means) + " |", flush=True
+            )
+    for limits in dict.fromkeys(row[:2] for row in rises):
+        table = np.array([row[2:] for row in rises if row[:2] == limits])
+        excess = table[:, 2] - table[:, 3]
+        error = excess.std(ddof=1) / np.sqrt(len(excess)) if len(excess) > 1 else np.nan
+        means = ", ".join(f"{one:.3f}" for one in table.mean(0))
+        print(
+            f"{limits}: mean of {len(excess)} runs {means}; above what is expected {excess.mean():+.3f} ± {error:.3f}"
+        )
+
+
+def of_two_halves(first, second):
+    """Return the particles of two species as the two half-sets of one."""
+    found = [replace(one, random_subset=np.full(len(one), half)) for half, one in enumerate((first, second), 1)]
+    fields = ("position_angstrom", "rotation", "random_subset", "source_name", "source_hash", "uid")
+    joined = {name: np.concatenate([getattr(one, name) for one in found]) for name in fields}
+    return replace(found[0], **joined)
+
+
+def error_bars(options: argparse.Namespace, folder: Path) -> None:
+    """Refine one group of parameters, all others true, and compare its errors with their error bars."""
+    print("| field | group | errors over error bars, rms |\n|---|---|---|")
+    for field in ("--size 200,200", "--size 400,400"):
+        for group, (errors, choice) in BARS.items():
+            found = list[np.ndarray]()
+            for seed in options.seeds:
+                place = folder / f"{group} {field.split(',')[-1]} {seed}".replace(" ", "_")
+                (place / ".halfmap").mkdir(parents=True)
+                none = "--position-error 0 --angle-error 0 --defocus-error 0 --image-warp 0"
+                specimen = f"--specimen {BARS_SPECIMEN} {field} --seed {seed}"
+                Project(place).run(f"simulate tilt-series {specimen} {OF_BARS} {none} {errors} --workers 1 --out sim")
+                found.append(_over_bars(SimulatedFiles(place / "sim"), choice))
+            rms = float(np.sqrt(np.mean(np.square(np.concatenate(found)))))
+            print(f"| {field.split()[1]} px | {group} | {rms:.2f} |", flush=True)
+
+
+def _over_bars(files: SimulatedFiles, choice: dict) -> np.ndarray:
+    problem = files.problem("TS_1", {BARS_SPECIMEN: 9.0})
+    result = refine_series(problem, ParameterChoice(**choice), schedule=Schedule(ctf_resolution_angstrom=20.0))
+    one, true = result.species[0], files.particles(BARS_SPECIMEN, "TS_1", true=True)
+    if "positions" in choice:
+        turn = torch.from_numpy(one.rotation[:, 0] @ true.rotation[:, 0].transpose(0, 2, 1))
+        errors = [one.position_angstrom[:, 0] - true.position_angstrom[:, 0], rotation_vector_from_matrix(turn).numpy()]
+        return (np.concatenate(errors, axis=1) / one.deviation).ravel()
+    fields = ("defocus_angstrom",) if "defocus" in choice else ("movement_x_angstrom", "movement_y_angstrom")
+    now, truth = result.series, files.series("TS_1", true=True)
+    errors = [(getattr(now, name).values - getattr(truth, name).values).flatten() for name in fields]
+    return torch.cat(errors).numpy() / result.deviation
+
+
+def main() -> None:
+    """Run what is asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["two-truths", "error-bars"])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--runs", type=int, default=10)
+    parser.add_argument("--first", type=int, default=1, help="number of the first run")
+    parser.add_argument("--folder", type=Path, help="where files are kept; a temporary one where left out")
+    options = parser.parse_args()
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    folder = (options.folder or Path(tempfile.mkdtemp())).resolve()
+    {"two-truths": two_truths, "error-bars": error_bars}[options.what](options, folder)
+
+
+if __name__ == "__main__":
+    main()
