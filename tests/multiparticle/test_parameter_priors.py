@@ -4,7 +4,9 @@ import torch
 
 from halfmap.multiparticle.parameter_layout import Layout
 from halfmap.multiparticle.parameter_priors import particle_precision, shared_precision
+from halfmap.multiparticle.parameter_update import with_shared
 from halfmap.multiparticle.params import ParameterChoice, PriorWidths
+from halfmap.optics.aberrations import even_phase, odd_phase
 from support.series_models import frame_series, plain_frame_series, plain_tilt_series, tilt_series
 
 FAR = 1e9  # no prior to speak of
@@ -77,7 +79,35 @@ def test_positions_cost_by_width_and_by_step():
     assert energy(particle_precision(layout), theta) == pytest.approx((1 + 9) / 32 + 2**2 / 8)
 
 
-def test_aberrations_are_as_wide_as_their_phase_at_three_angstrom():
-    layout = tilt_layout({"odd_zernike_order": 3}, aberration_rad=0.5)
-    deviations = shared_precision(layout).diagonal().rsqrt()
-    np.testing.assert_allclose(deviations, [1.5, 1.5, 13.5, 13.5, 13.5, 13.5])
+def mean_square(phase):
+    """The mean of a function of frequencies over the disc up to 3 Å."""
+    axis = (np.arange(200) + 0.5) / 100 - 1
+    grid = torch.from_numpy(np.stack(np.meshgrid(axis, axis), axis=-1)) / 3
+    inside = grid.norm(dim=-1) <= 1 / 3
+    return float(phase(grid)[inside].square().mean())
+
+
+@pytest.mark.parametrize("kind", ["odd", "even"])
+@pytest.mark.parametrize("series", [tilt_series(plain_tilt_series()), frame_series(plain_frame_series())])
+def test_aberrations_cost_by_the_phase_that_they_turn_together(series, kind):
+    choice = ParameterChoice(odd_zernike_order=5) if kind == "odd" else ParameterChoice(even_zernike_order=4)
+    layout = Layout(series, 3, 1, choice, PriorWidths(aberration_rad=0.5))
+    theta = torch.from_numpy(np.random.default_rng(1).normal(size=layout.n_shared))
+    changed = with_shared(series, theta, layout).optics
+    before = series.optics
+    if kind == "odd":
+        coefficients = np.subtract(changed.odd_zernike, before.odd_zernike)
+        turned = mean_square(
+            lambda s: odd_phase(s, odd_zernike=coefficients, voltage_kv=300.0, spherical_aberration_mm=2.7)
+        )
+    else:
+        coefficients = np.subtract(changed.even_zernike, before.even_zernike)
+        turned = mean_square(lambda s: even_phase(s, [0.0, *coefficients]))
+    assert energy(shared_precision(layout), theta) == pytest.approx(turned / 0.5**2 / 2, rel=0.01)
+
+
+def test_a_coma_that_does_not_shift_is_likelier_than_one_that_does():
+    precision = shared_precision(tilt_layout({"odd_zernike_order": 3}))
+    still, moving = (torch.tensor([0, tilt, 0, 0, 9.0, 0], dtype=torch.float64) for tilt in (18.0, 0.0))
+    assert energy(precision, still) == pytest.approx(1 / 16, rel=0.01)  # 27 r³ cos α: ⟨(3 r)⁶ cos²⟩ is 1/8
+    assert energy(precision, moving) > 10 * energy(precision, still)

@@ -101,6 +101,26 @@ FRAME_CASES = {
     ),
 }
 
+WIDE = {"size_pixel": (400, 400), "particles_per_series": (48,)}
+FRAME_OPTICS_CASES = {
+    # an error well below the astigmatism itself: files interpolate size and angle, steps the vector
+    "astigmatism": Case(
+        {"astigmatism_error_angstrom": 300.0, "astigmatism_angstrom": 5000.0},
+        {"astigmatism": True},
+        {"astigmatism_angstrom": 130.0},
+    ),
+    "doming": Case({"doming_angstrom": 400.0}, {"doming": True}, {"defocus_angstrom": 65.0}),
+    "spherical aberration": Case(
+        {"spherical_aberration_error_mm": 1.0, "snr": 3.0},
+        {"spherical_aberration": True},
+        {"spherical_aberration_mm": 0.6},
+    ),
+    "odd aberrations": Case(
+        {"odd_aberration_rad": 1.0, "odd_aberration_order": 5}, {"odd_zernike_order": 5}, {"odd_phase_rad": 0.1}
+    ),
+    "even aberrations": Case({"even_aberration_rad": 1.0}, {"even_zernike_order": 4}, {"ctf_phase_rad": 0.05}),
+}
+
 
 def simulated(folder: Path, monkeypatch: pytest.MonkeyPatch, kind: str, **settings) -> SimulatedFiles:
     monkeypatch.chdir(folder)
@@ -154,6 +174,13 @@ def test_parameters_of_a_frame_series_are_recovered(name, tmp_path, monkeypatch)
     case = FRAME_CASES[name]
     settings = {**COARSE, **FRAMES, "size_pixel": (160, 160), **case.errors}
     check(simulated(tmp_path, monkeypatch, "frames", **settings), case, 8.5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FRAME_OPTICS_CASES)
+def test_optics_of_a_frame_series_are_recovered(name, tmp_path, monkeypatch):
+    case = FRAME_OPTICS_CASES[name]
+    check(simulated(tmp_path, monkeypatch, "frames", **{**FINE, **FRAMES, **WIDE, **case.errors}), case, 5.6)
 
 
 @pytest.mark.slow

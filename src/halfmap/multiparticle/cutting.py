@@ -179,7 +179,8 @@ class CutImages:
     resolution_angstrom : that windows reach to.
     coarsest_angstrom : of `prepared`.
     used : which images to cut.
-    memory_bytes : what may be kept. Where everything does not fit, images are read and cut again at each pass.
+    memory_bytes : what may be kept. Where everything does not fit twice, as it is cut and without neighbours, images
+        are read and cut again at each pass.
     device : where windows are cut and kept.
 
     Raises
@@ -215,7 +216,7 @@ class CutImages:
             8 * len(window.band) * len(where) * n_images
             for window, where in zip(self._windows, self._position, strict=True)
         )
-        self._kept: dict[int, list[BandValues]] | None = {} if n_bytes <= memory_bytes else None
+        self._kept: dict[int, list[BandValues]] | None = {} if 2 * n_bytes <= memory_bytes else None
         pixel = self._binned.pixel_size_angstrom
         self.centre_angstrom = [torch.round(where / pixel) * pixel for where in self._position]
 
@@ -223,6 +224,42 @@ class CutImages:
         """Yield the number of each used image, and of each species what was cut out, (P, K)."""
         for t in np.flatnonzero(self._used).tolist():
             yield t, self._of(t)
+
+    @property
+    def keeps(self) -> bool:
+        """Whether there is memory for windows, twice over."""
+        return self._kept is not None
+
+    def of_neighbours(self, t: int, shown: Sequence[BandValues]) -> list[BandValues]:
+        """Return what windows of an image hold of all other particles, of each species.
+
+        Parameters
+        ----------
+        t : number of the image.
+        shown : what each particle shows in its own window, (P, K), up to any shell of its band.
+        """
+        pixel = self._binned.pixel_size_angstrom
+        places, boxes = [], []
+        for window, centre, values in zip(self._windows, self.centre_angstrom, shown, strict=True):
+            whole = values.new_zeros((len(values), len(window.band)))
+            whole[:, : values.shape[1]] = values
+            boxes.append(window.grid.irfft(window.band.scatter(whole)))
+            corner = torch.round(centre[:, t] / pixel).to(torch.int64) - window.grid.side // 2
+            offsets = torch.arange(window.grid.side)
+            places.append((corner[:, 1, None] + offsets, corner[:, 0, None] + offsets))
+        least = [min(int(place[axis].min()) for place in places) for axis in (0, 1)]
+        size = [1 + max(int(place[axis].max()) for place in places) - least[axis] for axis in (0, 1)]
+        canvas = boxes[0].new_zeros(size)
+        where = [
+            ((rows - least[0])[:, :, None].to(canvas.device), (columns - least[1])[:, None, :].to(canvas.device))
+            for rows, columns in places
+        ]
+        for at, box in zip(where, boxes, strict=True):
+            canvas.index_put_(at, box, accumulate=True)
+        return [
+            window.band.gather(window.grid.rfft(canvas[at] - box))[:, : values.shape[1]]
+            for window, at, box, values in zip(self._windows, where, boxes, shown, strict=True)
+        ]
 
     def _of(self, t: int) -> list[BandValues]:
         if self._kept is not None and t in self._kept:

@@ -1,7 +1,7 @@
 """Which numbers a multi-particle refinement fits: their order, names, units and priors."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import product
 
@@ -24,8 +24,7 @@ LOCAL = (
 """What an image of a particle depends on: where its content lies (Å), turns of its view about the image's axes (rad, R
 becomes exp([ω]×) R), what `CTF_PARAMETERS` says, magnification, and odd aberrations (rad Å^n)."""
 
-STATED_RESOLUTION_ANGSTROM = 3.0
-"Where widths of aberrations are stated."
+_COMA = (3, 4)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +39,10 @@ class Block:
     first : number of the first parameter.
     width, step, bend : standard deviations of a node, of a difference between neighbours in time, and of a second
         difference between neighbours in space; None for no such prior.
-    level : of a pyramid. component : of a vector that a field holds. coefficients : numbers of Zernike coefficients.
+        Of aberrations, rms phase over the band of each independent one (`parameter_priors`).
+    level : of a pyramid. component : of a vector that a field holds.
+    coefficients : of aberrations, for each parameter the numbers of the Zernike coefficients that it changes, with how
+        much.
     n_frozen : how many nodes, from the first on, stay as they are and have no parameter.
     """
 
@@ -54,7 +56,7 @@ class Block:
     bend: float | None = None
     level: int = 0
     component: int = 0
-    coefficients: tuple[int, ...] = ()
+    coefficients: tuple[Mapping[int, float], ...] = ()
     n_frozen: int = 0
 
     @property
@@ -227,17 +229,25 @@ def _blocks_of_optics(series: ImageSeries, choice: ParameterChoice, widths: Prio
         ("odd", choice.odd_zernike_order, odd_index, 0),
         ("even", choice.even_zernike_order, even_index, 1),
     ):
-        # Of frame series the tilt coefficients follow the coma's, so that coma does not shift.
-        orders = [
-            n for n in range(1, order + 1) if n % 2 == (kind == "odd") and (n > 1 or isinstance(series, TiltSeries))
-        ]
-        for n in orders:
-            numbers = tuple(i for i in range(N_ODD if kind == "odd" else N_EVEN) if index(i + n_before)[0] == n)
+        is_of_tilts = isinstance(series, TiltSeries)
+        for n in (n for n in range(1, order + 1) if n % 2 == (kind == "odd") and (n > 1 or is_of_tilts)):
+            numbers = [i for i in range(N_ODD if kind == "odd" else N_EVEN) if index(i + n_before)[0] == n]
             yield Block(
                 name=f"{kind} aberrations of order {n}", unit=f"rad Å^{n}", field=f"{kind}_zernike", first=0,
-                shape=(len(numbers),), width=widths.aberration_rad * STATED_RESOLUTION_ANGSTROM**n,
-                coefficients=numbers,
+                shape=(len(numbers),), width=widths.aberration_rad,
+                coefficients=tuple(_coefficients(i, moves=kind == "even" or is_of_tilts) for i in numbers),
             )  # fmt: skip
+
+
+def _coefficients(i: int, *, moves: bool) -> dict[int, float]:
+    """Return what a parameter of aberrations changes.
+
+    Notes
+    -----
+    Of frame series an axial coma takes twice its coefficient of a tilt of the phase with it, so that it does not move
+    the image: 3 r³ instead of 3 r³ − 2 r, as in M; the tilt has no parameter of its own.
+    """
+    return {i: 1.0} if moves or i not in _COMA else {i: 1.0, i - 3: 2.0}
 
 
 def _stage_blocks(series: ImageSeries, widths: PriorWidths) -> Iterator[Block]:

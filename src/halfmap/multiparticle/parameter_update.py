@@ -7,12 +7,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from halfmap.data.image_series import FrameSeries, ImageSeries
+from halfmap.data.image_series import ImageSeries
 from halfmap.geometry.rotations import matrix_from_rotation_vector
 from halfmap.multiparticle.parameter_layout import Block, Layout
 from halfmap.splines.grids import SplineGrid
-
-_COMA = (3, 4)
 
 
 def with_shared(series: ImageSeries, theta: Tensor, layout: Layout) -> ImageSeries:
@@ -57,24 +55,13 @@ def with_own(position_angstrom: Tensor, rotation: Tensor, theta: Tensor, layout:
     return position_angstrom, rotation
 
 
-def names_of_optics(block: Block, series: ImageSeries) -> list[dict[str, float]]:
-    """Return for each parameter of a block that is no grid the local parameters that it changes, and by how much.
-
-    Notes
-    -----
-    Of frame series an axial coma takes twice its coefficient of a tilt of the phase with it, so that it does not
-    shift: 3 r³ instead of 3 r³ − 2 r, as in M.
-    """
+def names_of_optics(block: Block) -> list[dict[str, float]]:
+    """Return for each parameter of a block that is no grid the local parameters that it changes, and by how much."""
     if block.field == "magnification":
         return [{f"magnification_{entry}": 1.0} for entry in ("11", "12", "21", "22")]
     if block.field == "spherical_aberration_mm":
         return [{"spherical_aberration": 1.0}]
-    names = [{f"{block.field}_{i}": 1.0} for i in block.coefficients]
-    if block.field == "odd_zernike" and isinstance(series, FrameSeries):
-        for name, i in zip(names, block.coefficients, strict=True):
-            if i in _COMA:
-                name[f"odd_zernike_{i - 3}"] = 2.0
-    return names
+    return [{f"{block.field}_{i}": factor for i, factor in one.items()} for one in block.coefficients]
 
 
 def _changed_grid(grids: Any, block: Block, change: Tensor) -> Any:
@@ -94,9 +81,9 @@ def _changed_optics(block: Block, series: ImageSeries, changed: dict[str, Any], 
     if block.field == "spherical_aberration_mm":
         return before + float(values[0])
     after = np.array(before, dtype=np.float64)
-    for value, names in zip(values, names_of_optics(block, series), strict=True):
-        for name, factor in names.items():
-            after[int(name.rpartition("_")[2])] += factor * value
+    for value, coefficients in zip(values, block.coefficients, strict=True):
+        for i, factor in coefficients.items():
+            after[i] += factor * value
     return after
 
 

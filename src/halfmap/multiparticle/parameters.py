@@ -247,7 +247,7 @@ def _grid_term(
 
 
 def _terms_of_optics(block: Block, series: ImageSeries) -> Iterator[_Term]:
-    for number, names in enumerate(names_of_optics(block, series)):
+    for number, names in enumerate(names_of_optics(block)):
         yield _Term(
             columns=block.columns[:, number : number + 1],
             time=torch.ones((len(series), 1), dtype=torch.float64),

@@ -178,7 +178,7 @@ class PriorWidths:
     """Each entry of the matrix."""
 
     aberration_rad: Positive = 1.0
-    """Phase that a coefficient of the aberrations turns at 3 Å by its highest power."""
+    """Phase that each independent aberration turns up to 3 Å, rms over the frequencies."""
 
 
 def nodes_from_text(text: str, n_axes: int) -> tuple[int, ...]:

@@ -188,8 +188,9 @@ def refine_series(
     )
     bands = [window.band for window in species_windows]
     fitted = fit_windows(
-        images, images.centre_angstrom, bands, series, states, choice, widths or PriorWidths(), schedule or Schedule()
-    )
+        images, images.centre_angstrom, bands, series, states, choice, widths or PriorWidths(), schedule or Schedule(),
+        overlapping=images,
+    )  # fmt: skip
     return _result(problem, fitted)
 
 

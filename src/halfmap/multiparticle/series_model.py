@@ -156,8 +156,11 @@ class SpeciesModel:
 
     def batches(self, t: int, n_active: int) -> Iterable[Tensor]:
         """Yield rows of some of the particles that count in an image, batch after batch."""
+        return self.split(torch.nonzero(self.counted[:, t]).flatten(), n_active)
+
+    def split(self, rows: Tensor, n_active: int) -> Iterable[Tensor]:
+        """Yield rows of particles, batch after batch."""
         size = batch_size(24.0 * (n_active + 3) * len(self.band), BATCH_BYTES, at_most=1 << 20)
-        rows = torch.nonzero(self.counted[:, t]).flatten()
         return [part for part in rows.split(size) if len(part)]
 
     def modelled(self, t: int, rows: Tensor, active: Sequence[str]) -> Tensor:

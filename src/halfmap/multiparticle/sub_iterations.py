@@ -11,6 +11,7 @@ from halfmap.errors import InputError
 from halfmap.fourier.band import FourierBand
 from halfmap.multiparticle import solve
 from halfmap.multiparticle.fit import Comparison, ImagePasses, Parameters, Visited, prior_of, resolution_of, visit
+from halfmap.multiparticle.neighbours import OverlappingWindows, WithoutNeighbours
 from halfmap.multiparticle.noise import first_variance, residual_variance
 from halfmap.multiparticle.objectives import descent_of
 from halfmap.multiparticle.parameter_layout import Layout
@@ -69,6 +70,8 @@ def fit_windows(
     choice: ParameterChoice,
     widths: PriorWidths,
     schedule: Schedule,
+    *,
+    overlapping: OverlappingWindows | None = None,
 ) -> Fitted:
     """Fit parameters to what has been cut out of the images of a series.
 
@@ -78,6 +81,8 @@ def fit_windows(
     centre_angstrom, bands : of each species' windows, up to its resolution.
     series, states : where the fit begins.
     choice, widths, schedule : of the fit.
+    overlapping : the same images, where they hold neighbours of particles; from the second sub-iteration on these are
+        taken off.
 
     Raises
     ------
@@ -128,6 +133,9 @@ def fit_windows(
         # poses and warps of the first sub-iteration may be too far off to judge particles by
         sets_aside = descent.sets_aside and number > 1
         comparison, noise = _with_noise(comparison, parameters, noise, sets_aside=sets_aside)
+        if overlapping is not None and number > 1:
+            comparison = _without_neighbours(comparison, parameters, overlapping, clear)
+            comparison, noise = _with_noise(comparison, parameters, noise, sets_aside=sets_aside)
         if comparison.faint is not None:  # of which nothing has been compared
             is_faint = comparison.faint.is_faint[:, None]
             noise = [torch.where(is_faint, one, other) for one, other in zip(first_noise, noise, strict=True)]
@@ -155,6 +163,15 @@ def fit_windows(
         worse=descent.worse,
         steps=tuple(steps),
     )
+
+
+def _without_neighbours(
+    comparison: Comparison, parameters: Parameters, images: OverlappingWindows, clear: Sequence[Tensor]
+) -> Comparison:
+    """Return the comparison with all particles that have a say taken off the windows of the others."""
+    scale = [one.scale for one in comparison.looked_at(parameters)]
+    is_there = [~(~now & before).any(1) for now, before in zip(comparison.counted, clear, strict=True)]
+    return replace(comparison, images=WithoutNeighbours(images, comparison.models(parameters), scale, is_there))
 
 
 def _with_noise(
