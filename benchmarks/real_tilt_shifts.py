@@ -177,7 +177,7 @@ def oracle(everything: list, number: int, draws: int) -> str:
             weight = (max(scale, 0.0) * cross - lattice.square().sum(1) / (2 * SHIFT_ANGSTROM**2)).softmax(0)
             mean = weight @ lattice
             errors.append(mean - shift)
-            spreads.append((weight @ lattice.square() - mean.square()).sqrt())
+            spreads.append((weight @ lattice.square() - mean.square()).clamp(min=0.0).sqrt())
     return f"| {number + 1} | {rms(torch.stack(errors)):.1f} | {rms(torch.stack(spreads)):.1f} |"
 
 
