@@ -14,7 +14,13 @@ from halfmap.geometry.rotations import random_rotations
 from halfmap.geometry.symmetric_volumes import rotate_volume, symmetrise_volume
 from halfmap.geometry.symmetry import operators
 from halfmap.grid import ImageGrid
-from halfmap.inference.symmetry_axes import aligned, find_axes, radius_of_round, share_off_round
+from halfmap.inference.symmetry_axes import (
+    aligned,
+    find_axes,
+    radius_of_round,
+    share_off_round,
+    without_round_part,
+)
 
 GRID = ImageGrid.cubic(36, 4.0)
 MOVED = torch.tensor([5.0, -6.0, 3.0], dtype=torch.float64)  # Å
@@ -96,6 +102,14 @@ def test_a_round_particle_ends_where_its_shell_does_whatever_lies_outside(radius
     assert abs(found - radius_angstrom) <= 4.0  # Å: a voxel
 
 
+@pytest.mark.parametrize("pixel_angstrom", [2.0, 4.0, 7.0])
+def test_the_radius_of_a_round_particle_does_not_depend_on_the_voxels(pixel_angstrom):
+    grid = ImageGrid.cubic(2 * round(72 / pixel_angstrom), pixel_angstrom)
+    distance = grid.positions().norm(dim=-1)
+    falling = torch.exp(-((distance - 50.0) / 12.0).square()) - 0.2 * torch.sigmoid((distance - 50.0) / 6.0)
+    assert radius_of_round(falling, grid) == pytest.approx(65.6, abs=1.0)  # Å, where the function is 0
+
+
 def test_an_outer_shell_beyond_a_gap_belongs_to_a_round_particle_and_faint_neighbours_do_not():
     distance = GRID.positions().norm(dim=-1)
     core = torch.exp(-((distance - 20.0) / 6.0).square())
@@ -125,3 +139,13 @@ def test_the_share_off_round_is_that_of_what_a_map_has_beside_its_mean_over_all_
     assert share_off_round(shell * (1 + lopsided), GRID, "C1", 70.0) == pytest.approx(
         0.16 / 3 / (1 + 0.16 / 3), rel=0.05
     )
+
+
+def test_a_map_without_its_round_part_has_a_mean_of_0_at_every_radius_and_keeps_the_rest():
+    place = GRID.positions()
+    distance = place.norm(dim=-1)
+    ball = torch.exp(-(distance / 25.0).square())
+    lopsided = place[..., 0] * ball / 25.0
+    found = without_round_part(ball + lopsided, GRID)
+    # a straight line between voxels leaves an eighth of the second derivative, 2 (4 / 25)², of the ball
+    assert float((found - lopsided).abs().max()) < 0.01

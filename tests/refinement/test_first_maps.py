@@ -81,7 +81,30 @@ def test_first_maps_have_details_that_their_steps_resolve_and_end_with_all_parti
     assert {one.resolution_angstrom for one in batches} == {20.0}
     assert {one.healpix_order for one in batches} == {2}
     assert batches[-1].n_particles == 1000
-    assert run.seed != first_maps.first_map_params(params(), 1).seed
+    seeds = {
+        first_maps.first_map_params(params(seed=seed), half, number).seed
+        for seed in (1, 2)
+        for half in (0, 1)
+        for number in range(first_maps.STARTS)
+    }
+    assert len(seeds) == 4 * first_maps.STARTS
+
+
+def test_first_maps_of_one_particle_agree_whatever_their_hand_and_shell_and_others_do_not() -> None:
+    first, second = (
+        Volume(values=values, grid=MAPS)
+        for values in volumes(2, SIDE, PIXEL, radius_angstrom=45.0, symmetry="O", seed=4)
+    )
+    away = (MAPS.positions().norm(dim=-1) - 45.0) / 15.0
+    round_part = float(first.values.max()) * torch.exp(-away.square()).float()
+    mirrored = Volume(values=first.values.flip((0, 1, 2)).roll((1, 1, 1), (0, 1, 2)) + round_part, grid=MAPS)
+    # voxels of 5 Å leave a twentieth of the round part's sides
+    assert first_maps.agreement(first, mirrored, params()) > 0.9
+    assert first_maps.agreement(first, second, params()) < first_maps.LEAST_AGREEMENT
+    pair = first_maps.agreeing_pair([second, first], [mirrored], params())
+    assert pair is not None
+    assert pair[0] == (first, mirrored)
+    assert first_maps.agreeing_pair([first], [second], params()) is None
 
 
 def test_a_first_map_knows_nothing_of_the_other_half() -> None:

@@ -167,16 +167,50 @@ def radius_of_round(volume: Volumes, grid: ImageGrid) -> float:
     -----
     Outwards from where the mean times the radius is largest, since so weighted the noise of a map is alike in all
     shells; and from beyond a gap where an outer shell is at least half as dense, as neighbours, which are seen on some
-    sides alone, are not. Half the box where the mean does not fall that far.
+    sides alone, are not. Between voxels by a straight line; half the box where the mean does not fall that far.
     """
     radius = (grid.positions().norm(dim=-1) / grid.pixel_size_angstrom).round().long().flatten()
     number = torch.bincount(radius)
-    mean = (torch.bincount(radius, weights=volume.double().flatten()) / number).clamp(min=0)
     last = grid.side // 2
-    peak = int((mean[: last + 1] * torch.arange(last + 1)).argmax())
-    outermost = int(torch.nonzero(mean[: last + 1] >= _OUTER_SHELL * mean[peak]).max())
-    beyond = torch.nonzero(mean[outermost : last + 1] == 0).flatten()
-    return (outermost + int(beyond[0]) if len(beyond) else last) * grid.pixel_size_angstrom
+    mean = (torch.bincount(radius, weights=volume.double().flatten()) / number)[: last + 1]
+    peak = int((mean * torch.arange(last + 1)).argmax())
+    dense = torch.nonzero(mean >= _OUTER_SHELL * mean[peak].clamp(min=0)).flatten()
+    outermost = int(dense.max()) if len(dense) else last
+    beyond = torch.nonzero(mean[outermost:] <= 0).flatten()
+    if not len(beyond):
+        return last * grid.pixel_size_angstrom
+    end = outermost + int(beyond[0])
+    above, below = float(mean[max(end - 1, 0)]), float(mean[end])
+    return (end - (below / (below - above) if above > 0 else 0.0)) * grid.pixel_size_angstrom
+
+
+def without_round_part(volume: Volumes, grid: ImageGrid) -> Volumes:
+    """Return a map less its mean over all directions about the centre voxel.
+
+    Parameters
+    ----------
+    volume : real, shape (z, y, x).
+    grid : cubic.
+
+    Returns
+    -------
+    float64, shape of ``volume``.
+
+    Notes
+    -----
+    Voxels count for the whole radii below and above theirs, by how near these are.
+    """
+    radius = (grid.positions().norm(dim=-1) / grid.pixel_size_angstrom).flatten()
+    values = volume.double().flatten()
+    below = radius.long()
+    share = radius - below
+    n = int(below.max()) + 2
+    weight, total = torch.zeros(n, dtype=torch.float64), torch.zeros(n, dtype=torch.float64)
+    for at, part in ((below, 1 - share), (below + 1, share)):
+        weight.index_add_(0, at, part)
+        total.index_add_(0, at, part * values)
+    mean = total / weight.clamp(min=1e-12)
+    return (values - (1 - share) * mean[below] - share * mean[below + 1]).reshape(volume.shape)
 
 
 def share_off_round(volume: Volumes, grid: ImageGrid, symmetry: str, radius_angstrom: float) -> float:

@@ -1,5 +1,6 @@
 """First maps of the halves in ``halfmap refine3d``, where its reference tells no rotations."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from halfmap.data.volumes import Volume
@@ -10,6 +11,8 @@ from halfmap.jobs.step_states import StepStates
 from halfmap.project.job import JobContext
 from halfmap.refinement.first_maps import (
     LEAST_OFF_ROUND,
+    STARTS,
+    agreeing_pair,
     begins_by_itself,
     detail_angstrom,
     first_map_params,
@@ -44,20 +47,51 @@ def with_first_maps(
     return replace(params, initial_low_pass_angstrom=detail)
 
 
-def first_maps(context: JobContext, problem: RefinementProblem, params: Refine3DJobParams) -> tuple[Volume, Volume]:
-    """Make the first map of each half, saved after every mini-batch."""
-    first, second = (_first_map(context, problem, params, half) for half in (0, 1))
-    return first, second
+def first_maps(
+    context: JobContext, problem: RefinementProblem, params: Refine3DJobParams, warn: Callable[[str], None]
+) -> tuple[Volume, Volume] | None:
+    """Make first maps of each half, saved after every mini-batch, until one of each agree; return these.
+
+    Notes
+    -----
+    Which of few maps agree is all that passes between the halves. Where none do, None is returned; the first ones
+    where there is nothing else to begin with.
+    """
+    firsts: list[Volume] = []
+    seconds: list[Volume] = []
+    for number in range(STARTS):
+        firsts.append(_first_map(context, problem, params, 0, number))
+        seconds.append(_first_map(context, problem, params, 1, number))
+        found = agreeing_pair(firsts, seconds, params)
+        if found is not None:
+            context.progress.message(f"First maps of both halves agree: FSC {found[1]:.2f} beside what is round.")
+            return found[0]
+        context.progress.message("First maps of the halves do not agree: one or the other is wrong.")
+    goes_on = "from the first of them" if params.begins_with_nothing else "from the reference after all"
+    warn(
+        f"None of {STARTS} first maps that each half has made agrees with one of the other half's; the refinement goes "
+        f"on {goes_on}, and is likely to end in a wrong map. Try another --seed, or a reference that shows more at a "
+        "finer --initial-low-pass."
+    )
+    return (firsts[0], seconds[0]) if params.begins_with_nothing else None
+
+
+def are_first_maps_kept(context: JobContext) -> bool:
+    """Return whether first maps are there that a refinement has begun with."""
+    return _states(context, 0, 0).newest() is not None
 
 
 def forget_first_maps(context: JobContext) -> None:
-    """Remove what was saved of first maps, when the refinement has begun with them."""
+    """Remove what was saved of first maps: when a refinement has ended, or is to begin without them."""
     for half in (0, 1):
-        _states(context, half).forget()
+        for number in range(STARTS):
+            _states(context, half, number).forget()
 
 
-def _first_map(context: JobContext, problem: RefinementProblem, params: Refine3DJobParams, half: int) -> Volume:
-    settings = first_map_params(params, half)
+def _first_map(
+    context: JobContext, problem: RefinementProblem, params: Refine3DJobParams, half: int, number: int
+) -> Volume:
+    settings = first_map_params(params, half, number)
     own = half_problem(problem, settings, half, context.executor)
     n = len(own.particles)
     context.expect_memory(memory.bytes_in_main_process(own.grid, settings, n), "the first map of a half")
@@ -66,7 +100,7 @@ def _first_map(context: JobContext, problem: RefinementProblem, params: Refine3D
         "comparing images with slices of the first maps",
         n_tasks=memory.n_tasks(own.grid, n),
     )
-    states = _states(context, half)
+    states = _states(context, half, number)
     state = states.newest()
     if state is None:
         state = ab_initio.start(own, settings)
@@ -85,5 +119,5 @@ def _first_map(context: JobContext, problem: RefinementProblem, params: Refine3D
     return ab_initio.finish(own, settings, state).volumes[0]
 
 
-def _states(context: JobContext, half: int) -> StepStates[InitialModelState]:
-    return StepStates(context, f"first_map_{half + 1}", InitialModelState)
+def _states(context: JobContext, half: int, number: int) -> StepStates[InitialModelState]:
+    return StepStates(context, f"first_map_{half + 1}{'abc'[number]}", InitialModelState)

@@ -22,7 +22,12 @@ from halfmap.jobs.particle_inputs import ParticleInputs, check_same_particles, o
 from halfmap.jobs.postprocess_files import write_fsc_xml, write_postprocess_star
 from halfmap.jobs.reference_inputs import check_mask_holds, read_mask, read_reference
 from halfmap.jobs.refine3d import Refine3DJobParams
-from halfmap.jobs.refine3d_first_maps import first_maps, forget_first_maps, with_first_maps
+from halfmap.jobs.refine3d_first_maps import (
+    are_first_maps_kept,
+    first_maps,
+    forget_first_maps,
+    with_first_maps,
+)
 from halfmap.jobs.refine3d_report import refine3d_report
 from halfmap.jobs.step_states import StepStates
 from halfmap.postprocessing import local_resolution as local
@@ -78,9 +83,10 @@ def refine(context: JobContext, params: Refine3DJobParams) -> Path:
             context.progress.start("First noise spectra", None)
             state = course.first_state()
             states.save(state.iteration, state)
-            forget_first_maps(context)
         else:
             check_same_particles(len(state.orientations.norm), len(inputs.particles))
+            if not are_first_maps_kept(context):
+                course.begin_as_asked()
             context.progress.message(f"Goes on after iteration {state.iteration}.")
         for current in iterate(state, course.advance, lambda last: refine3d.is_done(params, last)):
             states.save(current.iteration, current)
@@ -89,6 +95,7 @@ def refine(context: JobContext, params: Refine3DJobParams) -> Path:
             state = current
         output = course.finish(state)
         states.keep_only_newest()
+        forget_first_maps(context)
         return output
 
 
@@ -144,12 +151,19 @@ class _Course:
         executor = self.context.executor
         if self.earlier is None:
             if self.has_own_first_maps:
-                own = first_maps(self.context, self.problem, self.params)
-                return refine3d.start(self.problem, self.params, own, executor)
+                own = first_maps(self.context, self.problem, self.params, self._warn)
+                if own is not None:
+                    return refine3d.start(self.problem, self.params, own, executor)
+                forget_first_maps(self.context)
+                self.begin_as_asked()
             return refine3d.start(self.problem, self.params, self.references, executor)
         state = refine3d.resume(self.problem, self.params, self.earlier, executor)
         self.context.progress.message(f"Goes on from iteration {state.iteration} of {self.params.start_from}.")
         return state
+
+    def begin_as_asked(self) -> None:
+        """Leave first maps of the halves out of it."""
+        self.params, self.has_own_first_maps = self.asked, False
 
     def advance(self, state: RefinementState) -> RefinementState:
         if self.context.is_cancelled():
