@@ -11,6 +11,7 @@ from halfmap.sessions import course
 from halfmap.sessions.session import Session
 from support.live_folders import LiveFolder
 from support.live_sessions import FAST, ChildHere, a_session, until_idle
+from support.quick_processes import Forking
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -19,6 +20,14 @@ def no_waiting_for_the_disk() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda descriptor: None)
         yield
+
+
+@pytest.fixture(scope="session")
+def forking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forking]:
+    """Return what starts servers and processes that compute, at once."""
+    found = Forking(tmp_path_factory.mktemp("forking"))
+    yield found
+    found.close()
 
 
 @pytest.fixture

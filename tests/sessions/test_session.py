@@ -3,7 +3,6 @@
 import json
 import threading
 import time
-from collections import namedtuple
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -245,24 +244,6 @@ def test_a_corrupted_snapshot_and_a_torn_journal_do_not_hinder(tmp_path: Path, f
     assert len(again.snapshot()["selection"]["tracks"]) == 1
     assert again.snapshot()["state"] == "stopped"
     again.close()
-
-
-def test_a_full_disk_is_waited_for(
-    tmp_path: Path, folder: LiveFolder, child_here: type[ChildHere], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr(course.shutil, "disk_usage", lambda path: usage(10, 9, 1 << 20))
-    session = a_session(tmp_path / "s", folder.path)
-    session.start_now(FAST)
-    looked(session, 4)
-    assert session.cycles() == []
-    assert "is full" in session.snapshot()["source"]["notices"][-1]
-    assert sum("is full" in text for text in session.snapshot()["source"]["notices"]) == 1
-    monkeypatch.undo()
-    monkeypatch.setattr(course, "Child", child_here)
-    until_idle(session)
-    assert len(session.cycles()) == 4
-    session.close()
 
 
 def test_a_share_that_vanishes_and_comes_back_loses_nothing(

@@ -1,4 +1,7 @@
-"""Particles that come in portions end in the classes that they would have had if all had been there at once."""
+"""Particles that come in portions end in the classes that they would have had if all had been there at once.
+
+So they do at a server that is killed on the way, bit for bit as in peace.
+"""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -28,6 +31,8 @@ from halfmap.sessions.observation import Observation
 from halfmap.sessions.settings import LiveSettings
 from halfmap.sessions.watching import open_source
 from support.live_folders import GRID, PER_MICROGRAPH, LiveFolder
+from support.quick_processes import Forking
+from support.quick_servers import QuickServer, until
 
 SETTINGS = LiveSettings(
     mask_radius_angstrom=60.0,
@@ -133,11 +138,37 @@ def at_once(folder: LiveFolder, index: ParticleIndex, rows: NDArray, seed: int) 
     return state.assignments.class_index, state.references.unmasked.numpy()
 
 
+def served_and_killed(project: Path, filled: LiveFolder, forking: Forking, n_micrographs: int) -> Path:
+    """Return the last cycle of a session at a server whose processes are killed once in each portion's job."""
+    folder = filled.copied(project / "data" / "acquisition")
+    folder.rows.clear()
+    folder.table.unlink()
+    step = n_micrographs // PORTIONS
+    thresholds = {"first_threshold": step * PER_MICROGRAPH, "next_threshold": step * PER_MICROGRAPH}
+    live = QuickServer(forking, project)
+    live.client.start_automatic(live.session, **asdict(SETTINGS) | thresholds)
+    for portion in range(PORTIONS):
+        for number in range(portion * step, (portion + 1) * step):
+            folder.add_rows(number)
+        folder.write_table()
+        until(lambda: live.is_in("E-step"), "an E-step")
+        if portion % 2:
+            live.kill_worker()
+        else:
+            live.kill_server()
+        until(lambda: live.jobs_ended() == portion + 1, "the end of a job")  # noqa: B023
+    live.process.close()
+    return store.folder_of(live.work, store.published(live.work)[-1]["number"])
+
+
 @pytest.mark.slow
-def test_streaming_in_five_portions_equals_a_batch(tmp_path: Path) -> None:
+def test_streaming_in_five_portions_equals_a_batch(tmp_path: Path, forking: Forking) -> None:
     n_micrographs = 50
     folder = LiveFolder(tmp_path / "acquisition", n_micrographs=n_micrographs, n_classes=4, deviation=2.0)
     classes, averages, index = streamed(tmp_path / "work", folder, n_micrographs)
+    last = served_and_killed(tmp_path / "project", folder, forking, n_micrographs)
+    np.testing.assert_array_equal(relion.read_particles(last / store.DATA)["class_number"] - 1, classes)
+    np.testing.assert_array_equal(np.array(map_data(last / store.CLASSES)), averages)
     names = index.particles["micrograph_name"].tolist()
     rows = np.array([int(name[3:6]) for name in names]) * PER_MICROGRAPH + index.section
     order = np.argsort(rows)

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import asdict
 from pathlib import Path
 
@@ -13,11 +12,9 @@ import numpy as np
 import psutil
 import pytest
 
-from halfmap import keyed_random
 from halfmap.compute.in_process import InProcessExecutor
 from halfmap.compute.progress import SilentProgress
 from halfmap.inference import expectation
-from halfmap.io import relion
 from halfmap.io.mrc import map_data
 from halfmap.project.parameters_json import to_json
 from halfmap.sessions import plan, store
@@ -25,7 +22,6 @@ from halfmap.sessions.checkpoints import CHECKPOINTS, CheckpointedExecutor
 from halfmap.sessions.child import Child
 from halfmap.sessions.cycle import run_cycle
 from halfmap.sessions.observation import Observation
-from halfmap.sessions.session import Session
 from halfmap.sessions.settings import LiveSettings
 from halfmap.sessions.watching import open_source
 from support.live_folders import LiveFolder
@@ -117,54 +113,3 @@ def test_a_process_that_has_an_orphans_number_by_chance_is_left_alone(tmp_path: 
     assert other.poll() is None
     other.kill()
     other.wait()
-
-
-PHASES = ("import", "E-step", "M-step", "publishing")
-
-
-def run_to_the_end(session: Session, n_kills: int) -> list[str]:
-    """Let a session go on until its job has ended, killing its worker soon after it began each phase in turn.
-
-    Returns
-    -------
-    The phases in which it was killed.
-    """
-    killed: list[str] = []
-    waits = 0.12 * keyed_random.uniform(1, "when workers are killed", np.arange(n_kills))
-    deadline = time.monotonic() + 540
-    while time.monotonic() < deadline:
-        session.tick()
-        if session.snapshot()["state"] == "listening":
-            return killed
-        child = session.course._child
-        if len(killed) < n_kills and child is not None and session.course._in_flight:
-            wanted = PHASES[len(killed) % len(PHASES)]
-            if session.course.journal.replay()[-1].get("phase") == wanted:
-                time.sleep(waits[len(killed)])
-                os.killpg(child.process.pid, signal.SIGKILL)
-                child.process.wait()
-                killed.append(wanted)
-        time.sleep(0.005)
-    raise AssertionError("the job has not ended")
-
-
-@pytest.mark.slow
-def test_workers_killed_in_every_phase_leave_the_result_of_an_undisturbed_session(
-    tmp_path: Path, folder: LiveFolder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(plan, "FIRST_PAUSE_SECONDS", 0.0)
-    monkeypatch.setattr(plan, "RETRIES", 100)
-    tables, n_kills = [], 12
-    for name, n in (("undisturbed", 0), ("killed", n_kills)):
-        session = Session(tmp_path / name, folder.path, devices="cpu", workers=1, poll_seconds=0.0)
-        for _ in range(2):
-            session.tick()
-        session.start_now(FAST | {"startup_cycles": 6, "refinement_cycles": 3})
-        killed = run_to_the_end(session, n)
-        assert len(killed) == n
-        last = len(session.cycles())
-        session.close()
-        tables.append(relion.read_particles(store.folder_of(tmp_path / name, last) / store.DATA))
-    assert {killed.count(phase) for phase in PHASES} == {n_kills // len(PHASES)}
-    np.testing.assert_array_equal(tables[0]["class_number"], tables[1]["class_number"])
-    np.testing.assert_array_equal(tables[0]["origin_angstrom"], tables[1]["origin_angstrom"])

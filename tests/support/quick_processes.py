@@ -26,7 +26,7 @@ _LOADED = (
     "uvicorn.protocols.http.auto", "uvicorn.protocols.websockets.websockets_sansio_impl", "uvicorn.lifespan.on",
 )  # fmt: skip
 _MOST_BYTES = 1 << 16
-_START_SECONDS = 120
+_START_SECONDS = 600
 
 
 class Forked:
@@ -94,14 +94,14 @@ class Forking:
             stdin=subprocess.PIPE,
             env=os.environ | {"PYTHONPATH": paths},
         )
+
+    def server(self, project: Path, **params: Any) -> Forked:
+        """Start ``halfmap live`` in a project; see `halfmap.web.settings.LiveParams`."""
         end = time.monotonic() + _START_SECONDS
         while not Path(self.address).exists():
             assert self._process.poll() is None
             assert time.monotonic() < end
             time.sleep(0.01)
-
-    def server(self, project: Path, **params: Any) -> Forked:
-        """Start ``halfmap live`` in a project; see `halfmap.web.settings.LiveParams`."""
         return Forked(self.address, {"role": "server", "folder": str(project), "params": params})
 
     def close(self) -> None:
@@ -172,7 +172,7 @@ def _serve(params: dict[str, Any], address: str) -> None:
         print(line, flush=True)
 
 
-PHASE_SECONDS = 0.03
+PHASE_SECONDS = 0.05
 
 
 def _compute(arguments: Sequence[str]) -> None:

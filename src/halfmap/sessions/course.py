@@ -1,9 +1,7 @@
 """`Course`: what goes on in a session, its looks at the folder, jobs, cycles and failures; `Session` is the facade."""
 
 import shutil
-import threading
 import time
-from collections import deque
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,8 +11,8 @@ from halfmap.project import lock
 from halfmap.project.parameters import build
 from halfmap.project.parameters_json import to_json
 from halfmap.sessions import plan, store
-from halfmap.sessions.book import Book
 from halfmap.sessions.child import Child
+from halfmap.sessions.hearing import Hearing
 from halfmap.sessions.notifications import Alarms, NotificationSettings
 from halfmap.sessions.observation import Observation
 from halfmap.sessions.raw_source import Preparation, RawSource
@@ -26,7 +24,7 @@ from halfmap.sessions.watching import open_source
 LEAST_FREE_BYTES = 256 << 20
 
 
-class Course(Book):
+class Course(Hearing):
     """What goes on in a session; see `halfmap.sessions.session.Session` for the parameters."""
 
     def __init__(
@@ -60,17 +58,11 @@ class Course(Book):
             raise
         self._options = (devices, str(workers or 0), "" if cluster is None else str(cluster.absolute()))
         self._alarms = Alarms(notifications)
-        self._child: Child | None = None
-        self._said: deque[dict[str, Any]] = deque()
-        self.woken = threading.Event()
-        """Set where there may be something to do before the next look is due."""
         self._preparation = (
             Preparation(source, devices=devices, workers=workers, heard=self.woken.set)
             if isinstance(source, RawSource)
             else None
         )
-        self._in_flight: int | None = None
-        self._retry_at: float | None = None
         self._closed = False
         self._sifted: tuple[tuple[Any, ...], tuple[frozenset[str], Observation]] | None = None
         if before is not None:
@@ -233,43 +225,6 @@ class Course(Book):
         ):
             self.tell(text, kind=kind)
 
-    def _hear(self) -> None:
-        """Take what the child has said; what cannot be written down now is taken again at the next tick."""
-        if self._child is None:
-            return
-        is_alive = self._child.is_alive
-        self._said.extend(self._child.messages())
-        while self._said:
-            self._take(self._said[0])
-            self._said.popleft()
-        if not is_alive:
-            words = self._child.last_words()
-            self._child.end()
-            self._child = None
-            number, self._in_flight = self._in_flight, None
-            self.note_published()
-            if number is not None and self.last_cycle < number:
-                self._fail(f"The process that computes has ended with {words}.")
-
-    def _take(self, message: dict[str, Any]) -> None:
-        kind = message["event"]
-        if kind == "progress":
-            self.show({name: message[name] for name in ("label", "done", "total")})
-        elif kind == "phase":
-            self.note({"event": "phase", "cycle": message["cycle"], "phase": message["phase"]})
-        elif kind == "published":
-            self.note_published()
-            self._in_flight = None
-            self.show(None)
-            store.prune(self.work)
-            self.events.publish("cycle", number=message["cycle"])
-        elif kind == "failed":
-            store.remove_parts(self.work)  # what failed may lie in the particles that were drawn
-            self._fail(message["reason"])
-            self._in_flight = None
-        else:
-            self.log.line(str(message.get("text", message)))
-
     def _go_on(self) -> int | None:
         """Do what the state asks for; return the number of a cycle that is to begin."""
         record = self.record
@@ -348,21 +303,6 @@ class Course(Book):
             return True
         self.say_once(f"The folder {self.folder} is not there; the next cycle waits for it.")
         return False
-
-    def _fail(self, reason: str) -> None:
-        self.note({"event": "failed", "reason": reason})
-        pause = plan.pause_seconds(self.record.failures) if self.record.state == "failed" else None
-        self._retry_at = None if pause is None else time.monotonic() + pause
-        again = f" It is tried again in {pause:.0f} s." if pause is not None else ""
-        self.tell(f"The job has failed: {reason}{again}", kind="failure")
-        self.show(None)
-
-    def _retry(self) -> None:
-        if self._retry_at is None and plan.pause_seconds(self.record.failures) is not None:
-            self._retry_at = time.monotonic() + (plan.pause_seconds(self.record.failures) or 0.0)  # after a restart
-        if self._retry_at is not None and time.monotonic() >= self._retry_at:
-            self._retry_at = None
-            self.note({"event": "act", "act": "retry"})
 
 
 def _may_lie(work: Path, folder: Path) -> bool:
