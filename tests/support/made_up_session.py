@@ -33,6 +33,9 @@ class MadeUp:
         self.judged: dict[str, bool] = {}
         self.links: list[dict[str, Any]] = []
         self.is_closed = False
+        self.is_locked = False
+        self.looks: list[dict[str, str]] = []
+        self.job_state = "succeeded"
         self.text = "".join(f"line {k}\n" for k in range(1200)) + "<script>window.broken = true</script>\n"
         self.cycles = [self._cycle(number) for number in range(1, cycles + 1)]
         self.times = (1.79e9 + 60 * np.arange(micrographs)).tolist()

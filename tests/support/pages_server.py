@@ -50,7 +50,7 @@ def _routes(made: MadeUp) -> list[Any]:
         async def endpoint(request: Request) -> Response:
             given = dict(request.query_params) if method == "GET" else await request.json()
             if method != "GET":
-                assert request.headers["x-halfmap-csrf"] == "proof"
+                assert path == "login" or request.headers["x-halfmap-csrf"] == "proof"
                 made.asked.append((request.url.path.removeprefix("/api/v1/"), given))
             result = value(given, request.path_params) if callable(value) else value
             return result if isinstance(result, Response) else JSONResponse(result)
@@ -111,6 +111,21 @@ def _routes(made: MadeUp) -> list[Any]:
             return JSONResponse({"detail": "There is no such session."}, 404)
         return made.page_snapshot(plots=given["plots"] == "true", cycles_after=int(given["cycles_after"]))
 
+    def me(_: Any, __: Any) -> Any:
+        if made.is_locked:
+            return JSONResponse({"detail": "Log in with the token that halfmap live printed."}, 401)
+        return {"name": "launch", "role": "admin", "csrf": "proof", "microscope": "Krios 1", "project": "demo"}
+
+    def login(given: Any, _: Any) -> Any:
+        if given["token"] != "right":
+            return JSONResponse({"detail": "The token is wrong."}, 401)
+        made.is_locked = False
+        return {"logged_in": True}
+
+    def stop_job(_: Any, __: Any) -> Any:
+        made.job_state = "aborted"
+        return {"state": "aborted"}
+
     def give_link(given: Any, _: Any) -> Any:
         made.links.append(
             {"id": f"link-{len(made.links)}", "name": given["name"], "role": given["role"], "expires": None}
@@ -149,6 +164,10 @@ def _routes(made: MadeUp) -> list[Any]:
             ],
         }
 
+    def picture(given: Any, _: Any) -> Any:
+        made.looks.append(given)
+        return Response(made.micrograph_png, media_type="image/png")
+
     def picks(_: Any, path: Any) -> Any:
         return {
             "micrograph": path["name"],
@@ -181,7 +200,8 @@ def _routes(made: MadeUp) -> list[Any]:
     one = "sessions/s1"
     project = "projects/demo"
     return [
-        answer("me", {"name": "launch", "role": "admin", "csrf": "proof", "microscope": "Krios 1", "project": "demo"}),
+        answer("me", me),
+        answer("login", login, "POST"),
         answer("roots", {"roots": [{"id": "data", "name": "data"}]}),
         answer(
             "roots/data/folders",
@@ -240,7 +260,7 @@ def _routes(made: MadeUp) -> list[Any]:
         answer(f"{one}/micrographs", micrographs),
         answer(
             f"{one}/micrographs/{{name:path}}/image.png",
-            lambda *_: Response(made.micrograph_png, media_type="image/png"),
+            picture,
         ),
         answer(f"{one}/micrographs/{{name:path}}/picks", picks),
         answer(
@@ -259,7 +279,8 @@ def _routes(made: MadeUp) -> list[Any]:
         ),
         answer(f"{project}/jobs/{{job:path}}/log", log),
         answer(f"{project}/jobs/{{job:path}}/report", lambda *_: PlainTextResponse("a report")),
-        answer(f"{project}/jobs/{{job:path}}", more),
+        answer(f"{project}/jobs/{{job:path}}/stop", stop_job, "POST"),
+        answer(f"{project}/jobs/{{job:path}}", lambda *_: {**more, "state": made.job_state}),
         answer("job-types", {"job_types": types}),
         answer("job-types/{command}/schema", lambda _, path: job_listing.form_of(path["command"])),
         answer(f"{project}/maps/{{path:path}}/mesh", _tetrahedron()),

@@ -88,7 +88,7 @@ def test_answers_are_as_the_document_says_whatever_is_asked(server):
 
 @pytest.mark.slow
 def test_answers_are_as_the_document_says_whatever_is_asked_many_times(server):
-    ask_as_documented(server, 15, GenerationMode)
+    ask_as_documented(server, 10, GenerationMode)
 
 
 def test_hostile_words_in_addresses_reach_nothing(server):

@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -160,6 +161,53 @@ def test_an_old_cycle_stays_open_while_new_ones_come_and_the_newest_is_followed_
     page.until(f"{text('#cycle-meta')}.startsWith('Cycle 13 ')")
 
 
+def test_two_cycles_are_looked_at_side_by_side(page, made):
+    open_page(page, SESSION)
+    whole = page.ask("document.querySelector('#gallery').width")
+    page.set("#beside", 3, "change")
+    page.until(f"{text('#beside-meta')}.startsWith('Cycle 3 ')")
+    page.until("document.querySelector('#gallery-beside')?.height > 200")
+    wait_for(lambda: page.spread("#gallery-beside") > 20)  # grey values
+    assert page.ask("document.querySelector('#gallery').width") < 0.6 * whole
+    page.click("#gallery-beside")  # for looking only
+    assert made.selected == []
+    page.set("#beside", "", "change")
+    page.until("!document.querySelector('#gallery-beside')")
+
+
+def test_the_gallery_is_made_larger_all_are_selected_and_cycles_are_stepped_through(page, made):
+    open_page(page, SESSION)
+    before = page.ask("document.querySelector('#gallery').height")
+    page.set("#tile", 240)
+    page.until(f"document.querySelector('#gallery').height > 2 * {before}")
+    page.click("#select-all")
+    page.until(f"{text('#selected-count')}.startsWith('24 of 24')")
+    page.click("#older")
+    page.until(f"{text('#cycle-meta')}.startsWith('Cycle 11 ')")
+    page.click("#newer")
+    page.until(f"{text('#cycle-meta')}.startsWith('Cycle 12 ')")
+    page.set("#cycle", 2, "change")
+    page.until(f"{text('#cycle-meta')}.startsWith('Cycle 2 ')")
+
+
+def test_whoever_has_no_right_is_asked_for_the_token_and_colours_and_help_have_buttons(page, made):
+    made.is_locked = True
+    open_page(page, "#/", "document.querySelector('#token')")
+    page.set("#token", "wrong")
+    page.click("#login")
+    page.until("document.querySelector('.login').innerText.includes('The token is wrong.')")
+    page.set("#token", "right")
+    page.click("#login")
+    page.until("document.querySelector('.session-card')")
+    page.problems[:] = [one for one in page.problems if "401" not in one]  # the browser tells of the refusals
+    page.click("#theme")
+    page.until("document.documentElement.dataset.theme === 'light'")
+    page.click("#theme")
+    page.until("document.documentElement.dataset.theme === 'dark'")
+    page.click("#help")
+    page.until("document.querySelector('dialog.help[open]')")
+
+
 def test_settings_are_staged_and_jobs_start_and_stop(page, made):
     open_page(page, SESSION, "document.querySelector('#set-classes')")
     page.set("#set-classes", 80)
@@ -167,6 +215,11 @@ def test_settings_are_staged_and_jobs_start_and_stop(page, made):
     page.until("document.querySelector('.setting.staged #set-classes')")
     page.set("#set-classes", 0)
     page.until(f"{text('.settings .banner')}.includes('at least 1')")
+    page.set("#set-classes", 70)
+    wait_for(lambda: made.staged.get("classes") == 70)
+    page.click("#unstage")
+    wait_for(lambda: made.staged.get("classes") == 50)
+    page.until("!document.querySelector('.setting.staged #set-classes')")
     page.set("#set-classes", 70)
     wait_for(lambda: made.staged.get("classes") == 70)
     page.click("#start-now")
@@ -266,9 +319,11 @@ def test_settings_of_a_live2d_run_are_staged(page, made, tmp_path):
 def test_links_are_made_shown_once_and_taken_back(page, made):
     open_page(page, "#/links", "document.querySelector('#give-link')")
     page.set("#link-name", "wall")
+    page.set("#link-role", "operator", "change")
+    page.set("#link-hours", 8, "change")
     page.click("#give-link")
     page.until(f"{text('#link-url')}.includes('?token=')")
-    assert commands(made, "links") == [{"name": "wall", "role": "viewer", "hours": 0}]
+    assert commands(made, "links") == [{"name": "wall", "role": "operator", "hours": 8}]
     page.until(f"{text('#links')}.includes('wall')")
     page.click("#links button")
     page.until("!document.querySelector('#links') && !document.querySelector('#link-url')")
@@ -306,16 +361,29 @@ def test_picks_are_added_removed_erased_judged_and_saved(page, made):
     page.until(f"{text('#pick-count')} === '12 picks'")
     page.press("u")
     page.until(f"{text('#pick-count')} === '13 picks'")
-    page.press("b")
+    page.click("#undo-pick")
+    page.until(f"{text('#pick-count')} === '12 picks'")
+    page.click_at(*place(*free))
+    page.until(f"{text('#pick-count')} === '13 picks'")
+    page.click("#brush")
     x, y = place(*first)
     page.drag((x + 2, y), (x, y), (x - 2, y))
     page.until("document.querySelector('#pick-count').innerText !== '13 picks'")
-    page.press("x")
+    page.click("#reject")
     page.until(f"{text('#accepted')} === 'rejected'")
     assert made.judged == {name: False}
+    page.click("#accept")
+    page.until(f"{text('#accepted')} === 'accepted'")
+    page.press("x")
+    page.until(f"{text('#accepted')} === 'rejected'")
     page.press("a")
     page.until(f"{text('#accepted')} === 'accepted'")
     assert made.judged == {name: True}
+    page.click("#everywhere")
+    page.set("#threshold", 0.95)
+    page.until("document.querySelector('#pick-count').innerText !== '12 picks'")
+    page.click("#undo-pick")
+    page.click("#everywhere")
     page.set("#threshold", 0.25)
     page.click("#save-picks")
     page.until("document.querySelector('.toasts').innerText.includes('ManualPick/job004')")
@@ -330,6 +398,29 @@ def test_picks_are_added_removed_erased_judged_and_saved(page, made):
     assert edits["removed"][name] == above
     page.press("ArrowRight")
     page.until(f"{text('#micrograph-name')} === '{made.names[4]}'")
+
+
+def test_a_micrograph_is_looked_at_with_another_contrast_radius_and_colours(page, made):
+    open_page(page, f"{SESSION}/micrographs/{made.names[3]}", f"{text('#pick-count')} === '12 picks'")
+    wait_for(lambda: page.spread("#micrograph") > 20)
+    picture = "document.querySelector('#micrograph').toDataURL().length"
+    for field, value in (("#radius", 40), ("#blue", 0.5), ("#red", 0.6), ("#label", "figure_of_merit")):
+        before = page.ask(picture)
+        page.set(field, value, "input" if field == "#radius" else "change")
+        if field != "#label":  # there is but one
+            page.until(f"{picture} !== {json.dumps(before)}")
+    page.set("#low-pass", 8)
+    page.set("#contrast", 5)
+    wait_for(lambda: {"low_pass": "8", "contrast": "5"} in made.looks)
+
+
+def test_a_job_that_runs_is_stopped_after_a_question(page, made):
+    made.job_state = "running"
+    open_page(page, "#/projects/demo/jobs/Class2D%2Fjob003", "document.querySelector('#stop-job')")
+    page.click("#stop-job")
+    page.click("#confirm-yes")
+    page.until("!document.querySelector('#stop-job')")
+    assert len(commands(made, "stop")) == 1
 
 
 def test_jobs_are_listed_read_and_started_from_a_form(page, made):
@@ -367,6 +458,10 @@ def test_a_form_takes_paths_that_are_chosen_in_folders(page, made):
     page.click("#picker .folders .link")
     page.click("#picker .file")
     page.until("document.querySelector('#field-tables').value === 'Extract/particles.star'")
+    page.click("#choose-tables")
+    page.click("#picker-folder")
+    page.until("document.querySelector('#field-tables').value.endsWith('\\nExtract')")
+    page.set("#field-tables", "Extract/particles.star")
     page.click("#choose-tables")
     page.click("#picker .chips button:nth-child(2)")
     page.until("document.querySelectorAll('#picker .folders li').length === 2")
@@ -486,6 +581,15 @@ def test_nothing_is_loaded_from_elsewhere_or_run_inline():
         assert not re.search(r"""(src|href|from|url\()\s*=?\s*["'(]?https?://""", content), path
         assert not re.search(r"innerHTML|dangerouslySetInnerHTML|\beval\(|new Function", content), path
     assert not re.search(r"<script(?![^>]*\bsrc=)|<style|\bon\w+=|\bstyle=", (STATIC / "index.html").read_text())
+
+
+def test_every_control_of_the_pages_is_driven_by_a_test():
+    source = "".join(path.read_text() for path in STATIC.glob("*.js"))
+    found = re.findall(r"<(?:button|input|select|textarea)[^>]*?\bid=(?:\"([\w-]+)\"|\$\{`([\w-]+-)\$\{)", source)
+    controls = {name or begin for name, begin in found}
+    assert len(controls) > 50
+    tests = "".join(path.read_text() for path in Path(__file__).parent.glob("test_pages*.py"))
+    assert [one for one in sorted(controls) if f'"#{one}' not in tests and f"'#{one}" not in tests] == []
 
 
 def test_the_server_has_every_address_that_the_pages_ask(server):

@@ -5,7 +5,9 @@ import time
 
 import pytest
 
+from halfmap.errors import InputError
 from halfmap.sessions import course
+from halfmap.web import services
 from halfmap.web.routes_sessions import news
 from support.live_servers import a_server
 from support.live_sessions import FAST, ChildHere
@@ -60,6 +62,24 @@ def test_the_snapshot_says_where_each_setting_comes_from(opened):
     assert "Picking/Diameter" in shown["source"]["settings"]["diameter_angstrom"]["provenance"]
     assert "plots" in shown
     assert "plots" not in client.get(f"{API}/sessions/{identity}", params={"plots": False}).json()
+
+
+def test_sessions_compute_on_the_cluster_that_the_server_was_told_of(tmp_path, filled, monkeypatch):
+    told = []
+
+    class Told(services.Session):
+        def __init__(self, *given, **options):
+            told.append(options["cluster"])
+            super().__init__(*given, **options)
+
+    monkeypatch.setattr(services, "Session", Told)
+    with pytest.raises(InputError, match="must be a file"), a_server(tmp_path, cluster=tmp_path / "none.yaml"):
+        pass
+    (tmp_path / "cluster.yaml").write_text("kind: slurm\n")
+    with a_server(tmp_path, cluster=tmp_path / "cluster.yaml") as server:
+        filled.copied(server.data / "grid1")
+        assert server.client().post(f"{API}/sessions", json={"root": "data", "path": "grid1"}).status_code == 200
+    assert told == [tmp_path / "cluster.yaml"]
 
 
 def test_opening_a_folder_twice_gives_the_same_session(opened):

@@ -10,6 +10,7 @@ from pathlib import Path
 from fastapi import HTTPException
 from starlette.requests import HTTPConnection
 
+from halfmap.errors import InputError
 from halfmap.sessions.notifications import NotificationSettings
 from halfmap.sessions.session import Session
 from halfmap.web.access import Access
@@ -108,9 +109,18 @@ def make_services(params: LiveParams, project: Path) -> Services:
     Parameters
     ----------
     project : its folder, where jobs are listed and started.
+
+    Raises
+    ------
+    InputError
+        A root is no folder, or the description of the cluster no file.
     """
     work = (params.work or project / "Live").absolute()
     work.mkdir(parents=True, exist_ok=True)
+    if params.cluster is not None and not params.cluster.is_file():
+        raise InputError(
+            f"The description of the cluster must be a file; got {params.cluster}; write it, or leave --cluster out."
+        )
     hub = Hub()
     roots = Roots(params.root)
 
@@ -121,6 +131,7 @@ def make_services(params: LiveParams, project: Path) -> Services:
             microscope=params.microscope_name,
             devices=params.devices,
             workers=params.workers,
+            cluster=params.cluster,
             poll_seconds=params.poll_seconds,
             notifications=NotificationSettings(
                 webhook_url=params.webhook_url,

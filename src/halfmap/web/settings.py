@@ -74,6 +74,9 @@ class LiveParams:
     workers: Annotated[int, Ge(1)] | None = None
     """Processes of each session; one on each device or half the cores where left out."""
 
+    cluster: Path | None = None
+    """YAML file that describes the cluster on which sessions compute, as for jobs."""
+
     poll_seconds: Annotated[float, Gt(0)] = 10.0
     """Between two looks at an acquisition folder."""
 

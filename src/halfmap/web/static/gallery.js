@@ -60,7 +60,8 @@ export function sharpCanvas(canvas, width, height) {
   return context;
 }
 
-export function Gallery({ order, atlas, tile, focus, onFocus, onToggle, onOpen }) {
+// `order` may have gaps (null); without `onFocus` it is for looking only.
+export function Gallery({ id = "gallery", order, atlas, tile, focus = -1, onFocus, onToggle, onOpen }) {
   const [box, width] = useWidth();
   const canvas = useRef(null);
   const columns = Math.max(1, Math.floor((width + GAP) / (tile + GAP)));
@@ -75,10 +76,10 @@ export function Gallery({ order, atlas, tile, focus, onFocus, onToggle, onOpen }
   const rowed = (by) => () => {
     onFocus((before) => Math.max(0, Math.min(order.length - 1, before + by * columns)));
   };
-  useKeys({ ArrowUp: rowed(-1), ArrowDown: rowed(1) });
+  useKeys(onFocus ? { ArrowUp: rowed(-1), ArrowDown: rowed(1) } : {});
   useEffect(() => {
     const area = canvas.current?.getBoundingClientRect();
-    if (!area || focus === 0) return;
+    if (!area || focus <= 0) return;
     const top = area.top + Math.floor(focus / columns) * (side + CAPTION + GAP);
     if (top < 0) scrollBy({ top: top - 20 });
     else if (top + side + CAPTION > innerHeight) scrollBy({ top: top + side + CAPTION + 20 - innerHeight });
@@ -90,7 +91,7 @@ export function Gallery({ order, atlas, tile, focus, onFocus, onToggle, onOpen }
     const column = Math.floor(x / (side + GAP));
     const row = Math.floor(y / (side + CAPTION + GAP));
     const k = row * columns + column;
-    return column < columns && k < order.length ? { k, caption: y - row * (side + CAPTION + GAP) > side } : null;
+    return onFocus && column < columns && order[k] ? { k, caption: y - row * (side + CAPTION + GAP) > side } : null;
   };
   const press = (event) => {
     const under = at(event);
@@ -103,8 +104,8 @@ export function Gallery({ order, atlas, tile, focus, onFocus, onToggle, onOpen }
     const under = at(event);
     canvas.current.style.cursor = !under ? "default" : under.caption ? "zoom-in" : "pointer";
   };
-  return html`<div class="gallery" ref=${box}><canvas ref=${canvas} id="gallery" role="img"
-    aria-label="Class averages: click to select, click the caption to look" onClick=${press} onPointerMove=${point}
+  return html`<div class="gallery" ref=${box}><canvas ref=${canvas} id=${id} role="img"
+    aria-label=${onFocus ? "Class averages: click to select, click the caption to look" : "Class averages"} onClick=${press} onPointerMove=${point}
     onContextMenu=${(event) => { event.preventDefault(); press(event); }}></canvas></div>`;
 }
 
@@ -114,13 +115,14 @@ function paint(canvas, { order, atlas, side, columns, rows, width, focus }) {
   context.imageSmoothingQuality = "high";
   context.font = "12px system-ui, sans-serif";
   context.textBaseline = "middle";
-  const anySelected = order.some((one) => one.selected);
+  const anySelected = order.some((one) => one?.selected);
   order.forEach((one, k) => {
     const x = (k % columns) * (side + GAP);
     const y = Math.floor(k / columns) * (side + CAPTION + GAP);
-    context.globalAlpha = anySelected && !one.selected ? 0.45 : 1;
+    context.globalAlpha = anySelected && !one?.selected ? 0.45 : 1;
     context.fillStyle = colour.soft;
     context.fillRect(x, y, side, side);
+    if (!one) return;
     if (atlas) drawTile(context, atlas, one.index, x, y, side);
     context.globalAlpha = 1;
     if (one.selected) frame(context, colour.good, x, y, side, 3);
