@@ -130,10 +130,10 @@ def test_movies_that_are_gone_are_replaced_by_averages_and_items_without_any_are
     assert "TS_2 is set aside" in lines
 
 
-def test_a_species_has_all_files_of_m_but_the_denoiser_s(species_path):
+def test_a_species_has_all_files_of_m_but_the_network(species_path):
     path = species_path
     folder, report = path.parent, Path("Population/job001/report.html").read_text()
-    kinds = "angdist anisores filt filtanisotropic filtlocal filtsharp half1 half2 localbfac localres mask"
+    kinds = "angdist anisores denoised filt filtanisotropic filtlocal filtsharp half1 half2 localbfac localres mask"
     expected = {"apo.species", *(f"apo_{kind}.mrc" for kind in kinds.split(" "))}
     expected |= {f"apo_{kind}.star" for kind in ("fsc", "localres", "particles")}
     assert set(files(folder)) == expected
@@ -141,6 +141,8 @@ def test_a_species_has_all_files_of_m_but_the_denoiser_s(species_path):
     assert species.pixel_size_angstrom == 4.0
     assert species.n_temporal_samples == 2
     assert species.resolution_angstrom == pytest.approx(14.0, abs=2.5)
+    assert species.denoised_to_angstrom == pytest.approx(12.0, abs=4.0)
+    assert species.denoised_to_angstrom <= species.resolution_angstrom
     assert files(folder / "versions" / species.version) == files(folder)
     particles = warp_population.read_species_particles_of_m(folder / "apo_particles.star")
     assert particles.position_angstrom.shape == (8, 2, 3)
@@ -268,6 +270,11 @@ def test_a_mask_that_is_the_old_one_changes_nothing_and_a_map_to_make_one_from_m
     halfmap.population_update_mask(population="m", species="apo", make_from="halves")
     assert "nothing has changed" in Path("Population/job002/run.log").read_text()
     assert files(species_path.parent) == before
+    halfmap.population_update_mask(population="m", species="apo", make_from="denoised")
+    assert "from denoised, low-passed at 15 Å" in Path("Population/job003/run.log").read_text()
+    one, other = (mrc.read_volume(species_path.with_name(f"apo_{kind}.mrc")).values for kind in ("mask", "denoised"))
+    assert float(other[one > 0].mean()) > 3 * float(other[one == 0].abs().mean())
+    species_path.with_name("apo_denoised.mrc").unlink()
     with pytest.raises(InputError, match=r"apo_denoised.mrc"):
         halfmap.population_update_mask(population="m", species="apo", make_from="denoised")
 

@@ -77,6 +77,9 @@ def test_the_maps_of_a_species_have_the_resolution_of_what_its_halves_share():
     assert mean == pytest.approx(1 / found.resolution_angstrom, rel=1e-6)
     flat = shells.power_spectrum(GRID.rfft(found.anisotropic.values.double()), GRID)
     assert float(flat[18]) < 1e-6 * float(flat[3])
+    assert 2 * PIXEL <= found.denoised_to_angstrom <= found.resolution_angstrom
+    outside = GRID.radii() > 50
+    assert float(found.denoised.values[outside].std()) < float(found.sharpened.values[outside].std())
 
 
 def test_the_soft_mask_is_tighter_the_better_the_resolution():

@@ -94,6 +94,7 @@ class Species:
     n_temporal_samples : of positions and rotations.
     resolution_angstrom, b_factor_angstrom2 : of the last reconstruction; None before one; B is negative where it
         sharpens, as in M.
+    denoised_to_angstrom : to which the denoised map reaches; None before one.
     further : M's other parameters, by its own names, as text.
     """
 
@@ -106,6 +107,7 @@ class Species:
     n_temporal_samples: int = 1
     resolution_angstrom: float | None = None
     b_factor_angstrom2: float | None = None
+    denoised_to_angstrom: float | None = None
     version: str = ""
     previous_version: str = ""
     used_sources: Mapping[str, str] = field(default_factory=dict)

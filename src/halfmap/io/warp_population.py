@@ -39,7 +39,6 @@ _FURTHER_OF_SPECIES = {
     "DoEwald": "False",
     "EwaldReverse": "True",
     "UseForAlignment": "True",
-    "DenoisedAtResolution": "-1",
     "ApplyDenoising": "True",
     "MaskAutoThreshold": "0.02",
     "MaskAutoResolution": "10",
@@ -181,6 +180,7 @@ def read_species(path: str | Path) -> Species:
     values = Params(document, {**_FURTHER_OF_SPECIES, **document.root.params})
     resolution = values.number("GlobalResolution", -1.0)
     b_factor = values.number("GlobalBFactor", 0.0)
+    denoised_to = values.number("DenoisedAtResolution", -1.0)
     samples = max(values.whole("TemporalResolutionMovement", 1), values.whole("TemporalResolutionRotation", 1))
     return Species(
         guid=values.required("GUID"),
@@ -194,6 +194,7 @@ def read_species(path: str | Path) -> Species:
         n_temporal_samples=samples,
         resolution_angstrom=resolution if resolution > 0 else None,
         b_factor_angstrom2=b_factor if resolution > 0 or b_factor else None,
+        denoised_to_angstrom=denoised_to if denoised_to > 0 else None,
         used_sources=_versions(document, "UsedDataSources"),
         further=values.rest(),
     )
@@ -226,6 +227,7 @@ def write_species(path: str | Path, species: Species) -> None:
         "TemporalResolutionRotation": str(species.n_temporal_samples),
         "GlobalResolution": warp_xml.text_of_number(species.resolution_angstrom or -1.0),
         "GlobalBFactor": str(round(species.b_factor_angstrom2 or 0.0)),
+        "DenoisedAtResolution": warp_xml.text_of_number(species.denoised_to_angstrom or -1.0),
     }
     set_params(document, params | _FURTHER_OF_SPECIES | _texts(species.further))
     set_section(document, "UsedDataSources", "DataSource", _rows_of_versions(species.used_sources))

@@ -86,6 +86,9 @@ def species_sections(maps: SpeciesMaps) -> list[Section]:
             ),
         ]
         sections.append(Section(title="Local resolution", blocks=blocks))
+    shown = replace(central_slices(maps.denoised, "Denoised map"), tile_pixel=_TILE_PIXEL)
+    reach = Note(text=f"Denoised to {maps.denoised_to_angstrom:.4g} Å; a denoised map has no resolution of its own.")
+    sections.append(Section(title="Denoised map", blocks=[shown, reach]))
     return sections
 
 

@@ -98,7 +98,7 @@ def measured_maps(
 
     Returns
     -------
-    species : with the resolution and the B-factor found.
+    species : with the resolution and the B-factor found, and how far it was denoised.
     maps : see `halfmap.multiparticle.species.species_maps`.
     """
     context.expect_memory(memory_bytes(half1.grid), "the maps of the species")
@@ -118,7 +118,12 @@ def measured_maps(
         seed=seed,
         advance=context.progress.advance,
     )
-    known = replace(species, resolution_angstrom=maps.resolution_angstrom, b_factor_angstrom2=maps.b_factor_angstrom2)
+    known = replace(
+        species,
+        resolution_angstrom=maps.resolution_angstrom,
+        b_factor_angstrom2=maps.b_factor_angstrom2,
+        denoised_to_angstrom=maps.denoised_to_angstrom,
+    )
     return known, maps
 
 
@@ -131,7 +136,8 @@ def stage_maps(staged: Path, stem: str, maps: SpeciesMaps) -> None:
 
     Notes
     -----
-    M's files but for the denoised map and its network. ``_localbfac.mrc`` holds the one B-factor everywhere, as M's.
+    M's files but for the network, which is taught anew from the half-maps each time. ``_localbfac.mrc`` holds the one
+    B-factor everywhere, as M's.
     """
     volumes = {
         "half1": maps.half1,
@@ -140,6 +146,7 @@ def stage_maps(staged: Path, stem: str, maps: SpeciesMaps) -> None:
         "filt": maps.filtered,
         "filtsharp": maps.sharpened,
         "filtanisotropic": maps.anisotropic,
+        "denoised": maps.denoised,
     }
     if maps.local is not None and maps.locally_filtered is not None:
         constant = torch.full_like(maps.mask.values, maps.b_factor_angstrom2)

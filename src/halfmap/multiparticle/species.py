@@ -4,9 +4,12 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import numpy as np
 from torch import Tensor
 
 from halfmap.data.volumes import Volume
+from halfmap.denoising.denoise import denoise, within_reach_angstrom
+from halfmap.denoising.denoise import memory_bytes as denoising_memory_bytes
 from halfmap.errors import InconsistentDataError, InputError
 from halfmap.fourier import filters
 from halfmap.fourier.resample import crop_or_pad, rescale_to_pixel_size
@@ -28,6 +31,7 @@ _MASK_LEVEL = 0.25  # as M's, of a mask that was resampled or has a soft edge
 _EDGE_PIXEL, _EDGE_SHARE = 16.0, 8  # of the spheres; in a small box an eighth of its side
 _LOW_SHELLS, _LEAST_LOW_FSC = 4, 0.5
 _NOT_SAID = ("no B-factor",)  # a species is refined at any resolution, and cannot be told a B-factor
+_BEST_SHARE = 0.005
 _NOT_GROWN = Length(0.0, in_pixels=True)
 
 
@@ -44,6 +48,8 @@ class SpeciesMaps:
     local : resolution from place to place; None where the pixels are too coarse for it.
     locally_filtered : sharpened, low-passed at each voxel by its own resolution; None with ``local``.
     anisotropic : spectrum flattened, low-passed in each direction by its own resolution.
+    denoised : mean of the halves, each denoised, with the B-factor of ``sharpened``.
+    denoised_to_angstrom : to which it reaches.
     direction_frequency : (180, 360), limiting frequency in 1/Å by tilt and rot in degrees.
     """
 
@@ -56,6 +62,8 @@ class SpeciesMaps:
     local: LocalResolution | None
     locally_filtered: Volume | None
     anisotropic: Volume
+    denoised: Volume
+    denoised_to_angstrom: float
     direction_frequency: Tensor
 
     @property
@@ -167,7 +175,7 @@ def species_maps(
     seed: int = 1,
     advance: Callable[[int], None] | None = None,
 ) -> SpeciesMaps:
-    """Measure the half-maps of a species and filter their mean in every way that M does without a denoiser.
+    """Measure the half-maps of a species, filter their mean in every way that M does, and denoise it.
 
     Parameters
     ----------
@@ -186,7 +194,7 @@ def species_maps(
     Notes
     -----
     The local resolution is that of `halfmap.postprocessing.local_resolution`; B-factors are not fitted from place to
-    place.
+    place. The denoised map reaches to the resolution that 0.5 % of the mask exceed, as M's.
     """
     grid = half1.grid
     first = first_resolution_angstrom(half1, half2, diameter_angstrom=diameter_angstrom, seed=seed)
@@ -209,6 +217,9 @@ def species_maps(
         local = local_resolution(half1, half2, mask, local_settings, seed=seed, advance=advance)
         by_place = locally_filtered(result.map, local.resolution)
     table = frequency_table(result.directional, resolution)
+    denoised_to = _denoised_to(local, mask, resolution)
+    denoised = denoise(half1, half2, denoised_to, seed=seed).mean.values
+    by_b = filters.b_factor(grid, result.b_factor_angstrom2)
     mean = Volume(values=(half1.values + half2.values) / 2, grid=grid)
     return SpeciesMaps(
         half1=half1,
@@ -220,6 +231,8 @@ def species_maps(
         local=local,
         locally_filtered=by_place,
         anisotropic=anisotropic_map(mean, table),
+        denoised=Volume(values=filters.apply_filter(denoised, grid, by_b), grid=grid),
+        denoised_to_angstrom=denoised_to,
         direction_frequency=table,
     )
 
@@ -235,10 +248,19 @@ def local_params(grid: ImageGrid) -> LocalResolutionParams | None:
 
 def memory_bytes(grid: ImageGrid) -> int:
     """Return the memory that `species_maps` needs beside the maps it is given: with it all maps that it makes."""
-    made = 8 * 4 * grid.n_pixels
+    made = 9 * 4 * grid.n_pixels
     settings = local_params(grid)
     local = 0 if settings is None else local_resolution_memory_bytes(grid, settings)
-    return made + max(postprocess_memory_bytes(grid), local)
+    denoising = denoising_memory_bytes(grid, 2 * grid.pixel_size_angstrom)
+    return made + max(postprocess_memory_bytes(grid), local, denoising)
+
+
+def _denoised_to(local: LocalResolution | None, mask: Volume, resolution_angstrom: float) -> float:
+    """Return the resolution to which a species is denoised: near its best place's, never coarser than the whole's."""
+    wanted = resolution_angstrom
+    if local is not None:
+        wanted = min(wanted, float(np.quantile(local.resolution.values[mask.values > 0.5].numpy(), _BEST_SHARE)))
+    return within_reach_angstrom(wanted, mask.grid)
 
 
 def _edge_angstrom(grid: ImageGrid) -> float:

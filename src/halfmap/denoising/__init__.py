@@ -1,0 +1,1 @@
+"""Map denoising: each place of a half-map filtered by what the other half confirms of places like it."""
