@@ -77,10 +77,10 @@ def maps() -> None:
         power = [shells.power_spectrum(grid.rfft(one.double()), grid)[near].mean() for one in (values, white(grid, 0))]
         deviation = float(power[0] / power[1] * (1 - 0.143) / 0.143) ** 0.5
         noises = [deviation * white(grid, number) for number in (1, 2)]
-        halves = [Volume(values=values + noise, grid=grid) for noise in noises]
+        one, two = (Volume(values=values + noise, grid=grid) for noise in noises)
         to = max(angstrom / BEYOND, 2 * grid.pixel_size_angstrom)
         before, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
-        found = denoise(*halves, to)
+        found = denoise(one, two, to)
         spent, grown = time.process_time() - began, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
         mask = automatic_mask(
             Volume(values=filters.apply_filter(values, grid, filters.low_pass(grid, 12.0)), grid=grid)
@@ -88,8 +88,8 @@ def maps() -> None:
         seen = slice(1, round(field / to) + 1)
         row = []
         for weight in (torch.ones(()), mask.values):
-            for one in ((halves[0].values + halves[1].values) / 2, found.mean.values):
-                row.append(f"{float(fsc(one * weight, values * weight, grid)[seen].mean()):.3f}")
+            for shown in ((one.values + two.values) / 2, found.mean.values):
+                row.append(f"{float(fsc(shown * weight, values * weight, grid)[seen].mean()):.3f}")
         with_noise = [float(fsc(found.half1.values, white(grid, n), grid)[seen].mean()) for n in range(10, 30)]
         leak = float(fsc(found.half1.values, noises[1], grid)[seen].mean()) / float(np.std(with_noise))
         stated = memory_bytes(grid, to) / 1e6
@@ -108,12 +108,12 @@ def denoised_references(problem: RefinementProblem, state: RefinementState) -> R
     if state.iteration < FIRST_DENOISED or shell < LEAST_SHELL:
         return state
     to = grid.side * grid.pixel_size_angstrom / shell
-    plain = [Volume(values=half.unregularised, grid=grid) for half in state.halves]
-    found = denoise(*plain, to)
+    one, two = (Volume(values=half.unregularised, grid=grid) for half in state.halves)
+    found = denoise(one, two, to)
     cut = filters.low_pass(grid, to, TRAILING_EDGE)
     first, second = (
-        replace(half, reference=filters.apply_filter(one.values, grid, cut) * problem.solvent_mask)
-        for half, one in zip(state.halves, (found.half1, found.half2), strict=True)
+        replace(half, reference=filters.apply_filter(denoised.values, grid, cut) * problem.solvent_mask)
+        for half, denoised in zip(state.halves, (found.half1, found.half2), strict=True)
     )
     return replace(state, halves=(first, second))
 
@@ -171,9 +171,8 @@ def refinements(numbers: list[int], snrs: list[float], seeds: list[int]) -> None
             frame = agreement.fitted_frame(*poses)
             angle = float(np.median(agreement.pose_errors(frame, *poses).angle_degrees))
             seen = agreement.in_frame(truth, frame)
-            found = agreement.map_agreement(
-                *half_volumes(state, grid), seen, mask, join_resolution_angstrom=JOIN_ANGSTROM
-            )
+            one, two = half_volumes(state, grid)
+            found = agreement.map_agreement(one, two, seen, mask, join_resolution_angstrom=JOIN_ANGSTROM)
             with_truth = found.truth.clamp(min=0)
             excess = found.halves.corrected - with_truth.square() / (2 - with_truth.square())
             beyond = excess[int(field / JOIN_ANGSTROM) + 2 : grid.side // 2]

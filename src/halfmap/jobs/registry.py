@@ -128,6 +128,9 @@ COMMANDS: tuple[Entry, ...] = (
         "Measure the resolution from place to place, and filter by it",
         _MAPS,
     ),
+    Entry(
+        "volume denoise", "halfmap.jobs.denoise:JOB", "Denoise two half maps by networks that learn from them", _MAPS
+    ),
     Entry("volume resample", "halfmap.jobs.volume:RESAMPLE", "Change a map's pixel size exactly", _MAPS),
     Entry("volume crop", "halfmap.jobs.volume:CROP", "Cut a map, or surround it, about its centre", _MAPS),
     Entry("volume filter", "halfmap.jobs.volume:FILTER", "Low-pass, high-pass, sharpen or dampen a map", _MAPS),
