@@ -49,6 +49,12 @@ SHELLS_EACH = 1
 """Shells that each iteration compares more than the one before: classes part by what is coarse, of which every particle
 is a small share, before finer shells, in which a particle meets itself, would keep it where it is."""
 
+SETTLED_SHARE = 0.03
+"""With known poses: share of particles that change class below which the next iteration compares a shell more."""
+
+HELD_ITERATIONS = 2
+"""With known poses: iterations after which it does so in any case."""
+
 _LEAST_ITERATIONS = 10
 _STILL_ITERATIONS = 2
 _LEAST_GAIN = 1e-5  # of the log-likelihood
@@ -180,7 +186,7 @@ def advance(
     is_first = iteration == 1
     moved = perturbation(params.seed, iteration, state.perturbation, params.perturbation)
     first = _first_shell(problem, params)
-    known = min(state.shell, first + SHELLS_EACH * (iteration - 1))
+    known = min(state.shell, first + SHELLS_EACH * _steps(params, state))
     wide = float("inf") if iteration <= 2 else float(state.history["median_n_significant"][-1])
     search = search_of(problem, params, moved, reference_shell=known, shell=state.shell, median_n_significant=wide)
     if is_first:
@@ -365,6 +371,20 @@ def _assigned(
         if len(parts) > 1:
             columns["class_index"][found.row] = number[found.row]
     return ClassAssignments(**columns)
+
+
+def _steps(params: Classification3DParams, state: Classification3DState) -> int:
+    """Return how many times more has been compared than in the first iteration.
+
+    Notes
+    -----
+    Where poses are known, classes are given time to part by what is compared before finer shells join. Where poses are
+    searched too, particles go on changing class, and each iteration takes a step.
+    """
+    if not params.skip_alignment or state.iteration == 0:
+        return state.iteration
+    settled = int((state.history["changed_share"] < SETTLED_SHARE).sum())
+    return max(settled, state.iteration // HELD_ITERATIONS)
 
 
 def _first_shell(problem: VolumeProblem, params: Classification3DParams) -> int:
