@@ -240,6 +240,14 @@ def test_settings_are_staged_and_jobs_start_and_stop(page, made):
     page.problems.remove(refused[0])
 
 
+def test_a_bar_has_no_value_while_nobody_knows_how_much_there_is_to_do(page, made):
+    open_page(page, SESSION)
+    for done, total, shown in ((0, None, -1), (30, 120, 0.25), (0, None, -1)):  # a bar without a value has position -1
+        made.tell({"type": "progress", "progress": {"label": "Cycle 1: import", "done": done, "total": total}})
+        page.until(f"document.querySelector('.progress progress')?.position === {shown}")
+    assert "Cycle 1: import" in page.ask(text(".progress"))
+
+
 def test_what_a_source_says_is_text_and_nothing_else(page):
     open_page(page, SESSION)
     assert page.ask(text(".session-name")).startswith("apoferritin & <i>friends</i>")

@@ -89,10 +89,13 @@ export function Confirm({ title, children, yes, onYes, onNo }) {
   </dialog>`;
 }
 
+// A bar; without a value, as long as nobody knows how much there is to do.
 export function Progress({ progress }) {
   if (!progress) return null;
-  const share = progress.total > 0 ? progress.done / progress.total : 0;
-  return html`<div class="progress"><label>${progress.label}<progress max="1" value=${share}></progress></label></div>`;
+  const bar = progress.total > 0
+    ? html`<progress key="known" max="1" value=${progress.done / progress.total}></progress>`
+    : html`<progress key="unknown"></progress>`;
+  return html`<div class="progress"><label>${progress.label}${bar}</label></div>`;
 }
 
 const TOASTS = new Set();
