@@ -7,8 +7,8 @@
 
 ``ladder``: what each group of parameters adds, in the order in which M's tutorial adds them, or each by itself. The
 references are never the truth: the first refinement fits nothing and makes half-maps at the erring start.
-``two-species``: a small species alone, beside a large one in the same images, and beside a large one whose images were
-moved by a warp of their own.
+``two-species``: a small species in images that hold a large one, refined without it and with it; and the same where the
+large one's images were moved by a warp of their own.
 ``growth``: CPU seconds and memory, beside what the command says it needs, against particles, tilts and box.
 """
 
@@ -140,31 +140,31 @@ def show(name: str, project: Project, seconds: float) -> None:
 
 
 def two_species(options: argparse.Namespace, folder: Path) -> None:
-    """Refine a small species alone, with a large one, and with a large one that moves otherwise."""
-    print("| seed | beside it | half-maps, masked | to the truth | place |\n|---|---|---|---|---|")
+    """Refine a small species in images that hold a large one, too: without it and with it, moving alike or not."""
+    print("| seed | the large species | | half-maps, masked | to the truth | place |\n|---|---|---|---|---|---|")
+    both = f"tilt-series --specimen {SMALL} --specimen {LARGE} {FIELD} --number 2"
     for seed in options.seeds:
-        for label, other in (("nothing", None), ("a large species", seed), ("one that moves otherwise", seed + 100)):
+        for moves, other in (("moves with it", seed), ("moves otherwise", seed + 100)):
             place = folder / f"{seed}_{other}"
-            both = f"tilt-series --specimen {SMALL} --specimen {LARGE} {FIELD}"
-            project = new_project(place, f"{both} --particles-per-series 6,0 --seed {seed} --number 2")
+            project = new_project(place, f"{both} --particles-per-series 6,0 --seed {seed}")
+            large = Project(folder / f"large_{seed}_{other}")
+            (large.folder / ".halfmap").mkdir(parents=True)
+            large.run(f"simulate {both} --particles-per-series 0,16 --seed {other} --workers 1 --out sim")
+            add_images(project.folder / "sim", large.folder / "sim")
             project.add_species("small", SMALL, "C1", 80)
-            if other is not None:
-                large = Project(place / "large")
-                (large.folder / ".halfmap").mkdir(parents=True)
-                large.run(
-                    f"simulate {both} --particles-per-series 0,16 --seed {other} --number 2 --workers 1 --out sim"
-                )
-                add_images(project.folder / "sim", large.folder / "sim")
-                shutil.copyfile(large.folder / f"sim/species/{LARGE}_particles.star", place / "large.star")
-                with_names_only(place / "large.star")
-                halves = place / "large/sim/species" / LARGE
-                project.run(
-                    f"population add-species m --name large --diameter 160 --symmetry D2 --half1 {halves}_half1.mrc "
-                    f"--mask {halves}_mask.mrc --particles large.star --workers 1"
-                )
-            project.refine("--image-warp 2x2 --positions")
-            stated, _, truth = project.resolutions("small", SMALL)
-            print(f"| {seed} | {label} | {stated:.1f} Å | {truth:.1f} Å | {place_error(project):.2f} Å |", flush=True)
+            alone = copied(project, f"alone_{seed}_{other}")
+            shutil.copyfile(large.folder / f"sim/species/{LARGE}_particles.star", place / "large.star")
+            with_names_only(place / "large.star")
+            halves = large.folder / "sim/species" / LARGE
+            project.run(
+                f"population add-species m --name large --diameter 160 --symmetry D2 --half1 {halves}_half1.mrc "
+                f"--mask {halves}_mask.mrc --particles large.star --workers 1"
+            )
+            for how, one in (("left out", alone), ("refined, too", project)):
+                one.refine("--image-warp 2x2 --positions")
+                stated, _, truth = one.resolutions("small", SMALL)
+                error = place_error(one)
+                print(f"| {seed} | {moves} | {how} | {stated:.1f} Å | {truth:.1f} Å | {error:.2f} Å |", flush=True)
 
 
 def place_error(project: Project) -> float:
