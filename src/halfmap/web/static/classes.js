@@ -35,7 +35,7 @@ function useAtlas(cycle) {
   return atlas?.number === cycle?.number ? atlas : null;
 }
 
-const about = (cycle) => `Cycle ${cycle.number} · ${KINDS[cycle.kind]} · ${count(cycle.particles)} particles · limit ${angstrom(cycle.resolution_angstrom)} · finished ${clock(cycle.finished)}`;
+const briefly = (cycle) => html`<p class="meta">Cycle ${cycle.number} · ${KINDS[cycle.kind]} · ${angstrom(cycle.resolution_angstrom)}</p>`;
 
 // Another cycle beside, each class where its track is in the first; those of other tracks follow.
 function Beside({ id, number, selected, order, tile }) {
@@ -50,7 +50,7 @@ function Beside({ id, number, selected, order, tile }) {
     });
     return [...found, ...left.values()];
   }, [cycle, order]);
-  return html`<div><${Problem} error=${error} />${cycle && html`<p class="meta" id="beside-meta">${about(cycle)}</p>`}
+  return html`<div><${Problem} error=${error} /><div id="beside-meta">${cycle && briefly(cycle)}</div>
     <${Gallery} id="gallery-beside" order=${matched} atlas=${atlas} tile=${tile} /></div>`;
 }
 
@@ -87,7 +87,8 @@ export function ClassesTab({ session, viewer, act }) {
   const chosen = order.filter((one) => one.selected);
   const kept = chosen.reduce((sum, one) => sum + one.particles, 0);
   return html`<${History} cycles=${cycles} at=${at} /><${Problem} error=${error} />
-    ${cycle && html`<p class="meta" id="cycle-meta">${about(cycle)}</p>
+    ${cycle && html`<p class="meta" id="cycle-meta">Cycle ${cycle.number} · ${KINDS[cycle.kind]} · ${count(cycle.particles)} particles ·
+      limit ${angstrom(cycle.resolution_angstrom)} · finished ${clock(cycle.finished)}</p>
     ${cycle.orientation_hint && html`<${Banner}>${cycle.orientation_hint}<//>`}
     <div class="toolbar">
       <label>Sort <select id="sort" value=${sort} onChange=${(event) => { setSort(event.target.value); setFocus(0); }}>
@@ -100,7 +101,7 @@ export function ClassesTab({ session, viewer, act }) {
         <button id="select-none" onClick=${() => chooseAll(false)}>None</button>
         <button id="undo" disabled=${!selection.can_undo} onClick=${undo}>Undo</button>`}
     </div>
-    <div class=${beside === null ? "" : "side-by-side"}><div>${beside !== null && html`<p class="meta">${about(cycle)}</p>`}
+    <div class=${beside === null ? "" : "side-by-side"}><div>${beside !== null && briefly(cycle)}
       <${Gallery} order=${order} atlas=${shownAtlas} tile=${tile} focus=${focus} onFocus=${setFocus}
         onToggle=${(one) => choose(one, !one.selected)} onOpen=${(k) => { setFocus(k); setOpen(true); }} /></div>
       ${beside !== null && html`<${Beside} id=${id} number=${beside} selected=${selection.tracks} order=${order} tile=${tile} />`}</div>
