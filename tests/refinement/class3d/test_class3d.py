@@ -141,6 +141,21 @@ def test_it_ends_when_nothing_changes(changed, likelihood, expected):
     assert class3d.outcome(params(), history) == expected
 
 
+@pytest.mark.parametrize(
+    ("changed", "skip_alignment", "expected"),
+    [
+        ([], True, 0),
+        ([np.nan], True, 0),
+        ([np.nan, 0.3, 0.1, 0.08], True, 2),  # never settled: every second iteration
+        ([np.nan, 0.02, 0.01, 0.0], True, 3),  # settled: every iteration after the first
+        ([np.nan, 0.3, 0.1, 0.08], False, 4),
+    ],
+)
+def test_finer_shells_join_when_classes_of_known_poses_have_settled(changed, skip_alignment, expected):
+    assert class3d.n_steps(params(skip_alignment=skip_alignment), {"changed_share": np.array(changed)}) == expected
+    assert class3d.n_steps(params(), {}) == 0
+
+
 def test_files_name_one_another_and_every_class(tmp_path):
     problem, state = classified(a_case(60), params(iterations=2))
     run = class3d.finish(problem, params(iterations=2), state)

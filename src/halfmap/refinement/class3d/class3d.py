@@ -186,7 +186,7 @@ def advance(
     is_first = iteration == 1
     moved = perturbation(params.seed, iteration, state.perturbation, params.perturbation)
     first = _first_shell(problem, params)
-    known = min(state.shell, first + SHELLS_EACH * _steps(params, state))
+    known = min(state.shell, first + SHELLS_EACH * n_steps(params, state.history))
     wide = float("inf") if iteration <= 2 else float(state.history["median_n_significant"][-1])
     search = search_of(problem, params, moved, reference_shell=known, shell=state.shell, median_n_significant=wide)
     if is_first:
@@ -373,18 +373,18 @@ def _assigned(
     return ClassAssignments(**columns)
 
 
-def _steps(params: Classification3DParams, state: Classification3DState) -> int:
-    """Return how many times more has been compared than in the first iteration.
+def n_steps(params: Classification3DParams, history: Mapping[str, NDArray[np.float64]]) -> int:
+    """Return how often an iteration has compared more than the one before, the next one counted.
 
     Notes
     -----
     Where poses are known, classes are given time to part by what is compared before finer shells join. Where poses are
     searched too, particles go on changing class, and each iteration takes a step.
     """
-    if not params.skip_alignment or state.iteration == 0:
-        return state.iteration
-    settled = int((state.history["changed_share"] < SETTLED_SHARE).sum())
-    return max(settled, state.iteration // HELD_ITERATIONS)
+    changed = history.get("changed_share", np.zeros(0))
+    if not params.skip_alignment:
+        return len(changed)
+    return max(int((changed < SETTLED_SHARE).sum()), len(changed) // HELD_ITERATIONS)
 
 
 def _first_shell(problem: VolumeProblem, params: Classification3DParams) -> int:
