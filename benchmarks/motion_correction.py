@@ -20,10 +20,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from halfmap.ctf_estimation.estimate import estimate
+from halfmap.ctf_estimation.params import CtfEstimationParams
+from halfmap.ctf_estimation.periodogram import power_spectra, windows_of
+from halfmap.ctf_estimation.rings import Microscope
 from halfmap.data.image_series import FrameSeries
 from halfmap.grid import ImageGrid
 from halfmap.imaging.deformation import movement
+from halfmap.imaging.frame_average import frame_average
 from halfmap.io import mrc
+from halfmap.io.detector import Detector
 from halfmap.io.frames import open_movie
 from halfmap.io.relion_motion import read_corrected_movies
 from halfmap.io.warp_series import SeriesSizes, read_series
@@ -54,6 +60,35 @@ def main() -> None:
             cpu = run(folder, [RELION, *arguments_of_relion()])
             print(
                 f"  RELION   {left(simulation, names, of_relion(folder, folder / 'MC')):.3f} px left, {cpu:.1f} CPU s"
+            )
+        if not is_bad:
+            rings(simulation, folder, job, names)
+
+
+def rings(simulation: Path, folder: Path, job: Path, names: Sequence[str]) -> None:
+    """Print to which resolution rings go in plain sums, and how wrong the defocus is."""
+    microscope = Microscope(voltage_kv=300.0, spherical_aberration_mm=2.7, amplitude_contrast=0.1)
+    for name in names:
+        source = open_movie(
+            folder / f"Movies/{name}.mrcs",
+            pixel_size_angstrom=PIXEL,
+            detector=Detector(gain_path=folder / "gain.mrc"),
+        )
+        sizes = SeriesSizes(n_frames=len(source), dose_per_frame_e_per_angstrom2=DOSE)
+        true = read_series(simulation / f"truth/warp_frameseries/{name}.xml", sizes)
+        assert isinstance(true, FrameSeries)
+        defocus = float(true.defocus_angstrom.values.flatten()[0])
+        images = {"not moved": source.total(), "true motion": frame_average(source, true)}
+        for program, path in (("halfmap", job), ("RELION", folder / "MC")):
+            if (path / f"Movies/{name}_noDW.mrc").exists():
+                images[program] = mrc.read_image(path / f"Movies/{name}_noDW.mrc")
+        for kind, image in images.items():
+            windows = windows_of((image.shape[0], image.shape[1]), PIXEL, 512)
+            spectra = power_spectra(torch.from_numpy(image), windows, pixel_size_angstrom=PIXEL)
+            found = estimate(spectra, microscope, CtfEstimationParams())
+            print(
+                f"  {name}, {kind}: rings to {found.max_resolution_angstrom:.2f} Å, depth {found.ring_depth:.3f}, defocus "
+                f"{found.lens.defocus_angstrom - defocus:+.0f} Å{', ' + found.failure if found.failure else ''}"
             )
 
 
