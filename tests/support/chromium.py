@@ -130,6 +130,13 @@ class Page:
             "return Math.sqrt(Math.max(0, q / n - (s / n) ** 2))})()"
         ))  # fmt: skip
 
+    def until_drawn(self, selector: str, least: float) -> None:
+        """Wait until a canvas shows more than one grey: see `spread`."""
+        end = time.monotonic() + WAIT_SECONDS
+        while self.spread(selector) <= least:
+            assert time.monotonic() < end, f"{selector} stays empty"
+            time.sleep(0.03)
+
     def work_seconds(self) -> float:
         """Return for how long processors have worked for the page, all of its threads together."""
         metrics = self.command("Performance.getMetrics")["metrics"]

@@ -84,7 +84,7 @@ def test_a_folder_is_found_below_the_roots_and_opened(page, made):
 def test_classes_are_drawn_and_selected_by_mouse_and_keys_and_what_was_done_can_be_undone(page, made):
     open_page(page, SESSION)
     page.until("document.querySelector('#selected-count')")
-    wait_for(lambda: page.spread("#gallery") > 20)  # grey values of blobs on a page of one colour
+    page.until_drawn("#gallery", 20)  # grey values of blobs on a page of one colour
     largest = max(made.cycles[-1]["classes"], key=lambda one: one["particles"])
     left, top = page.ask("(r => [r.left, r.top])(document.querySelector('#gallery').getBoundingClientRect())")
     page.click_at(left + 40, top + 40)
@@ -117,7 +117,7 @@ def test_classes_are_sorted_and_the_first_is_looked_at_in_full_size(page, made, 
     order = sorted(made.cycles[-1]["classes"], key=first)
     page.press("Enter")
     page.until(f"{text('#lightbox-caption')}.includes('class {order[0]['index']} ')")
-    wait_for(lambda: page.spread("#lightbox canvas") > 10)  # grey values
+    page.until_drawn("#lightbox canvas", 10)  # grey values
     page.press("ArrowRight")
     page.until(f"{text('#lightbox-caption')}.includes('class {order[1]['index']} ')")
     page.press("Escape")
@@ -167,7 +167,7 @@ def test_two_cycles_are_looked_at_side_by_side(page, made):
     page.set("#beside", 3, "change")
     page.until(f"{text('#beside-meta')}.startsWith('Cycle 3 ')")
     page.until("document.querySelector('#gallery-beside')?.height > 200")
-    wait_for(lambda: page.spread("#gallery-beside") > 20)  # grey values
+    page.until_drawn("#gallery-beside", 20)  # grey values
     assert page.ask("document.querySelector('#gallery').width") < 0.6 * whole
     page.click("#gallery-beside")  # for looking only
     assert made.selected == []
@@ -340,7 +340,7 @@ def test_links_are_made_shown_once_and_taken_back(page, made):
 
 def test_tracks_and_exports(page, made):
     open_page(page, SESSION + "/tracks", "document.querySelector('#tracks')?.height > 200")
-    wait_for(lambda: page.spread("#tracks") > 20)
+    page.until_drawn("#tracks", 20)
     page.click("#tab-export")
     page.click("#export-cistem")
     page.until("document.querySelector('main').innerText.includes('s1/export/cistem/main')")
@@ -349,7 +349,7 @@ def test_tracks_and_exports(page, made):
 def test_picks_are_added_removed_erased_judged_and_saved(page, made):
     name = made.names[3]
     open_page(page, f"{SESSION}/micrographs/{name}", f"{text('#pick-count')} === '12 picks'")
-    wait_for(lambda: page.spread("#micrograph") > 20)
+    page.until_drawn("#micrograph", 20)
     page.until("document.querySelector('#micrograph').dataset.view")
 
     def place(x, y):
@@ -410,7 +410,7 @@ def test_picks_are_added_removed_erased_judged_and_saved(page, made):
 
 def test_a_micrograph_is_looked_at_with_another_contrast_radius_and_colours(page, made):
     open_page(page, f"{SESSION}/micrographs/{made.names[3]}", f"{text('#pick-count')} === '12 picks'")
-    wait_for(lambda: page.spread("#micrograph") > 20)
+    page.until_drawn("#micrograph", 20)
     picture = "document.querySelector('#micrograph').toDataURL().length"
     for field, value in (("#radius", 40), ("#blue", 0.5), ("#red", 0.6), ("#label", "figure_of_merit")):
         before = page.ask(picture)
@@ -509,7 +509,7 @@ READ_FORM = """(async () => {
 
 def test_a_map_is_shown_as_a_surface_that_turns_and_as_slices(page):
     open_page(page, "#/projects/demo/maps/a%2Fb.mrc", "document.querySelector('#level')")
-    wait_for(lambda: page.spread("#mesh") > 20)  # grey values: the surface is there
+    page.until_drawn("#mesh", 20)  # grey values: the surface is there
     sum_of = "(() => {const c = document.querySelector('#mesh'); return c.toDataURL()})()"
     before = page.ask(sum_of)
     page.press("ArrowLeft")

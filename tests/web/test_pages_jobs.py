@@ -42,7 +42,7 @@ def test_a_job_is_started_from_its_form_and_its_map_is_looked_at(tmp_path):
         page.click("main ul a")
         page.until("document.querySelector('#level')")
         page.until("document.querySelector('#mesh').width > 300")
-        assert page.spread("#mesh") > 20  # grey values of the ball on the ground
+        page.until_drawn("#mesh", 20)  # grey values of the ball on the ground
         assert not page.problems
     (job,) = (server.project / "Volume").iterdir()
     assert (job / "SUCCESS").exists()
