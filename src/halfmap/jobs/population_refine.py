@@ -1,5 +1,6 @@
 """``halfmap population refine``: sample, microscope and particles of all species fitted together, series by series."""
 
+import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
@@ -58,8 +59,8 @@ class RefinePopulationParams(ParameterChoice, Schedule, ReconstructionParams):
 
 def run(context: JobContext, params: RefinePopulationParams) -> Path:
     """Refine, make new maps and versions, and return the path of the population."""
+    from halfmap.io.atomic import write_json
     from halfmap.io.warp_population import write_population
-    from halfmap.jobs.per_micrograph import forget_states
     from halfmap.jobs.population_files import changing
     from halfmap.jobs.population_refine_options import options_of_m
     from halfmap.jobs.population_refine_report import page, series_sections
@@ -67,7 +68,10 @@ def run(context: JobContext, params: RefinePopulationParams) -> Path:
     from halfmap.jobs.population_refine_series import is_anything_chosen, refine_items
     from halfmap.jobs.population_refine_work import gather
 
+    done = context.folder / "versions.json"  # once it is there, a continued job has only to clear up
     with changing(params.population, context.progress.message) as opened:
+        if done.is_file():
+            return _cleared_up(context, opened.path)
         if not opened.species or not opened.sources:
             missing = "species" if not opened.species else "sources"
             raise InputError(
@@ -78,14 +82,23 @@ def run(context: JobContext, params: RefinePopulationParams) -> Path:
         fitted = refine_items(context, params, work)
         maps = [new_maps(context, params, work, fitted, number) for number in range(len(opened.species))]
         of_series = series_sections(work, fitted)
-        context.report(page(work, of_series, maps, commit(context, work, maps)))
+        versions = commit(context, work, maps)
+        context.report(page(work, of_series, maps, versions))
         if is_anything_chosen(work.tasks[0].choice):
             # last, as an input that has changed cannot be gone on from
             options = {**opened.population.refinement_options, **options_of_m(params)}
             write_population(opened.path, replace(opened.population, refinement_options=options))
-        path = opened.path
+        write_json(done, versions)
+        return _cleared_up(context, opened.path)
+
+
+def _cleared_up(context: JobContext, population: Path) -> Path:
+    """Remove what the job went on from, and return the population."""
+    from halfmap.jobs.per_micrograph import forget_states
+
     forget_states(context)
-    return path
+    shutil.rmtree(context.folder / "refined", ignore_errors=True)
+    return population
 
 
 JOB = JobType(

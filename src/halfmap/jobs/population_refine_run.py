@@ -130,5 +130,4 @@ def commit(context: JobContext, work: Work, maps: Sequence[NewMaps]) -> dict[str
             versions[species.name] = known.version if known is not None else f"{opened.species.version}, as before"
     for name, version in versions.items():
         context.log(f"{name} is at version {version}")
-    shutil.rmtree(context.folder / "refined", ignore_errors=True)
     return versions
