@@ -225,6 +225,18 @@ def test_hot_pixels_are_found_in_the_sum_and_filled(tmp_path):
     assert np.array_equal(movie.total(), frames.sum(axis=0))
 
 
+def test_bright_specimen_is_not_taken_for_hot_pixels(tmp_path):
+    generator = np.random.default_rng(4)
+    y, x = np.indices((120, 120))
+    light = 1 + 8 * np.exp(-((y - 60) ** 2 + (x - 60) ** 2) / (2 * 4**2))
+    frames = generator.poisson(light, (20, 120, 120)).astype("f4")
+    frames[:, 60, 58] += 20  # hot, on the specimen
+    frames[:, 20, 30:32] = 12
+    write_mrc(tmp_path / "a.mrcs", frames)
+    cool = open_movie(tmp_path / "a.mrcs", pixel_size_angstrom=1.0).with_hot_pixels()
+    assert sorted(cool.hot_pixels) == [20 * 120 + 30, 20 * 120 + 31, 60 * 120 + 58]
+
+
 def test_truncated_movies_are_named_when_they_are_opened(tmp_path):
     write_mrc(tmp_path / "a.mrcs", counts().astype("u2"))
     tifffile.imwrite(tmp_path / "a.tif", counts().astype("u2"), photometric="minisblack", compression="zlib")

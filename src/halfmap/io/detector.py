@@ -17,6 +17,7 @@ _MRC = (".mrc", ".mrcs", ".map", ".st")
 _TIFF = (".tif", ".tiff")
 _EPU = ".gain"
 _MOST_BAD = 0.5
+_AROUND, _AT_ONCE = 3, 2**14
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,7 +152,7 @@ class Filling:
 
 
 def hot_pixels(total: Float32Array, deviations: float = 6.0) -> NDArray[np.int64]:
-    """Return the flat numbers of pixels that are far brighter than the rest.
+    """Return the flat numbers of pixels that are far brighter than the rest, and than what lies around them.
 
     Parameters
     ----------
@@ -161,7 +162,9 @@ def hot_pixels(total: Float32Array, deviations: float = 6.0) -> NDArray[np.int64
     Notes
     -----
     Mean and deviation are taken anew without the pixels found until their number stays, so that a few very hot ones
-    do not hide others.
+    do not hide others. Where the specimen itself is so bright, a pixel must stand as far above the median of the
+    7 × 7 around it, with a deviation that grows with the root of the light: pixels of the specimen, if they were
+    filled, would hold the motion back by their fixed places. Blocks larger than half of that are for a map of defects.
     """
     flat = total.reshape(-1)
     is_cool = np.isfinite(flat)
@@ -170,8 +173,27 @@ def hot_pixels(total: Float32Array, deviations: float = 6.0) -> NDArray[np.int64
         limit = cool.mean(dtype=np.float64) + deviations * cool.std(dtype=np.float64)
         still = is_cool & (flat <= limit)
         if still.sum() == is_cool.sum():
-            return np.flatnonzero(~still)
+            break
         is_cool = still
+    hot = np.flatnonzero(~is_cool)
+    mean, deviation = float(cool.mean(dtype=np.float64)), float(cool.std(dtype=np.float64))
+    level = np.maximum(_around(total, hot), mean)
+    deviation_there = deviation * np.sqrt(level / mean) if mean > 0 else deviation
+    return hot[~(flat[hot] <= level + deviations * deviation_there)]
+
+
+def _around(image: Float32Array, pixels: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return the median of the 7 × 7 pixels around each of some, by their flat numbers."""
+    height, width = image.shape
+    offset = np.arange(-_AROUND, _AROUND + 1)
+    found = np.empty(len(pixels))
+    for first in range(0, len(pixels), _AT_ONCE):
+        y, x = np.divmod(pixels[first : first + _AT_ONCE], width)
+        rows = np.clip(y[:, None] + offset, 0, height - 1)[:, :, None]
+        columns = np.clip(x[:, None] + offset, 0, width - 1)[:, None, :]
+        window = image[rows, columns].reshape(len(y), -1)
+        found[first : first + _AT_ONCE] = np.median(np.where(np.isfinite(window), window, np.inf), axis=1)
+    return found
 
 
 @lru_cache(maxsize=4)
