@@ -39,6 +39,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     found = tmp_path / "acquisition"
     (found / "Movies").mkdir(parents=True)
     (found / "movies.toml").write_text(PLAN)
+    (found / "gain.mrc").touch()
     monkeypatch.setattr(raw_movies, "QUIET_SECONDS", 0.0)
     return found
 
@@ -65,6 +66,12 @@ def test_settings_of_movies_are_those_of_the_jobs_that_follow(folder: Path) -> N
         (PLAN.replace("patches", "patch"), InputError, "did you mean `patches`"),
         (PLAN.replace("5.0", "0.0"), InputError, "dose-per-frame"),
         (PLAN + "min_defocus_angstrom = -3.0", InputError, "min-defocus"),
+        (PLAN.replace("gain.mrc", "other.mrc"), InputError, r"gain in .* must be a file"),
+        (PLAN.replace('"gain.mrc"', "3"), InputError, "got 3"),
+        *(
+            (PLAN.replace("Movies/*.mrc", at), InputError, "below this folder")
+            for at in ("", "/data/*", "../*", "a**/*")
+        ),
     ],
 )
 def test_a_wrong_description_of_movies_is_told_when_the_folder_is_opened(
@@ -99,6 +106,15 @@ def test_movies_are_taken_once_when_they_have_come_to_rest(folder: Path, monkeyp
     assert batch["movies"]["ctf"] == {"box_pixel": 256, "max_resolution_angstrom": 8.0}
     part.rename(part.with_name("0001"))
     assert source.next_batch({}) == (2, {})
+
+
+def test_the_gain_and_sums_that_a_session_has_made_itself_are_not_taken_for_movies(folder: Path) -> None:
+    (folder / "movies.toml").write_text(PLAN.replace("Movies/*.mrc", "**/*.mrc"))
+    source = MoviesSource(folder, folder / "Live/s")
+    for name in ("Movies/a.mrc", "Live/s/raw/0001.part/motion/a.mrc"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("x")
+    assert list(source.next_batch({})[1]) == ["Movies/a.mrc"]
 
 
 @pytest.mark.slow

@@ -1,11 +1,12 @@
 """`MoviesSource`: raw movies are watched; the session makes micrographs of them, and finds their CTF and particles."""
 
+import os
 import time
 import tomllib
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from halfmap.errors import FormatError, HalfmapError, InputError
@@ -50,10 +51,11 @@ class MoviePlan:
         FormatError
             It is not TOML, or lacks the pattern.
         InputError
-            A parameter is not known or outside its domain, or the pixel size is missing.
+            A parameter is not known or outside its domain, the pattern leads out of the folder, the pixel size is
+            missing, or a file that is named is not there.
         """
         try:
-            given = tomllib.loads(path.read_text(encoding="utf-8"))
+            given = tomllib.loads(path.read_text(encoding="utf-8-sig"))  # editors of Windows begin with a mark
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise FormatError(path, expected="TOML", found=str(error)) from error
         pattern, motion, ctf = given.get("movies"), given.get("motion", {}), given.get("ctf", {})
@@ -65,7 +67,8 @@ class MoviePlan:
                 found=f"the names {', '.join(sorted(given)) or 'of nothing'}",
                 remedy="name the movies by a pattern of their paths below this folder",
             )
-        motion = motion | {name: str(path.parent.absolute() / motion[name]) for name in _PATHS if name in motion}
+        _check_pattern(path, pattern)
+        motion = motion | {name: _file_beside(path, name, motion[name]) for name in _PATHS if name in motion}
         checked = build(MotionJobParams, {**motion, "movies": ["m"]})
         build(CtfJobParams, {**ctf, "micrographs": ["m"]})
         if checked.pixel_size_angstrom is None:
@@ -75,6 +78,29 @@ class MoviePlan:
         return cls(
             pattern=pattern, motion=motion, ctf=ctf, pixel_size_angstrom=checked.pixel_size_angstrom * checked.bin
         )
+
+
+def _check_pattern(path: Path, pattern: str) -> None:
+    parts = PurePath(pattern).parts
+    if (
+        not parts
+        or PurePath(pattern).is_absolute()
+        or ".." in parts
+        or any("**" in one and one != "**" for one in parts)
+    ):
+        raise InputError(
+            f"movies in {path} must be a pattern of paths below this folder; got {pattern!r}; write it as "
+            "Movies/*.tif, or **/*.tif for all folders."
+        )
+
+
+def _file_beside(path: Path, name: str, given: Any) -> str:
+    found = path.parent.absolute() / given if isinstance(given, str) else None
+    if found is None or not found.is_file():
+        raise InputError(
+            f"{name} in {path} must be a file, its path from this folder; got {given!r}; put it there, or name another."
+        )
+    return str(found)
 
 
 class MoviesSource(RawSource):
@@ -118,10 +144,14 @@ class MoviesSource(RawSource):
     def _at_rest(self, pattern: str) -> list[str]:
         """Return the movies that have not changed for some time, the oldest first."""
         now, found = time.monotonic(), []
+        others = {self._plan.motion.get(name) for name in _PATHS}
+        work = os.path.relpath(self.work.resolve(), self.folder.resolve())  # its own sums are no movies either
         for path in self.folder.glob(pattern):
-            if path.suffix.lower() not in MOVIE_SUFFIXES:
+            below = path.relative_to(self.folder)
+            is_movie = path.suffix.lower() in MOVIE_SUFFIXES and str(path.absolute()) not in others
+            if not is_movie or below.is_relative_to(work):
                 continue
-            name = str(path.relative_to(self.folder))
+            name = str(below)
             try:
                 signature = stacks.signature_of(path)
             except OSError:  # taken away since
