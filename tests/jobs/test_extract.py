@@ -53,6 +53,10 @@ def test_particles_lie_on_the_plane_of_defocus_that_was_fitted_to_their_microgra
     away = (tilted["position_pixel"] - (np.array(SHAPE[::-1]) - 1) / 2) * PIXEL_SIZE
     for name in ("defocus_u_angstrom", "defocus_v_angstrom"):
         np.testing.assert_allclose(tilted[name] - flat[name], away @ [0.5, -0.25], atol=0.01)  # two decimals
+    columns["halfmapDefocusSlopeY"][1] = "nan"
+    relion.write_micrographs(project.micrographs, table.with_columns(**columns))
+    with pytest.raises(InconsistentDataError, match=r"SlopeY must be a finite number; got nan for .*mic2"):
+        extracted(project)
 
 
 def test_what_rounding_cut_off_the_position_stays_in_the_offset(project):

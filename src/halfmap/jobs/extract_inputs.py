@@ -1,12 +1,14 @@
 """What `halfmap extract` is to cut out, and where: picks or particles joined to their micrographs by name."""
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from halfmap.data.micrographs import MicrographSet
 from halfmap.data.optics_groups import OpticsGroups
 from halfmap.data.particles import ParticleSet
 from halfmap.data.picks import Picks
@@ -237,10 +239,26 @@ def _ctf_columns(
     if all(name in micrographs for name in DEFOCUS_SLOPES):
         sides = np.array([shape[::-1] for shape in opened.shapes], dtype=np.float64)[of_micrograph]
         away = (position_pixel - (sides - 1) / 2) * opened.pixel_size_angstrom[of_micrograph, None]
-        slope = np.stack([micrographs[name].astype(np.float64)[of_micrograph] for name in DEFOCUS_SLOPES], axis=1)
+        slope = _defocus_slopes(micrographs)[of_micrograph]
         for name in ("defocus_u_angstrom", "defocus_v_angstrom"):
             columns[name] = columns[name] + (away * slope).sum(axis=1)
     return columns
+
+
+def _defocus_slopes(micrographs: MicrographSet) -> np.ndarray:
+    """Return how the defocus of micrographs grows along x and y, float64, shape (n, 2)."""
+    slopes = np.full((len(micrographs), 2), np.nan)
+    for axis, name in enumerate(DEFOCUS_SLOPES):
+        for row, text in enumerate(micrographs[name]):
+            with suppress(ValueError):
+                slopes[row, axis] = float(text)
+            if not np.isfinite(slopes[row, axis]):
+                raise InconsistentDataError(
+                    f"{name} must be a finite number; got {text} for {micrographs['micrograph_name'][row]}; estimate "
+                    "its CTF again by `halfmap ctf`, or take the column out to give particles their micrograph's "
+                    "defocus."
+                )
+    return slopes
 
 
 def _optics_of(particles: ParticleSet, pixel_size: np.ndarray) -> OpticsGroups:
