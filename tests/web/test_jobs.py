@@ -75,12 +75,15 @@ def test_files_of_the_project_and_below_roots_are_listed_and_nothing_else(server
     (server.data / "session").mkdir()
     (server.data / "session/gain.mrc").write_bytes(b"x" * 10)
     (server.data / "out").symlink_to(tmp_path, target_is_directory=True)
+    (server.data / "circle").symlink_to(server.data / "circle")
+    (server.data / os.fsdecode(b"caf\xe9")).mkdir()  # no UTF-8: no path of a form names it
     client = server.client()
     shown = client.get(f"{API}/files").json()
     assert shown["folders"] == ["Extract", "Live"]
     assert [one["name"] for one in shown["files"]] == [maps]
     assert client.get(f"{API}/files", params={"path": "Live"}).json()["files"] == []  # tokens' digests are there
     assert client.get("/api/v1/roots/data/files").json()["folders"] == ["session"]
+    assert [one["name"] for one in client.get("/api/v1/roots/data/folders").json()["folders"]] == ["session"]
     below = client.get("/api/v1/roots/data/files", params={"path": "session"}).json()
     assert below["files"] == [{"name": "gain.mrc", "bytes": 10}]
     for path in ("..", "../data", "/etc", "ball.mrc", "nothing", "\0"):

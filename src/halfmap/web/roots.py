@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -57,13 +58,7 @@ class Roots:
         if not folder.is_dir():
             raise HTTPException(404, "There is no such folder.")
         here = folder.relative_to(self.folders[root]).as_posix()
-        try:
-            names = sorted(
-                entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")
-            )
-        except OSError as error:
-            raise HTTPException(404, f"The folder cannot be read: {error.strerror}.") from error
-        kept = [name for name in names if (folder / name).resolve().is_relative_to(self.folders[root])]
+        kept = [entry.name for entry, is_folder in _shown(folder, self.folders[root]) if is_folder]
         return {
             "root": root,
             "path": here,
@@ -98,22 +93,33 @@ def files_of(base: Path, relative: str, hidden: Path | None = None) -> dict[str,
     if not folder.is_dir():
         raise HTTPException(404, "There is no such folder.")
     folders, files = [], []
-    try:
-        for entry in sorted(folder.iterdir(), key=lambda one: one.name):
-            if entry.name.startswith(".") or not entry.resolve().is_relative_to(base):
-                continue
-            if entry.is_dir():
-                folders.append(entry.name)
-            elif entry.is_file() and folder != hidden:
+    for entry, is_folder in _shown(folder, base):
+        if is_folder:
+            folders.append(entry.name)
+        elif entry.is_file() and folder != hidden:
+            with suppress(OSError):  # taken away meanwhile
                 files.append({"name": entry.name, "bytes": entry.stat().st_size})
-    except (OSError, RuntimeError) as error:
-        raise HTTPException(404, f"The folder cannot be read: {error}.") from error
     return {
         "path": folder.relative_to(base).as_posix(),
         "folders": folders[:MOST_FOLDERS],
         "files": files[:MOST_FOLDERS],
         "left_out": max(0, len(folders) - MOST_FOLDERS) + max(0, len(files) - MOST_FOLDERS),
     }
+
+
+def _shown(folder: Path, base: Path) -> list[tuple[Path, bool]]:
+    """Return what is in a folder, by name, and whether it is one; not what is hidden, leads out or cannot be named."""
+    try:
+        entries = sorted(folder.iterdir(), key=lambda one: one.name)
+    except OSError as error:
+        raise HTTPException(404, f"The folder cannot be read: {error.strerror}.") from error
+    found = []
+    for entry in entries:
+        with suppress(OSError, RuntimeError, UnicodeEncodeError):  # links in a circle; bytes that are no UTF-8
+            entry.name.encode()
+            if not entry.name.startswith(".") and entry.resolve().is_relative_to(base):
+                found.append((entry, entry.is_dir()))
+    return found
 
 
 def confined(folder: Path, relative: str) -> Path:
