@@ -11,7 +11,7 @@ from halfmap.fourier import slices
 from halfmap.geometry.rotations import matrix_from_rotation_vector
 from halfmap.imaging.projection import magnified, shift_phases
 from halfmap.imaging.series_transfer import CTF_PARAMETERS, ctf_gamma_derivative, image_ctf
-from halfmap.multiparticle.local_model import best_scale
+from halfmap.multiparticle.local_model import best_scale, products
 from halfmap.multiparticle.series_model import SpeciesModel, look
 from halfmap.optics.aberrations import odd_phase
 from halfmap.optics.ctf import ctf
@@ -136,6 +136,15 @@ def test_scales_of_images_keep_to_that_of_the_series_where_images_say_little():
     cross, model = torch.tensor([0.0, 50.0, 5e6]), torch.tensor([0.0, 100.0, 1e7])
     found = best_scale(cross.double(), model.double(), prior_scale=2.0, prior_share=0.5)
     assert found.tolist() == pytest.approx([2.0, (50 + 2) / 101, 0.5], abs=1e-5)
+
+
+def test_slopes_that_are_nearly_parallel_are_told_apart():
+    one, other = torch.randn(2, 1500, dtype=torch.complex64, generator=torch.Generator().manual_seed(1))
+    model = torch.stack([one, one, one + 1e-4 * other])[None]
+    slopes = products(one[None], model, torch.ones(1500)).slopes[0]
+    left = slopes[1, 1] - slopes[0, 1] ** 2 / slopes[0, 0]  # once the first has been fitted
+    # float32 rounds the second to 1e-7, and what it adds to the first to 1e-3
+    assert float(left) == pytest.approx(1e-8 * float(other.abs().square().sum()), rel=0.01)
 
 
 def test_plain_tensor_operations_agree_with_the_kernels(small):

@@ -174,12 +174,12 @@ def products(observed: BandValues, model: Tensor, noise_variance: Tensor) -> Loc
 
     Notes
     -----
-    One product of real matrices a particle: Re Σ a conj b over the band. Sums are float32, which is good to about
-    1e-6 of |x|²; what is kept is float64.
+    One product of real matrices a particle: Re Σ a conj b over the band. Sums are float64: aberrations of different
+    orders turn the phase of coarse images nearly alike, and the Hessian is to tell them apart.
     """
     vectors = torch.cat([observed[:, None], model], dim=1) * noise_variance.rsqrt().to(model.real)
-    real = torch.view_as_real(vectors).flatten(-2)
-    gram = (real @ real.mT).to(device="cpu", dtype=torch.float64)
+    real = torch.view_as_real(vectors).flatten(-2).double()
+    gram = (real @ real.mT).cpu()
     return LocalProducts(
         data=gram[:, 0, 0],
         cross=gram[:, 0, 1],

@@ -160,7 +160,7 @@ class SpeciesModel:
 
     def split(self, rows: Tensor, n_active: int) -> Iterable[Tensor]:
         """Yield rows of particles, batch after batch."""
-        size = batch_size(24.0 * (n_active + 3) * len(self.band), BATCH_BYTES, at_most=1 << 20)
+        size = batch_size(32.0 * (n_active + 2) * len(self.band), BATCH_BYTES, at_most=1 << 20)
         return [part for part in rows.split(size) if len(part)]
 
     def modelled(self, t: int, rows: Tensor, active: Sequence[str]) -> Tensor:
