@@ -40,6 +40,9 @@ the points of comparison leave the particle, and emptiness is symmetric."""
 _OUTER_SHELL = 0.5
 """Density of an outer shell over that of the densest from which on it belongs to a round particle."""
 
+_LEAST_WEIGHT = 1e-9
+"""What a radius counts at least, so that one without voxels has a mean."""
+
 _DENSE = 0.3
 """Density above this share of the strongest belongs to the particle when its middle and size are measured."""
 
@@ -198,18 +201,20 @@ def without_round_part(volume: Volumes, grid: ImageGrid) -> Volumes:
 
     Notes
     -----
-    Voxels count for the whole radii below and above theirs, by how near these are.
+    The mean is the function of the radius, straight between whole voxels, that is nearest to the map.
     """
     radius = (grid.positions().norm(dim=-1) / grid.pixel_size_angstrom).flatten()
     values = volume.double().flatten()
     below = radius.long()
     share = radius - below
     n = int(below.max()) + 2
-    weight, total = torch.zeros(n, dtype=torch.float64), torch.zeros(n, dtype=torch.float64)
+    diagonal, beside, right = (torch.zeros(n, dtype=torch.float64) for _ in range(3))
     for at, part in ((below, 1 - share), (below + 1, share)):
-        weight.index_add_(0, at, part)
-        total.index_add_(0, at, part * values)
-    mean = total / weight.clamp(min=1e-12)
+        diagonal.index_add_(0, at, part.square())
+        right.index_add_(0, at, part * values)
+    beside.index_add_(0, below, share * (1 - share))
+    normal = torch.diag(diagonal + _LEAST_WEIGHT) + torch.diag(beside[:-1], 1) + torch.diag(beside[:-1], -1)
+    mean = torch.linalg.solve(normal, right)
     return (values - (1 - share) * mean[below] - share * mean[below + 1]).reshape(volume.shape)
 
 

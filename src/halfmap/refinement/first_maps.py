@@ -32,7 +32,7 @@ wrong one 0.2."""
 STARTS = 3
 """First maps that each half makes until one of each agree."""
 
-MINIBATCHES = 50
+MINIBATCHES = 40
 _EDGE_PIXELS = 3.0
 _COARSEST_PARTS = 3.0
 DETAILS = 8.0

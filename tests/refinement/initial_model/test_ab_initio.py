@@ -17,10 +17,13 @@ from halfmap.geometry.symmetry import operators
 from halfmap.grid import ImageGrid
 from halfmap.imaging import noise
 from halfmap.imaging.projection import project_images
+from halfmap.inference.symmetry_axes import without_round_part
 from halfmap.io import states
 from halfmap.refinement.initial_model import ab_initio
+from halfmap.refinement.initial_model.maps import with_sign_turned
 from halfmap.refinement.initial_model.params import InitialModelParams
 from halfmap.refinement.initial_model.result import on_grid
+from halfmap.refinement.initial_model.schedule import sign_trial
 from halfmap.refinement.initial_model.state import InitialModelState
 from support.model_images import particles_of
 from support.volume_images import Views, drawn_views_images, volumes
@@ -75,6 +78,27 @@ def test_a_loaded_state_goes_on_bit_for_bit(tmp_path):
     assert bits(one, tmp_path) == bits(other, tmp_path)
     assert one.fractions.sum() == pytest.approx(1.0)
     assert not np.isnan(one.references.numpy()).any()
+
+
+@pytest.mark.parametrize("is_turned", [True, False])
+def test_both_signs_of_what_is_not_round_are_tried_and_the_true_one_is_kept(is_turned, tmp_path):
+    case = a_case(40, side=24, symmetry="O")
+    true, path = case[0], tmp_path / "tried.safetensors"
+    params = small(symmetry="O", mask_diameter_angstrom=110.0)
+    first, last = sign_trial(params)
+    with InProcessExecutor(n_threads=1) as executor:
+        problem, state = started(case, params, executor)
+        grid = problem.volume_grid
+        begun = with_sign_turned(true, grid) if is_turned else true
+        state = ab_initio.advance(problem, params, replace(state, iteration=first, references=begun[None]), executor)
+        assert len(state.turned) == 1
+        states.save(path, state)
+        state = states.load(path, InitialModelState)
+        while state.iteration < last:
+            state = ab_initio.advance(problem, params, state, executor)
+    assert state.turned == ()
+    found, expected = (without_round_part(values, grid).flatten() for values in (state.references[0], true))
+    assert float(torch.corrcoef(torch.stack([found, expected]))[0, 1]) > 0.9
 
 
 def test_images_are_brought_to_no_more_than_the_finest_detail_needs():

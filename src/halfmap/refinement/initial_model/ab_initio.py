@@ -38,10 +38,11 @@ from halfmap.refinement.initial_model.maps import (
     padded_grid,
     pseudo_fsc,
     solvent_sphere,
+    with_sign_turned,
 )
 from halfmap.refinement.initial_model.params import InitialModelParams
 from halfmap.refinement.initial_model.result import InitialModel, initial_model
-from halfmap.refinement.initial_model.schedule import minibatch, n_iterations
+from halfmap.refinement.initial_model.schedule import minibatch, n_iterations, sign_trial
 from halfmap.refinement.initial_model.search import SHELLS_BEYOND, offset_step_angstrom, search_of
 from halfmap.refinement.initial_model.state import Assignments, InitialModelState
 from halfmap.refinement.volume_problem import VolumeProblem
@@ -131,7 +132,48 @@ def advance(
     executor: Executor,
     progress: Progress | None = None,
 ) -> InitialModelState:
-    """Run a mini-batch: an E-step, new sums, new maps. In the first one poses are drawn, not found."""
+    """Run a mini-batch: an E-step, new sums, new maps. In the first one poses are drawn, not found.
+
+    Notes
+    -----
+    Of T, O and I both signs of what a map has beside its mean over all directions are tried (`sign_trial`): from each
+    class turned the mini-batches are run as well, of the same particles, and what has the highest likelihood at last
+    is gone on with.
+    """
+    first, last = sign_trial(params)
+    if params.is_polyhedral and state.iteration == first:
+        state = replace(state, turned=_turned(problem, state))
+    tried = [_after_minibatch(problem, params, one, executor, progress) for one in (state, *state.turned)]
+    if not state.turned or tried[0].iteration < last:
+        return replace(tried[0], turned=tuple(tried[1:]))
+    best = max(tried, key=lambda one: float(one.history["log_likelihood"][-1]))
+    if progress is not None and best is not tried[0]:
+        progress.message("Turned the sign of what is not round in the map: images fit it better so.")
+    return best
+
+
+def finish(problem: VolumeProblem, params: InitialModelParams, state: InitialModelState) -> InitialModel:
+    """Return the maps of a state, on the grid of the images, and what was found for the particles."""
+    return initial_model(problem, params, state, is_final=is_done(params, state))
+
+
+def _turned(problem: VolumeProblem, state: InitialModelState) -> tuple[InitialModelState, ...]:
+    """Return for each class the state with this class's sign turned."""
+    found = []
+    for c, values in enumerate(state.references):
+        references = state.references.clone()
+        references[c] = with_sign_turned(values, problem.volume_grid)
+        found.append(replace(state, references=references))
+    return tuple(found)
+
+
+def _after_minibatch(
+    problem: VolumeProblem,
+    params: InitialModelParams,
+    state: InitialModelState,
+    executor: Executor,
+    progress: Progress | None,
+) -> InitialModelState:
     began = time.monotonic()
     iteration = state.iteration + 1
     n = len(problem.particles)
@@ -196,6 +238,7 @@ def advance(
         weight=weight,
         assignments=state.assignments if iteration == 1 else _assigned(state.assignments, sums, iteration),
         perturbation=moved,
+        turned=(),
     )
     row = {
         "iteration": iteration,
@@ -214,11 +257,6 @@ def advance(
         "seconds": time.monotonic() - began,
     }
     return replace(after, history=grown(state.history, row))
-
-
-def finish(problem: VolumeProblem, params: InitialModelParams, state: InitialModelState) -> InitialModel:
-    """Return the maps of a state, on the grid of the images, and what was found for the particles."""
-    return initial_model(problem, params, state, is_final=is_done(params, state))
 
 
 def _believing(

@@ -7,8 +7,9 @@ from halfmap.fourier import shells
 from halfmap.fourier.filters import apply_filter, low_pass
 from halfmap.fourier.slices import PaddedGrid
 from halfmap.geometry.shapes import soft_sphere
+from halfmap.grid import ImageGrid
 from halfmap.inference.reconstruction import SliceAccumulator
-from halfmap.inference.symmetry_axes import radius_of_round
+from halfmap.inference.symmetry_axes import radius_of_round, without_round_part
 from halfmap.refinement.initial_model.params import InitialModelParams
 from halfmap.refinement.initial_model.schedule import MiniBatch
 from halfmap.refinement.volume_problem import VolumeProblem
@@ -86,6 +87,11 @@ def hand_of(volumes: Tensor) -> Tensor:
     """Return what an inversion through the centre voxel turns around, the hand of maps, shape (K, side, side, side)."""
     axes = (1, 2, 3)
     return (volumes - volumes.flip(axes).roll((1, 1, 1), axes)) / 2
+
+
+def with_sign_turned(volume: Tensor, grid: ImageGrid) -> Tensor:
+    """Return a map with the sign turned of what it has beside its mean over all directions."""
+    return volume - 2 * without_round_part(volume, grid).to(volume.dtype)
 
 
 def padded_grid(problem: VolumeProblem) -> PaddedGrid:

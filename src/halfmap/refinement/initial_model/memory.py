@@ -50,9 +50,11 @@ def bytes_in_main_process(grid: ImageGrid, params: InitialModelParams, n_particl
 
     Notes
     -----
-    Sums of two pseudo-halves: before and after the mini-batch, the mini-batch's own, and one class's symmetrised.
+    Sums of two pseudo-halves: before and after the mini-batch, the mini-batch's own, and one class's symmetrised;
+    of T, O and I before and after also of the states that a class was turned in.
     """
-    sums = (3 * params.classes + 3) * 2 * _BYTES_OF_SUM * _transform(grid)
+    n_turned = params.classes if params.is_polyhedral else 0
+    sums = ((3 + 2 * n_turned) * params.classes + 3) * 2 * _BYTES_OF_SUM * _transform(grid)
     return sums + 20 * 4 * params.classes * grid.side**3 + 2000 * n_particles
 
 

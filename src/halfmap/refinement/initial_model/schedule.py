@@ -9,6 +9,7 @@ from halfmap.refinement.initial_model.params import InitialModelParams
 SYMMETRIC_MINIBATCHES = 10
 """Mini-batches with the symmetry imposed, after its axes have been found."""
 
+_SIGN_FROM, _SIGN_TO = 0.3, 0.5
 _LAST_SHARE, _MOST_LAST_BATCH = 0.05, 2000
 _FINE_FROM = 0.3
 _COARSE_ORDER, _FINE_ORDER, _FINEST_ORDER = 1, 2, 3
@@ -125,6 +126,17 @@ def minibatch(params: InitialModelParams, iteration: int, n_particles: int) -> M
         memory_of_beliefs=0.0 if iteration == last else plan.memory_of_beliefs,
         has_symmetry=symmetric,
     )
+
+
+def sign_trial(params: InitialModelParams) -> tuple[int, int]:
+    """Return after which mini-batch of T, O and I both signs begin to be tried, and after which one is chosen.
+
+    Notes
+    -----
+    From 30 to 50 % of the mini-batches: by then a map has found what it has beside its mean over all directions, and a
+    turned one needs some five mini-batches to take the lead.
+    """
+    return round(_SIGN_FROM * params.minibatches), round(_SIGN_TO * params.minibatches)
 
 
 def total_visits(params: InitialModelParams, n_particles: int) -> int:
