@@ -267,16 +267,16 @@ def test_a_mask_put_in_place_by_hand_is_noticed_checked_and_versioned_and_rolled
 
 def test_a_mask_that_is_the_old_one_changes_nothing_and_a_map_to_make_one_from_must_be_there(species_path):
     before = files(species_path.parent)
-    halfmap.population_update_mask(population="m", species="apo", make_from="halves")
+    halfmap.population_update_mask(population="m", species="apo", from_="halves")
     assert "nothing has changed" in Path("Population/job002/run.log").read_text()
     assert files(species_path.parent) == before
-    halfmap.population_update_mask(population="m", species="apo", make_from="denoised")
+    halfmap.population_update_mask(population="m", species="apo", from_="denoised")
     assert "from denoised, low-passed at 15 Å" in Path("Population/job003/run.log").read_text()
     one, other = (mrc.read_volume(species_path.with_name(f"apo_{kind}.mrc")).values for kind in ("mask", "denoised"))
     assert float(other[one > 0].mean()) > 3 * float(other[one == 0].abs().mean())
     species_path.with_name("apo_denoised.mrc").unlink()
     with pytest.raises(InputError, match=r"apo_denoised.mrc"):
-        halfmap.population_update_mask(population="m", species="apo", make_from="denoised")
+        halfmap.population_update_mask(population="m", species="apo", from_="denoised")
 
 
 def test_items_are_excluded_and_included_again_by_versions_of_their_source(species_path):
@@ -347,7 +347,7 @@ def test_names_folders_and_members_that_are_not_there_are_named():
     with pytest.raises(InputError, match="one of tilts"):
         halfmap.population_versions(population="m", action="checkout", member="apo", version="a")
     with pytest.raises(InputError, match="A species must be one of none yet"):
-        halfmap.population_update_mask(population="m", species="apo", make_from="filt")
+        halfmap.population_update_mask(population="m", species="apo", from_="filt")
     source = open_population(Path("m")).sources[0].path
     source.rename(source.with_suffix(".gone"))
     with pytest.raises(FormatError, match=r"tilts\.source"):

@@ -50,6 +50,11 @@ def test_a_flag_is_the_name_without_its_unit(name, flag, unit):
     assert (parameter(name).flag, parameter(name).unit) == (flag, unit)
 
 
+def test_a_flag_may_be_a_word_that_python_keeps_for_itself():
+    (made,) = parameters_of(dataclasses.make_dataclass("Made", [("from_", int, 1)], frozen=True, kw_only=True))
+    assert (made.name, made.flag) == ("from_", "--from")
+
+
 def test_help_is_the_string_below_the_field_also_where_it_is_inherited():
     assert parameter("numbers").help == "File of numbers."
     assert parameter("box_pixel").help == "Side of the box."

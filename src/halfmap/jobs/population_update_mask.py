@@ -27,7 +27,7 @@ class UpdateMaskParams:
     mask: Path | None = None
     """The mask, on the grid of the species; what reaches 0.25 counts."""
 
-    make_from: Literal["halves", "filt", "filtsharp", "filtlocal", "denoised"] | None = None
+    from_: Literal["halves", "filt", "filtsharp", "filtlocal", "denoised"] | None = None
     """Make the mask from the mean of the half-maps, or from one of the species' maps."""
 
     threshold: float | None = None
@@ -40,10 +40,10 @@ class UpdateMaskParams:
     """Seed of the random phases."""
 
     def __post_init__(self) -> None:
-        if self.mask is not None and self.make_from is not None:
-            raise InputError("--mask must go without --make-from; got both; leave one out.")
+        if self.mask is not None and self.from_ is not None:
+            raise InputError("--mask must go without --from; got both; leave one out.")
         if self.mask is not None and self.threshold is not None:
-            raise InputError("--threshold must go with --make-from; got it with --mask; leave one out.")
+            raise InputError("--threshold must go with --from; got it with --mask; leave one out.")
 
 
 def _run(context: JobContext, params: UpdateMaskParams) -> Path:
@@ -93,24 +93,24 @@ def _mask(species: "OpenSpecies", halves: tuple["Volume", "Volume"], params: Upd
     if params.mask is not None:
         mask = read_mask(params.mask, halves[0], species.file("half1.mrc"), None)
         return binary_mask(mask, halves[0].grid), f"The mask is {params.mask}, where it reaches 0.25."
-    if params.make_from is None:
+    if params.from_ is None:
         if species.file(MASK).name not in species.versions.changed_files():
             raise InputError(
                 f"A new mask of {params.species} must be given; got none, and {species.file(MASK)} is as its version "
-                "has it; give --mask or --make-from, or put another in its place."
+                "has it; give --mask or --from, or put another in its place."
             )
         return read_species_mask(species), f"The mask is {species.file(MASK)}, put there by hand."
-    if params.make_from == "halves":
+    if params.from_ == "halves":
         volume = mean_map(*halves)
     else:
-        path = species.file(f"{params.make_from}.mrc")
+        path = species.file(f"{params.from_}.mrc")
         if not path.is_file():
-            raise InputError(f"{params.species} must have the map {path.name}; got none; choose another --make-from.")
+            raise InputError(f"{params.species} must have the map {path.name}; got none; choose another --from.")
         volume = read_map(path, None)
         check_same_grid(volume, halves[0], str(path), str(species.file("half1.mrc")))
     mask, threshold = mask_of_map(volume, low_pass_angstrom=params.low_pass_angstrom, threshold=params.threshold)
     return mask, (
-        f"The mask was made from {params.make_from}, low-passed at {params.low_pass_angstrom:g} Å, at {threshold:.4g}."
+        f"The mask was made from {params.from_}, low-passed at {params.low_pass_angstrom:g} Å, at {threshold:.4g}."
     )
 
 

@@ -80,7 +80,7 @@ class Parameter:
 
     Parameters
     ----------
-    name : the field's name.
+    name : the field's name; one that Python keeps for itself ends in ``_``.
     flag : the name on the command line, without unit suffix: ``--mask-diameter``.
     type : what a single value is: `int`, `float`, `str`, `bool`, `Path` or `Length`.
     length : how many values, for a tuple; 0 for any number of them; None for a single value.
@@ -201,7 +201,7 @@ def _parameter(cls: type, field: "dataclasses.Field[Any]", hint: Any, text: str)
     short, unit = split_unit(field.name)
     return Parameter(
         name=field.name,
-        flag="--" + short.replace("_", "-"),
+        flag="--" + short.rstrip("_").replace("_", "-"),
         type=hint,
         length=length,
         default=default,
