@@ -6,7 +6,7 @@ import pytest
 from halfmap.ctf_estimation.estimate import estimate
 from halfmap.ctf_estimation.params import CtfEstimationParams
 from halfmap.errors import InputError
-from support.thon_rings import TITAN, lens, thon_spectra
+from support.thon_rings import TITAN, frequencies, lens, thon_spectra
 
 PARAMS = CtfEstimationParams(min_defocus_angstrom=3500)
 
@@ -46,6 +46,16 @@ def test_known_phase_shift_stays():
 def test_spectrum_without_rings_is_a_failure(seed):
     found = estimate(thon_spectra(lens(10_000), box=256, depth=0.0, seed=seed), TITAN, PARAMS)
     assert "no rings" in found.failure
+
+
+def test_rings_of_crystalline_ice_are_not_taken_for_those_of_the_ctf():
+    spectra = thon_spectra(lens(10_000), box=256, depth=0.0)
+    s = frequencies(256, 1.5).norm(dim=-1)
+    for spacing_angstrom in (3.90, 3.67, 3.44):  # of hexagonal ice
+        spectra.power[0][(s - 1 / spacing_angstrom).abs() < 0.004] *= 4
+    found = estimate(spectra, TITAN, PARAMS)
+    assert "no rings" in found.failure
+    assert found.ice_ring_density > 0.3
 
 
 def test_spectra_of_known_offsets_are_fitted_together():

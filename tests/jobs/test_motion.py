@@ -127,13 +127,14 @@ def test_binned_sums_cover_the_same_field(project):
 
 def test_bad_movies_are_set_aside_with_their_reason(project):
     path = project.root / "Movies/m2.mrc"
-    path.write_bytes(path.read_bytes()[:-5000])
+    path.write_bytes(path.read_bytes()[: -4 * SHAPE[0] * SHAPE[1]])  # one frame less than its header says
     result = project.motion()
     assert [str(name) for name in relion.read_micrographs(result.main_output)["micrograph_name"]] == [
         "MotionCorr/job001/Movies/m1.mrc"
     ]
     rejected = star.read(result.folder / "rejected.star")["micrographs"]
     assert rejected.text("rlnMicrographName").tolist() == ["Movies/m2.mrc"]
+    assert "truncated" in rejected.text("halfmapReason")[0]
     project.list("m2")
     with pytest.raises(JobFailed, match="bad ones among 1"):
         project.motion()
