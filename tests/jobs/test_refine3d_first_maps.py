@@ -59,6 +59,7 @@ def refined(out):
     )
 
 
+@pytest.mark.slow
 def test_a_round_reference_is_told_and_each_half_begins_with_a_first_map_of_its_own(project):
     folder = refined("whole").folder
     log = (folder / "run.log").read_text()

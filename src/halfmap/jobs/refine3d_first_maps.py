@@ -67,13 +67,18 @@ def first_maps(
             context.progress.message(f"First maps of both halves agree: FSC {found[1]:.2f} beside what is round.")
             return found[0]
         context.progress.message("First maps of the halves do not agree: one or the other is wrong.")
+    warn(none_agree(params))
+    return (firsts[0], seconds[0]) if params.begins_with_nothing else None
+
+
+def none_agree(params: Refine3DJobParams) -> str:
+    """Return the warning that no first maps of the halves agree."""
     goes_on = "from the first of them" if params.begins_with_nothing else "from the reference after all"
-    warn(
+    return (
         f"None of {STARTS} first maps that each half has made agrees with one of the other half's; the refinement goes "
         f"on {goes_on}, and is likely to end in a wrong map. Try another --seed, or a reference that shows more at a "
         "finer --initial-low-pass."
     )
-    return (firsts[0], seconds[0]) if params.begins_with_nothing else None
 
 
 def are_first_maps_kept(context: JobContext) -> bool:

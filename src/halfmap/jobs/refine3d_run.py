@@ -26,6 +26,7 @@ from halfmap.jobs.refine3d_first_maps import (
     are_first_maps_kept,
     first_maps,
     forget_first_maps,
+    none_agree,
     with_first_maps,
 )
 from halfmap.jobs.refine3d_report import refine3d_report
@@ -85,8 +86,8 @@ def refine(context: JobContext, params: Refine3DJobParams) -> Path:
             states.save(state.iteration, state)
         else:
             check_same_particles(len(state.orientations.norm), len(inputs.particles))
-            if not are_first_maps_kept(context):
-                course.begin_as_asked()
+            if course.has_own_first_maps and not are_first_maps_kept(context):
+                course.leave_first_maps_out(none_agree(params))
             context.progress.message(f"Goes on after iteration {state.iteration}.")
         for current in iterate(state, course.advance, lambda last: refine3d.is_done(params, last)):
             states.save(current.iteration, current)
@@ -155,14 +156,16 @@ class _Course:
                 if own is not None:
                     return refine3d.start(self.problem, self.params, own, executor)
                 forget_first_maps(self.context)
-                self.begin_as_asked()
+                self.leave_first_maps_out()
             return refine3d.start(self.problem, self.params, self.references, executor)
         state = refine3d.resume(self.problem, self.params, self.earlier, executor)
         self.context.progress.message(f"Goes on from iteration {state.iteration} of {self.params.start_from}.")
         return state
 
-    def begin_as_asked(self) -> None:
-        """Leave first maps of the halves out of it."""
+    def leave_first_maps_out(self, warning: str = "") -> None:
+        """Begin with the reference as asked, since no first maps of the halves agree."""
+        if warning:
+            self._warn(warning)
         self.params, self.has_own_first_maps = self.asked, False
 
     def advance(self, state: RefinementState) -> RefinementState:
@@ -328,6 +331,9 @@ class _Course:
                     stop_reason=_stop_reason(state),
                     resolution_by_number=by_number or [],
                     n_set_aside=len(self.inputs.rejected),
+                    methods_rows=[["each half begins with", "a first map of its own", ""]]
+                    if self.has_own_first_maps
+                    else [],
                 )
             )
 
