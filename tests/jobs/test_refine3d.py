@@ -277,6 +277,7 @@ def other_mask(values, pixel=PIXEL_ANGSTROM):
         ({"max_resolution_angstrom": 50.0}, "finer than"),
         ({"offset_step": "0px"}, "--offset-step"),
         ({"healpix_order": 5}, "known angles"),
+        ({"reference": None, "symmetry": "O", "sigma_angles_degrees": 5.0}, "map that the angles hold for"),
     ],
 )
 def test_what_cannot_be_refined_is_said_before_work_begins(project, pages, given, said):

@@ -72,6 +72,10 @@ class Refine3DJobParams(RefinementParams):
                 "Either --reference or --start-from must be given, but for O and I; got neither; name the map to begin "
                 "with as --reference, or make one with `halfmap initial-model`."
             )
+        if self.begins_with_nothing and self.sigma_angles_degrees is not None:
+            raise InputError(
+                "--sigma-angles must come with the map that the angles hold for; got none; name it as --reference."
+            )
 
     @property
     def begins_with_nothing(self) -> bool:

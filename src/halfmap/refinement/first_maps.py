@@ -19,6 +19,7 @@ from halfmap.refinement.initial_model import ab_initio
 from halfmap.refinement.initial_model.params import InitialModelParams
 from halfmap.refinement.params import OF_ONE_SETTING, RefinementParams
 from halfmap.refinement.problem import RefinementProblem
+from halfmap.refinement.search import first_order
 from halfmap.refinement.volume_problem import VolumeProblem
 
 LEAST_OFF_ROUND = 0.015
@@ -65,11 +66,14 @@ def begins_by_itself(references: Sequence[Volume], params: RefinementParams) -> 
 
     Notes
     -----
-    Only where both maps then lie alike (`OF_ONE_SETTING`), and where their details may be compared.
+    Only where both maps then lie alike (`OF_ONE_SETTING`), and where their details may be compared. Not where searches
+    are around known rotations from the start: these tell what the reference does not, and hold for its hand alone.
     """
     limit = params.max_resolution_angstrom
     return (
         canonical_name(params.symmetry)[0] in OF_ONE_SETTING
+        and params.sigma_angles_degrees is None
+        and not first_order(params, params.symmetry)[1]
         and (limit is None or limit < detail_angstrom(params))
         and off_round(references, params) < LEAST_OFF_ROUND
     )

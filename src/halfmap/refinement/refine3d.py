@@ -72,11 +72,13 @@ def start(
     Raises
     ------
     InputError
-        There is another number of references, or one is not on the grid of the maps, or of one grey value.
+        There is another number of references, one is not on the grid of the maps, or of one grey value, or particles
+        have no rotations that the first search is around.
     """
     if len(references) not in (1, 2):
         raise InputError(f"There must be one reference, or one for each half; got {len(references)}.")
     n, grid = len(problem.particles), problem.grid
+    rotation = given_rotations(problem, params)
     n_shells = shells.n_shells(grid)
     halves = []
     for volume, rows in zip((references[0], references[-1]), problem.half_sets.rows, strict=True):
@@ -109,7 +111,7 @@ def start(
         halves=(halves[0], halves[1]),
         joined=torch.zeros(problem.volume_grid.shape),
         orientations=Orientations(
-            rotation=given_rotations(problem, params),
+            rotation=rotation,
             origin_angstrom=np.array(origins, dtype=np.float64),
             norm=np.ones(n),
             max_probability=np.zeros(n),

@@ -129,7 +129,10 @@ def _without_rot(problem: RefinementProblem, params: RefinementParams) -> NDArra
             known = np.asarray(particles[column], dtype=np.float64)
             tilt, psi = known.T if known.ndim == 2 else euler_from_array(known)[:, 1:].T
             return array_from_euler(np.zeros_like(tilt), tilt, psi)
-    raise InputError("Searches with --free-rot must be around a known tilt and psi; got particles without any.")
+    raise InputError(
+        "Searches with --free-rot must be around a known tilt and psi; got particles without any; give them "
+        "rlnAngleTiltPrior and rlnAnglePsiPrior, or leave --free-rot and --sigma-angles out."
+    )
 
 
 def searched_around(
