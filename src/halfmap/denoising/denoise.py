@@ -97,6 +97,16 @@ def within_reach_angstrom(to_angstrom: float, grid: ImageGrid) -> float:
     return min(max(to_angstrom, 2 * grid.pixel_size_angstrom), coarsest)
 
 
+def check_reach(grid: ImageGrid, to_angstrom: float) -> None:
+    """Raise `InputError` where maps of a grid cannot be denoised to a resolution."""
+    finest, coarsest = 2 * grid.pixel_size_angstrom, max(grid.shape) * grid.pixel_size_angstrom / _LEAST_SHELL
+    if not finest * (1 - 1e-6) <= to_angstrom <= coarsest:
+        raise InputError(
+            f"A map must be denoised to a resolution between {finest:.4g} Å, its Nyquist frequency, and {coarsest:.4g} "
+            f"Å, a sixth of its box; got {to_angstrom:g} Å; choose another."
+        )
+
+
 def memory_bytes(grid: ImageGrid, to_angstrom: float) -> int:
     """Return the memory that `denoise` needs beside the maps it is given, in bytes.
 
@@ -155,7 +165,8 @@ def denoise(
         raise InconsistentDataError(
             f"Half maps must be on one grid; got {half1.grid} and {half2.grid}; resample one like the other."
         )
-    working = _checked_working_grid(half1.grid, to_angstrom)
+    check_reach(half1.grid, to_angstrom)
+    working = _working_grid(half1.grid, to_angstrom)
     advance = advance or (lambda _: None)
     share = _share_of_first(working)
     rows = [_voxels(share == number, seed, number) for number in (0, 1)]
@@ -193,7 +204,8 @@ def denoised_by(denoiser: Denoiser, half: Volume, *, voxels_at_once: int = _VOXE
     -------
     Volume, float32.
     """
-    working = _checked_working_grid(half.grid, denoiser.to_angstrom)
+    check_reach(half.grid, denoiser.to_angstrom)
+    working = _working_grid(half.grid, denoiser.to_angstrom)
     share = _share_of_first(working)
     bands, energies = _parted(half, working, denoiser.to_angstrom)
     networks = []
@@ -253,16 +265,6 @@ def _working_grid(grid: ImageGrid, to_angstrom: float) -> ImageGrid:
     wanted = math.ceil(_SAMPLING * _limit_shell(grid, to_angstrom))
     side = min(grid.side, scipy.fft.next_fast_len(wanted + wanted % 2, real=True))
     return ImageGrid.cubic(side, grid.pixel_size_angstrom * grid.side / side)
-
-
-def _checked_working_grid(grid: ImageGrid, to_angstrom: float) -> ImageGrid:
-    finest, coarsest = 2 * grid.pixel_size_angstrom, max(grid.shape) * grid.pixel_size_angstrom / _LEAST_SHELL
-    if not finest * (1 - 1e-6) <= to_angstrom <= coarsest:
-        raise InputError(
-            f"A map must be denoised to a resolution between {finest:.4g} Å, its Nyquist frequency, and {coarsest:.4g} "
-            f"Å, a sixth of its box; got {to_angstrom:g} Å; choose another."
-        )
-    return _working_grid(grid, to_angstrom)
 
 
 def _share_of_first(grid: ImageGrid) -> Tensor:

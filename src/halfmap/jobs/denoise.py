@@ -51,6 +51,8 @@ def _run(context: JobContext, params: DenoiseJobParams) -> Path:
     paths = inputs.find_halves(params.half1, params.half2)
     context.log(f"Half maps: {paths[0]} and {paths[1]}")
     first, second = inputs.read_halves(*paths, params.pixel_size_angstrom)
+    if params.to_angstrom is not None:
+        denoising.check_reach(first.grid, params.to_angstrom)
     truth = None
     if params.truth is not None:
         truth = read_map(params.truth, params.pixel_size_angstrom)
