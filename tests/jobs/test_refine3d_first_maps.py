@@ -10,6 +10,7 @@ import torch
 
 import halfmap
 from halfmap.data.volumes import Volume
+from halfmap.errors import InputError
 from halfmap.grid import ImageGrid
 from halfmap.io import mrc
 from halfmap.jobs import refine3d_first_maps
@@ -85,6 +86,18 @@ def test_without_first_maps_that_agree_the_refinement_is_that_from_the_reference
 
 
 @pytest.mark.slow
+def test_details_of_first_maps_must_be_compared():
+    given = Refine3DJobParams(
+        particles=(),
+        symmetry="O",
+        mask_diameter_angstrom=150.0,
+        initial_low_pass_angstrom=60.0,
+        max_resolution_angstrom=25.0,
+    )
+    with pytest.raises(InputError, match=r"finer than 18\.8 Å, the details of first maps"):
+        refine3d_first_maps.with_first_maps(SimpleNamespace(), given, ())
+
+
 def test_first_maps_that_were_interrupted_go_on_to_the_same_maps(project, monkeypatch):
     whole = refined("whole").folder
     advance = refine3d_first_maps.ab_initio.advance

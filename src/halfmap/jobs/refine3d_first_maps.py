@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from halfmap.data.volumes import Volume
+from halfmap.errors import InputError
 from halfmap.inference.iterate import iterate
 from halfmap.jobs.initial_model_run import TOLD_EVERY, line
 from halfmap.jobs.refine3d import Refine3DJobParams
@@ -28,9 +29,20 @@ from halfmap.refinement.problem import RefinementProblem
 def with_first_maps(
     context: JobContext, params: Refine3DJobParams, references: tuple[Volume, ...]
 ) -> Refine3DJobParams | None:
-    """Return how to go on from first maps of the halves, and say why; None where the references do."""
-    detail = detail_angstrom(params)
+    """Return how to go on from first maps of the halves, and say why; None where the references do.
+
+    Raises
+    ------
+    InputError
+        There is no reference, and first maps would show more than may be compared.
+    """
+    detail, limit = detail_angstrom(params), params.max_resolution_angstrom
     if params.begins_with_nothing:
+        if limit is not None and limit >= detail:
+            raise InputError(
+                f"--max-resolution must be finer than {detail:.3g} Å, the details of first maps of this "
+                f"--mask-diameter; got {limit:g} Å; give a smaller number, or a --reference."
+            )
         why = "There is no reference."
     elif references and begins_by_itself(references, params):
         told, needed = (f"{100 * share:.1f} %" for share in (off_round(references, params), LEAST_OFF_ROUND))
