@@ -190,6 +190,29 @@ def test_shells_without_a_known_fsc_are_next_to_nothing() -> None:
     np.testing.assert_allclose(factor[1:7], 1.0, rtol=0.01)
 
 
+def test_images_that_barely_reach_a_coefficient_do_not_fill_it_with_their_noise() -> None:
+    """Halves of a few noisy views agree better than with data divided by their own weights alone, as noise matters."""
+    side = 32
+    band = FourierBand(ImageGrid.square(side, PIXEL))
+    padded = slices.prepare(volumes(1, side, PIXEL)[0], cubic(side))
+    plain, divided = [], []
+    for half in (1, 2):
+        rotations, transfer = random_rotations(half, "few views", np.arange(100)), some_transfer(100, band)
+        values = project(padded, rotations, band, transfer=transfer)
+        parts = keyed_random.normal(half, "their noise", np.arange(100), size=(len(band), 2))
+        spread = 0.2 * float(values.abs().square().mean().sqrt())
+        noise = torch.view_as_complex(torch.from_numpy(spread * parts)).to(torch.complex64)
+        sums = accumulated(values + noise, rotations, band, transfer=transfer)
+        plain.append(cubic(side).rfft(sums.volume().double()))
+        least = 1e-3 * float(sums.weight.mean())
+        means = torch.where(sums.weight > least, sums.data / sums.weight.clamp(min=least), torch.zeros_like(sums.data))
+        own = SliceAccumulator(data=means, weight=torch.ones_like(sums.weight), grid=sums.grid)
+        divided.append(cubic(side).rfft(own.volume().double()))
+    better, worse = (shells.fsc(first, second, cubic(side))[5:12] for first, second in (plain, divided))
+    assert bool((better - worse)[(worse > 0.05) & (worse < 0.8)].min() > 0.03), (better, worse)
+    assert float((worse - better).max()) < 0.02  # the price where noise is next to nothing
+
+
 def test_the_prior_is_measured_by_the_mean_weight_of_a_shell() -> None:
     """Where weights differ, those of little weight are damped more."""
     _, sums = uniform()
@@ -199,15 +222,15 @@ def test_the_prior_is_measured_by_the_mean_weight_of_a_shell() -> None:
     weight[:, :, few] *= 0.1
     uneven = SliceAccumulator(data=sums.data / sums.weight * weight, weight=weight, grid=sums.grid)
     plain, damped = uneven.volume(), uneven.volume(torch.full((17,), 0.5, dtype=torch.float64))
-    # without a prior weights leave no trace
-    assert float((plain - sums.volume()).norm() / plain.norm()) < 1e-5
     grid = cubic(32)
-    one, two = (grid.rfft(of.double()).abs() for of in (damped, plain))
+    one, two, even = (grid.rfft(of.double()).abs() for of in (damped, plain, sums.volume()))
     mean = uneven.mean_weight()[10]
     kx = torch.arange(17).expand(grid.rfft_shape)
     on_shell = shells.shell_index(grid) == 10
     for where, weight_there in ((on_shell & (kx <= 3), 0.3), (on_shell & (kx >= 8), 3.0)):
         factor = float(one[where].norm() / two[where].norm())
+        # without a prior weights leave no trace, but for the step between them, which the whole shell makes up for
+        assert float(two[where].norm() / even[where].norm()) == pytest.approx(1.0, abs=0.05)
         # with F = 0.5 the prior weighs as much as the mean of the shell
         assert factor == pytest.approx(weight_there / (weight_there + float(mean)), abs=0.03)
 
