@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from halfmap.sessions.micrograph_files import micrograph_path
 from halfmap.sessions.observation import Observation
 from halfmap.sessions.preparation import BATCH, RAW, make_batch
 from halfmap.sessions.raw_movies import MoviePlan, MoviesSource
+from halfmap.sessions.raw_source import Preparation
 from halfmap.sessions.settings import LiveSettings
 from halfmap.sessions.watching import open_source, recognise
 
@@ -115,6 +117,27 @@ def test_the_gain_and_sums_that_a_session_has_made_itself_are_not_taken_for_movi
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text("x")
     assert list(source.next_batch({})[1]) == ["Movies/a.mrc"]
+
+
+def test_movies_that_take_long_to_look_through_are_looked_at_rarely(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, looks = 100.0, list[float]()
+
+    class Slow(MoviesSource):
+        def __init__(self) -> None:
+            self.micrographs_folder = Path()
+
+        def next_batch(self, failed: Mapping[str, str]) -> tuple[int, dict[str, Path]]:
+            nonlocal now
+            looks.append(now)
+            now += 2.0
+            return 1, {}
+
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    preparation = Preparation(Slow(), devices="cpu", workers=1, heard=lambda: None)
+    for _ in range(200):
+        preparation.step(LiveSettings(), is_wanted=True)
+        now += 0.5
+    assert looks[:3] == [100.0, 142.0, 184.0]  # two seconds, and twenty times as long a pause
 
 
 @pytest.mark.slow

@@ -1,6 +1,9 @@
 import json
 import stat
 
+import pytest
+from fastapi import HTTPException
+
 from halfmap.web.access import TOKEN_BYTES, Access, Role
 from support.live_servers import a_server
 
@@ -123,3 +126,16 @@ def test_who_did_what_is_written_down(server):
         ("launch", "POST /api/v1/links", 200),
         ("nobody", "POST /api/v1/links", 401),
     ]
+
+
+def test_micrographs_that_a_session_has_made_are_shown_wherever_its_folder_lies_but_tokens_are_not(tmp_path):
+    work = tmp_path / "scratch"
+    with a_server(tmp_path, work=work) as server:
+        own = work / "s/raw/0001/motion/a.mrc"
+        own.parent.mkdir(parents=True)
+        own.touch()
+        assert server.services.reachable(own) == own.resolve()
+        with pytest.raises(HTTPException):
+            server.services.reachable(work / "access.json")
+        with pytest.raises(HTTPException):
+            server.services.reachable(tmp_path / "scratch/../other.mrc")

@@ -1,6 +1,7 @@
 """`RawSource`: micrographs alone are watched, and their particles are those that the session has found itself."""
 
 import os
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,9 @@ from halfmap.sessions.observation import Observation, Setting, SourceSettings
 from halfmap.sessions.preparation import PARTICLES, batch_plan, batches, next_batch, set_aside, write_batch
 from halfmap.sessions.relion_source import RelionSource, micrographs_table
 from halfmap.sessions.settings import LiveSettings
+
+_PAUSE = 20.0
+"""How many times longer than a look for new ones, which found none, it is waited until the next."""
 
 
 class RawSource(RelionSource):
@@ -125,6 +129,7 @@ class Preparation:
         self._child: Child | None = None
         self._batch: Mapping[str, Path] = {}
         self._failed: dict[str, str] = {}
+        self._next_look = 0.0
 
     def step(self, settings: LiveSettings, *, is_wanted: bool) -> str:
         """Begin a batch where none runs and there are new micrographs; return what went wrong, or nothing.
@@ -132,10 +137,14 @@ class Preparation:
         Micrographs of a batch that failed are tried one by one, and left out where they fail alone.
         """
         told = self._hear()
-        if self._child is not None or not is_wanted:
+        began = time.monotonic()
+        if self._child is not None or not is_wanted or began < self._next_look:
             return told
         source = self._source
         number, found = source.next_batch(self._failed)
+        if not found:  # thousands of movies on a share take long to look through
+            now = time.monotonic()
+            self._next_look = now + _PAUSE * (now - began)
         if self._batch and set(self._batch) & set(found):  # the last batch failed
             alone = next(name for name in found if name in self._batch)
             found = {alone: found[alone]}

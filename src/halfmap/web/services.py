@@ -56,7 +56,7 @@ class Services:
         return self.reachable(folder / relative)
 
     def reachable(self, path: Path) -> Path:
-        """Return the real path of something that lies in the project or under a root.
+        """Return the real path of something that lies in the project, under a root, or in a session's folder.
 
         Raises
         ------
@@ -67,8 +67,9 @@ class Services:
             found = path.resolve(strict=True)
         except (OSError, RuntimeError, ValueError):
             found = None
-        allowed = (*self.projects.folders.values(), *self.roots.folders.values())
-        is_own = found is not None and found.parent == self.work.resolve()  # tokens' digests, the audit file
+        work = self.work.resolve()
+        allowed = (*self.projects.folders.values(), *self.roots.folders.values(), work)
+        is_own = found is not None and found.parent == work  # tokens' digests, the audit file
         if found is None or is_own or not any(found.is_relative_to(folder) for folder in allowed):
             raise HTTPException(404, "There is no such file or folder.")
         return found
