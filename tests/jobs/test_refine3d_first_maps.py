@@ -13,7 +13,7 @@ from halfmap.data.volumes import Volume
 from halfmap.errors import InputError
 from halfmap.grid import ImageGrid
 from halfmap.io import mrc
-from halfmap.jobs import refine3d_first_maps
+from halfmap.jobs import refine3d_first_maps, refine3d_run
 from halfmap.jobs.refine3d import JOB, Refine3DJobParams
 from halfmap.project.job import JobContext
 from halfmap.project.options import RunOptions
@@ -76,8 +76,18 @@ def test_a_round_reference_is_told_and_each_half_begins_with_a_first_map_of_its_
 @pytest.mark.slow
 def test_without_first_maps_that_agree_the_refinement_is_that_from_the_reference(project, monkeypatch):
     monkeypatch.setattr(first_maps, "LEAST_AGREEMENT", 2.0)
-    after = refined("after").folder
-    assert "from the reference after all" in (after / "run.log").read_text()
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(refine3d_run.refine3d, "advance", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            refined("after")
+    continue_job("after", JOB, options=RunOptions(**OPTIONS))
+    after = project / "after"
+    said = (after / "run.log").read_text()
+    assert said.count("from the reference after all") == 2  # once more for the page of the job that goes on
     monkeypatch.setattr(refine3d_first_maps, "begins_by_itself", lambda *_: False)
     at_once = refined("at_once").folder
     for name in ("run_half1_class001_unfil.mrc", "run_half2_class001_unfil.mrc"):
