@@ -16,7 +16,7 @@ from halfmap.refinement.state import Orientations
 
 GRID = ImageGrid.cubic(24, 4.0)
 BAND = FourierBand(GRID.with_shape((24, 24)))
-N = 60
+N = 600
 
 
 def blobs(mirrored: bool = False) -> torch.Tensor:
