@@ -12,6 +12,8 @@ from halfmap.multiparticle.cutting import (
     alias_free_length_angstrom,
     binned_grid,
     cut,
+    kept_bytes,
+    memory_bytes,
     prepared,
     windows,
 )
@@ -98,3 +100,23 @@ def test_only_used_images_are_read():
     )
     assert [t for t, _ in images] == [t for t, _ in images] == [0, 2]
     assert read_numbers == [0, 2]
+
+
+def test_memory_is_said_of_windows_as_they_are_kept_or_cut_again():
+    grid = ImageGrid(shape=(64, 64), pixel_size_angstrom=4.0)
+    window = windows(grid, 64.0, 10.0)
+    position = [torch.full((n, 3, 2), 128.0, dtype=torch.float64) for n in (2, 5)]
+    source = ArraySource(images=np.random.default_rng(1).normal(size=(3, 64, 64)), grid=grid)
+    twice = kept_bytes([window] * 2, (2, 5), 3)
+
+    def keeps(n_bytes: float) -> bool:
+        images = CutImages(source, [window] * 2, position, resolution_angstrom=10.0, coarsest_angstrom=200.0,
+                           used=np.ones(3, dtype=bool), memory_bytes=n_bytes)  # fmt: skip
+        held = sum(values.nbytes for _, found in list(images) for values in found)
+        assert twice == 2 * held
+        return images.keeps
+
+    said = [memory_bytes([window] * 2, (2, 5), 3, may_keep_bytes=n_bytes) for n_bytes in (twice, twice - 1)]
+    assert (keeps(twice), keeps(twice - 1)) == (True, False)
+    assert said[0] - said[1] == twice
+    assert said[1] > twice / 3  # what one image takes, at the least

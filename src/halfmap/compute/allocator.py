@@ -17,6 +17,18 @@ _LARGEST_HEAP_BLOCK = 1 << 30
 _NEVER_TRIM = -1
 
 
+def give_back() -> None:
+    """Hand memory that is kept but free back to the system, where a step that needed much of it has ended.
+
+    Notes
+    -----
+    Blocks of a later step do not fit into the gaps that an earlier one has left, so that the process would hold the
+    memory of both. Nothing is done with C libraries other than glibc. See malloc_trim(3).
+    """
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 def keep_large_blocks() -> bool:
     """Let the allocator serve blocks up to 1 GiB from its heap, and keep the heap when they are freed.
 
@@ -30,7 +42,7 @@ def keep_large_blocks() -> bool:
     Blocks above 1 GiB are still mapped one by one, since there the page faults are few beside the work and
     memory given back is worth more. glibc before 2.35 refuses a threshold above 32 MiB; there all mapping is switched
     off instead. One arena serves all threads, because the arenas of other threads cannot hold large blocks.
-    The process keeps its peak of memory until it ends.
+    The process keeps its peak of memory until it ends, or until `give_back`.
 
     References
     ----------

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from halfmap.compute.allocator import give_back
 from halfmap.compute.broadcast import Broadcast
 from halfmap.compute.device import task_device
 from halfmap.data.image_series import FrameSeries, TiltSeries
@@ -157,6 +158,7 @@ def refine_item(task: ItemTask) -> ItemOutcome:
             device=str(task_device()),
         )
     task.source.write_item(task.refined.parent, task.item, result.series)
+    give_back()
     return ItemOutcome(
         is_changed=result.is_changed,
         reason=result.reason,

@@ -6,6 +6,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from halfmap.compute.allocator import give_back
 from halfmap.data.population import Species, SpeciesParticles
 from halfmap.io.species_particles import as_written
 from halfmap.jobs.per_micrograph import Rejected, check_rejections
@@ -83,6 +84,7 @@ def new_maps(context: JobContext, params: "RefinePopulationParams", work: Work, 
     check_rejections(total.rejected, len(tasks), "series")
     assert total.sums is not None  # some item could be read
     halves = combine(total.sums, species, params)
+    give_back()
     mask = read_species_mask(opened)
     context.log(f"{species.name}: {sum(total.sums.n_images)} images of {sum(total.sums.n_particles)} particles")
     known, maps = measured_maps(species, halves.half1, halves.half2, mask, context=context, seed=params.seed)

@@ -31,10 +31,13 @@ from halfmap.jobs.population_species_files import (
     read_species_mask,
 )
 from halfmap.multiparticle.cutting import binned_grid
+from halfmap.multiparticle.cutting import memory_bytes as windows_memory_bytes
 from halfmap.multiparticle.fit import memory_bytes
 from halfmap.multiparticle.linking import root_name
 from halfmap.multiparticle.parameter_layout import Layout
 from halfmap.multiparticle.params import ParameterChoice
+from halfmap.multiparticle.reconstruction import memory_bytes as sums_memory_bytes
+from halfmap.multiparticle.reconstruction_params import ReconstructionParams
 from halfmap.multiparticle.references import ReferencePair, reference_pair
 from halfmap.multiparticle.refine import windows_of
 from halfmap.multiparticle.schedule import Schedule
@@ -46,8 +49,6 @@ if TYPE_CHECKING:
 
 _WINDOWS_SHARE = 0.5
 _ARRAYS_OF_AN_IMAGE = 8
-_BYTES_OF_SUMS = 24
-"""A voxel of a half transform has data and weight, 12 bytes, of two halves; as much again where sums meet."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -127,7 +128,7 @@ def gather(context: JobContext, params: "RefinePopulationParams", opened: OpenPo
     _check_half_sets(opened, particles, all_rows)
     n_particles = sum(task.n_particles for task in tasks)
     context.log(f"{len(tasks)} items with {n_particles} particles of {len(particles)} species")
-    largest = max(_memory_bytes(task, params.padding, pairs) for task in tasks)
+    largest = max(_memory_bytes(task, params, pairs) for task in tasks)
     context.expect_memory(largest, "references, an item's windows and its sums", n_tasks=len(tasks))
     context.expect_memory(max(maps_memory_bytes(grid_of(one.species)) for one in opened.species), "maps of a species")
     return Work(
@@ -222,11 +223,8 @@ def _rows_by_item(particles: SpeciesParticles) -> dict[str, NDArray[np.int64]]:
     return dict(zip(hashes.tolist(), np.split(order, ends[:-1]), strict=True))
 
 
-def _memory_bytes(task: ItemTask, padding: int, references: Sequence[ReferencePair]) -> int:
-    """Return a bound on what an item takes: references, an image, windows, and the larger of fit and sums.
-
-    Where the windows of all images do not fit into what they may take, there are those of one image at a time.
-    """
+def _memory_bytes(task: ItemTask, params: ReconstructionParams, references: Sequence[ReferencePair]) -> int:
+    """Return a bound on what an item takes: references, an image, windows, and the larger of fit and sums."""
     series = task.series
     grid = _image_grid(series)
     present = [
@@ -234,17 +232,16 @@ def _memory_bytes(task: ItemTask, padding: int, references: Sequence[ReferencePa
         for species, mine, pair in zip(task.species, task.particles, references, strict=True)
         if len(mine)
     ]
-    sums = _BYTES_OF_SUMS * (padding * max(species.box_pixel for species, _, _ in present)) ** 3
     binned = binned_grid(grid, min(resolution for _, _, resolution in present))
-    of_image = sum(
-        8 * len(mine) * len(windows_of(series, mine, binned, resolution, species.diameter_angstrom).band)
-        for species, mine, resolution in present
-    )
-    cut = of_image * len(series)
+    windows = [
+        windows_of(series, mine, binned, resolution, species.diameter_angstrom) for species, mine, resolution in present
+    ]
+    n_particles = [len(mine) for _, mine, _ in present]
+    cut = windows_memory_bytes(windows, n_particles, len(series), may_keep_bytes=task.memory_bytes)
     layouts = [Layout(series, len(mine), mine.n_samples, task.choice) for _, mine, _ in present]
-    fit = memory_bytes(series, layouts) + (cut if cut <= task.memory_bytes else of_image)
-    of_references = sum(half.values.nbytes for pair in references for half in pair.halves)
-    return of_references + 4 * _ARRAYS_OF_AN_IMAGE * grid.n_pixels + max(sums, fit)
+    fit = cut + memory_bytes(series, layouts) + 4 * _ARRAYS_OF_AN_IMAGE * grid.n_pixels
+    sums = max(sums_memory_bytes(series, mine, species, params, grid) for species, mine, _ in present)
+    return sum(half.values.nbytes for pair in references for half in pair.halves) + max(sums, fit)
 
 
 def _image_grid(series: TiltSeries | FrameSeries) -> ImageGrid:

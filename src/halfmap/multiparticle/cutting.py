@@ -24,6 +24,9 @@ MARGIN = 1.15
 "By how much more finely than needed binned images are sampled."
 _ALIAS_STEPS = 1000
 _ALIAS_MARGIN = 1.1
+_BYTES_PER_PIXEL = 64
+"""Of a particle's window: 32 for boxes of it and of what is around it, their transforms and what of these is compared;
+as much for gaps between blocks that are kept."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -168,6 +171,29 @@ def cut(image: Tensor, windows: Windows, position_angstrom: Tensor) -> tuple[Ban
     return windows.band.gather(windows.grid.rfft(boxes)), centre.to(torch.float64) * pixel
 
 
+def kept_bytes(species_windows: Sequence[Windows], n_particles: Sequence[int], n_images: int) -> int:
+    """Return what windows of all images take twice, as they are cut and without neighbours."""
+    return sum(2 * 8 * len(window.band) * n * n_images for window, n in zip(species_windows, n_particles, strict=True))
+
+
+def memory_bytes(
+    species_windows: Sequence[Windows], n_particles: Sequence[int], n_images: int, *, may_keep_bytes: float
+) -> int:
+    """Return the most that windows take: those of one image while it is cut, and of all images where these are kept.
+
+    Parameters
+    ----------
+    species_windows, n_particles : of each species.
+    n_images : of the series.
+    may_keep_bytes : what `CutImages` may keep.
+    """
+    kept = kept_bytes(species_windows, n_particles, n_images)
+    of_image = sum(
+        _BYTES_PER_PIXEL * window.grid.n_pixels * n for window, n in zip(species_windows, n_particles, strict=True)
+    )
+    return of_image + (kept if kept <= may_keep_bytes else 0)
+
+
 class CutImages:
     """The images of particles of several species in a series, image by image.
 
@@ -212,11 +238,8 @@ class CutImages:
         self._coarsest = coarsest_angstrom
         self._used = used
         self._device = device
-        n_bytes = sum(
-            8 * len(window.band) * len(where) * n_images
-            for window, where in zip(self._windows, self._position, strict=True)
-        )
-        self._kept: dict[int, list[BandValues]] | None = {} if 2 * n_bytes <= memory_bytes else None
+        n_bytes = kept_bytes(self._windows, [len(where) for where in self._position], n_images)
+        self._kept: dict[int, list[BandValues]] | None = {} if n_bytes <= memory_bytes else None
         pixel = self._binned.pixel_size_angstrom
         self.centre_angstrom = [torch.round(where / pixel) * pixel for where in self._position]
 

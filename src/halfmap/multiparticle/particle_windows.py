@@ -26,10 +26,10 @@ from halfmap.multiparticle.cutting import Windows, alias_free_length_angstrom, b
 from halfmap.multiparticle.noise import noise_variance
 from halfmap.tensors import BandValues
 
-BATCH_BYTES = 256 << 20
+BATCH_BYTES = 512 << 20
 """Most that the windows of one batch of particles take."""
 
-_BYTES_PER_PIXEL = 64
+_BYTES_PER_PIXEL = 128
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -96,8 +96,7 @@ def particle_windows(
             f"Series {series.name} must have one image for each of its {len(series)} entries; got {len(source)}; "
             "check that the images are those of this series."
         )
-    finest = 2 * max(species.pixel_size_angstrom, source.grid.pixel_size_angstrom)
-    resolution = max(resolution_angstrom, finest)
+    resolution = _reached(resolution_angstrom, species, source.grid)
     seen = particle_views(series, particles)
     contained = in_images(series, seen, species)
     if not bool(contained.any()):
@@ -136,6 +135,21 @@ def particle_windows(
             )
 
 
+def batch_bytes(
+    series: ImageSeries,
+    particles: SpeciesParticles,
+    species: Species,
+    image_grid: ImageGrid,
+    resolution_angstrom: float = 0.0,
+) -> int:
+    """Return the most that a batch of `particle_windows` takes; image_grid is that of the series' images."""
+    resolution = _reached(resolution_angstrom, species, image_grid)
+    table = image_ctf(series, torch.tensor(particles.position_angstrom), particle_views(series, particles))
+    window = _window(series, table, binned_grid(image_grid, resolution), species, resolution)
+    of_particle = _BYTES_PER_PIXEL * window.grid.n_pixels
+    return max(of_particle, min(of_particle * len(particles), BATCH_BYTES))
+
+
 def particle_views(series: ImageSeries, particles: SpeciesParticles) -> Views:
     """Return where and how the particles of a species are seen in a series."""
     return views(series, torch.tensor(particles.position_angstrom), torch.tensor(particles.rotation))
@@ -144,6 +158,11 @@ def particle_views(series: ImageSeries, particles: SpeciesParticles) -> Views:
 def in_images(series: ImageSeries, seen: Views, species: Species) -> Tensor:
     """Return which particles lie wholly inside which used images, bool, (P, T)."""
     return is_contained(series, seen, species.diameter_angstrom) & torch.as_tensor(series.is_used)
+
+
+def _reached(resolution_angstrom: float, species: Species, image_grid: ImageGrid) -> float:
+    """Return the finest resolution that is asked for and that images and maps hold."""
+    return max(resolution_angstrom, 2 * max(species.pixel_size_angstrom, image_grid.pixel_size_angstrom))
 
 
 def _window(

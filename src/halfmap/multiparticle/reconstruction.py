@@ -20,8 +20,8 @@ from halfmap.geometry.shapes import soft_sphere
 from halfmap.grid import ImageGrid
 from halfmap.inference.reconstruction import SliceAccumulator
 from halfmap.multiparticle.particle_windows import (
-    BATCH_BYTES,
     ParticleWindows,
+    batch_bytes,
     in_images,
     particle_views,
     particle_windows,
@@ -176,17 +176,24 @@ def combine(total: SeriesSums, species: Species, params: ReconstructionParams) -
     return HalfMaps(half1=first, half2=second, fsc=fsc)
 
 
-def memory_bytes(species: Species, params: ReconstructionParams, image_grid: ImageGrid) -> int:
-    """Return the most memory that back-projecting one series takes, in bytes.
+def memory_bytes(
+    series: ImageSeries,
+    particles: SpeciesParticles,
+    species: Species,
+    params: ReconstructionParams,
+    image_grid: ImageGrid,
+) -> int:
+    """Return the most memory that back-projecting the particles of a species in a series takes, in bytes.
 
     Parameters
     ----------
-    species, params : as for `accumulate`.
+    series, particles, species, params : as for `accumulate`.
     image_grid : of the series' images.
     """
     padded = PaddedGrid(species_grid(species.diameter_angstrom, species.pixel_size_angstrom), padding=params.padding)
     sums = math.prod(padded.shape) * _BYTES_PER_COEFFICIENT
-    return sums + image_grid.n_pixels * _BYTES_PER_IMAGE_PIXEL + BATCH_BYTES
+    batch = batch_bytes(series, particles, species, image_grid, params.reconstruction_resolution_angstrom)
+    return sums + image_grid.n_pixels * _BYTES_PER_IMAGE_PIXEL + batch
 
 
 class _Sums:

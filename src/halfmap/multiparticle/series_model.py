@@ -30,6 +30,8 @@ from halfmap.multiparticle.references import ReferencePair
 
 BATCH_BYTES = 64 << 20
 "What the models of a batch of particles and their derivatives may take."
+_BYTES_OF_MODEL, _BYTES_OF_SLOPE = 96.0, 60.0
+"For each value of a model and of a derivative: CTFs, slices, and products in double precision, measured."
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -160,7 +162,8 @@ class SpeciesModel:
 
     def split(self, rows: Tensor, n_active: int) -> Iterable[Tensor]:
         """Yield rows of particles, batch after batch."""
-        size = batch_size(32.0 * (n_active + 2) * len(self.band), BATCH_BYTES, at_most=1 << 20)
+        of_value = _BYTES_OF_MODEL + _BYTES_OF_SLOPE * n_active
+        size = batch_size(of_value * len(self.band), BATCH_BYTES, at_most=1 << 20)
         return [part for part in rows.split(size) if len(part)]
 
     def modelled(self, t: int, rows: Tensor, active: Sequence[str]) -> Tensor:
