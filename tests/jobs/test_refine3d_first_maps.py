@@ -95,7 +95,6 @@ def test_without_first_maps_that_agree_the_refinement_is_that_from_the_reference
         np.testing.assert_array_equal(one.numpy(), two.numpy(), err_msg=name)
 
 
-@pytest.mark.slow
 def test_details_of_first_maps_must_be_compared():
     given = Refine3DJobParams(
         particles=(),
@@ -108,6 +107,7 @@ def test_details_of_first_maps_must_be_compared():
         refine3d_first_maps.with_first_maps(SimpleNamespace(), given, ())
 
 
+@pytest.mark.slow
 def test_first_maps_that_were_interrupted_go_on_to_the_same_maps(project, monkeypatch):
     whole = refined("whole").folder
     advance = refine3d_first_maps.ab_initio.advance
