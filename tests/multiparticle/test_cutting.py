@@ -118,5 +118,5 @@ def test_memory_is_said_of_windows_as_they_are_kept_or_cut_again():
 
     said = [memory_bytes([window] * 2, (2, 5), 3, may_keep_bytes=n_bytes) for n_bytes in (twice, twice - 1)]
     assert (keeps(twice), keeps(twice - 1)) == (True, False)
-    assert said[0] - said[1] == twice
+    assert twice <= said[0] - said[1] < 1.25 * twice
     assert said[1] > twice / 3  # what one image takes, at the least
