@@ -97,7 +97,7 @@ def test_several_classes_leave_a_map_each_the_largest_as_the_model(project, page
     [
         ({"symmetry": "Q7"}, "one of C1, C2"),
         ({"mask_diameter_angstrom": 500.0}, "mask"),
-        ({"resolution_angstrom": 60.0}, "--resolution must be finer"),
+        ({"resolution_angstrom": 60.0}, "--resolution must not be coarser"),
     ],
 )
 def test_what_cannot_be_is_refused(project, given, said):
