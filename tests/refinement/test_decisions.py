@@ -121,7 +121,8 @@ def test_a_band_beyond_the_curve_takes_the_small_step() -> None:
 
 
 @pytest.mark.parametrize(
-    ("reached", "side", "expected"), [(50, 200, 65), (90, 200, 99), (20, 200, 30), (0, 200, 10), (51, 400, 67)]
+    ("reached", "side", "expected"),
+    [(50, 200, 80), (90, 200, 99), (20, 200, 32), (10, 200, 20), (0, 200, 10), (51, 400, 82)],
 )
 def test_the_last_iteration_sees_the_curve_fall_to_zero(reached: int, side: int, expected: int) -> None:
     assert decisions.last_shell(_fsc((0.2, reached), (0.1, side // 2 - reached)), side) == expected

@@ -159,15 +159,15 @@ def last_shell(fsc: Curve, side: int) -> int:
 
     Returns
     -------
-    1.3 times the shell to which the FSC stands above 0.143, at least ten beyond it, so that the curve is seen to fall
-    to zero; within the band of the images.
+    1.6 times the shell to which the FSC stands above 0.143, at least ten beyond it: a mask adds up to a quarter, and
+    the masked curve, too, is to be seen to fall to zero. Within the band of the images.
 
     Notes
     -----
     RELION goes to Nyquist, where in finely sampled images most coefficients are noise that only costs time.
     """
     shell = resolution_shell(fsc, threshold=0.143)
-    return max(1, min(max(math.ceil(1.3 * shell - 1e-9), shell + _LEAST_INCREMENT), side // 2 - 1))
+    return max(1, min(max(math.ceil(1.6 * shell - 1e-9), shell + _LEAST_INCREMENT), side // 2 - 1))
 
 
 def coarse_shell(
