@@ -87,8 +87,8 @@ def rings(simulation: Path, folder: Path, job: Path, names: Sequence[str]) -> No
             spectra = power_spectra(torch.from_numpy(image), windows, pixel_size_angstrom=PIXEL)
             found = estimate(spectra, microscope, CtfEstimationParams())
             print(
-                f"  {name}, {kind}: rings to {found.max_resolution_angstrom:.2f} Å, depth {found.ring_depth:.3f}, defocus "
-                f"{found.lens.defocus_angstrom - defocus:+.0f} Å{', ' + found.failure if found.failure else ''}"
+                f"  {name}, {kind}: rings to {found.max_resolution_angstrom:.2f} Å, depth {found.ring_depth:.3f}, "
+                f"defocus {found.lens.defocus_angstrom - defocus:+.0f} Å{', ' + found.failure if found.failure else ''}"
             )
 
 

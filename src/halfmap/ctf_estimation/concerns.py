@@ -35,8 +35,8 @@ def concerns(
     Notes
     -----
     Judged alone: rings that end before 10 Å, a strong ring of crystalline ice, halves of the directions whose defoci
-    differ, rings as strong as those of carbon film. Judged among five or more: astigmatism and rings far beyond the others', by five robust deviations, and by
-    500 Å or three times.
+    differ, rings as strong as those of carbon film. Judged among five or more: astigmatism and rings far beyond the
+    others', by five robust deviations, and by 500 Å or three times.
     """
     astigmatism = np.array([2 * one.lens.half_astigmatism_angstrom for one in estimates])
     depth = np.array([one.ring_depth for one in estimates])
