@@ -1,5 +1,7 @@
 """What is special to worker processes of this machine."""
 
+import itertools
+import threading
 import time
 from pathlib import Path
 
@@ -42,6 +44,25 @@ def test_workers_that_cannot_start_are_told(monkeypatch: pytest.MonkeyPatch) -> 
         pytest.raises(ComputeError, match="must start; got none in 3 tries: it ended with exit code 3"),
     ):
         list(executor.map(tasks.square, [1]))
+
+
+def test_a_worker_that_is_gone_when_it_is_handed_a_task_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing else would be heard of: the pool has to look for a worker by itself."""
+    send, n_sent = processes.Connection.send_bytes, itertools.count()
+
+    def broken_once(connection: processes.Connection, task: bytes) -> None:
+        if next(n_sent) == 0:
+            raise BrokenPipeError
+        send(connection, task)
+
+    monkeypatch.setattr(processes.Connection, "send_bytes", broken_once)
+    with ProcessExecutor(n_workers=1) as executor:
+        gives_up = threading.Timer(60, executor.cancel)
+        gives_up.start()
+        try:
+            assert list(executor.map(tasks.square, range(3))) == [0, 1, 4]
+        finally:
+            gives_up.cancel()
 
 
 def test_after_its_block_an_executor_starts_anew() -> None:

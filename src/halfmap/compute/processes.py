@@ -310,6 +310,7 @@ class _Pool:
             self._finish(ticket, TaskReport(advanced=0, messages=(), losses=ticket.losses))
             with self._lock:
                 self._queue(ticket, first=True)
+            self._ring()  # lost while handed its task: nothing else may be heard of, and a worker must be started
             return
         error = ComputeError(
             f"{ticket.name} must be computed by a worker that survives it; got {N_TRIES} workers lost ({how}); "
