@@ -110,6 +110,18 @@ def test_sums_and_tables_are_those_that_relion_and_later_jobs_read(project):
     assert (result.folder / "report.html").exists()
 
 
+def test_the_result_is_the_same_for_any_number_of_workers(project):
+    sums, tables = [], []
+    for workers in (1, 2):
+        result = project.motion(workers=workers)
+        found = halfmap.ctf(micrographs=(result.main_output,), box_pixel=128, workers=workers)
+        sums.append([path.read_bytes() for path in sorted(result.folder.rglob("m?.mrc"))])
+        tables.append(relion.read_micrographs(found.main_output)["defocus_u_angstrom"].tolist())
+    assert len(sums[0]) == 2
+    assert sums[0] == sums[1]
+    assert tables[0] == tables[1]
+
+
 def test_the_ctf_is_found_from_the_spectrum_that_is_left(project):
     result = project.motion(dose_weighting=False)
     again = halfmap.ctf(micrographs=(result.main_output,), box_pixel=128, workers=1)

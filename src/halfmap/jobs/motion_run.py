@@ -56,7 +56,7 @@ def correct_all(context: JobContext, params: MotionJobParams) -> Path:
         names=opened.names,
         result_type=MovieResult,
         label="Correcting motion",
-        is_whole=lambda task: task.path(".mrc").exists() and task.path(".star").exists(),
+        is_whole=_is_written,
         what="movies",
     )
     for row, result in enumerate(results):
@@ -76,6 +76,10 @@ def correct_all(context: JobContext, params: MotionJobParams) -> Path:
     context.report(motion_report.page([(task.name, result) for task, _, result in done], rejected))
     forget_states(context)
     return output
+
+
+def _is_written(task: MotionTask) -> bool:
+    return task.path(".mrc").exists() and task.path(".star").exists()
 
 
 def _check_voltage(opened: OpenedMovies, params: MotionJobParams) -> None:
