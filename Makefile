@@ -15,7 +15,7 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $@
 
 demo: $(STAMP)
-	mkdir -p demo
+	mkdir -p demo/.halfmap
 	cd demo && ../$(BIN)/halfmap demo
 
 test: $(STAMP)
