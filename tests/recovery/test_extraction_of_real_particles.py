@@ -1,3 +1,5 @@
+from contextlib import chdir
+
 import mrcfile
 import numpy as np
 import pytest
@@ -12,9 +14,10 @@ def extracted(tmp_path_factory):
     table = shared_data("apoferritin/micrographs_ctf.star")
     picks = shared_data("apoferritin/coords")
     folder = tmp_path_factory.mktemp("apoferritin")
-    result = halfmap.extract(
-        micrographs=table, picks=picks, box_pixel=160, rescale_pixel=80, out=folder / "Extract", workers=1
-    )
+    with chdir(folder):  # a project of its own
+        result = halfmap.extract(
+            micrographs=table, picks=picks, box_pixel=160, rescale_pixel=80, out=folder / "Extract", workers=1
+        )
     particles = relion.read_particles(result.main_output)
     stacks = [mrcfile.read(path).astype(np.float64) for path in sorted((folder / "Extract/micrographs").glob("*.mrcs"))]
     return particles, np.concatenate(stacks)
