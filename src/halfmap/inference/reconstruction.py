@@ -42,11 +42,7 @@ class SliceAccumulator:
 
     def mean_weight(self) -> Tensor:
         """Return the mean weight in each shell of the volume, float64, shape (n_shells,); 0 where nothing was seen."""
-        shell = _shells(self.grid)
-        n = self.grid.grid.side // 2 + 1
-        inside = shell < n
-        sums = torch.bincount(shell[inside], weights=self.weight[inside].double(), minlength=n)
-        return sums / torch.bincount(shell[inside], minlength=n).clamp(min=1)
+        return _means(self.weight, _shells(self.grid))[: self.grid.grid.side // 2 + 1]
 
     def error_variance(self) -> Tensor:
         """Return the variance of one real component of the volume's transform, float64, shape (n_shells,).
@@ -63,14 +59,10 @@ class SliceAccumulator:
 
     def completeness(self) -> Tensor:
         """Return the share of each shell that was seen, float64, shape (n_shells,)."""
-        shell = _shells(self.grid)
-        mean = self.mean_weight()
-        n = len(mean)
-        inside = shell < n
+        shell, mean = _shells(self.grid), self.mean_weight()
+        inside = shell < len(mean)
         seen = (self.weight[inside].double() > _LEAST_WEIGHT * mean[shell[inside]]).double()
-        return torch.bincount(shell[inside], weights=seen, minlength=n) / torch.bincount(
-            shell[inside], minlength=n
-        ).clamp(min=1)
+        return _means(seen, shell[inside], n=len(mean))
 
     def divisor(self) -> Tensor:
         """Return what the data are divided by where there is no prior, float32, of the weights' shape.
@@ -87,9 +79,8 @@ class SliceAccumulator:
         least = torch.cat([_LEAST_WEIGHT * mean, torch.ones(1, dtype=torch.float64)]).float()[place]
         divisor = torch.maximum(torch.maximum(self.weight, self._weight_around()), least)
         is_seen = self.weight > least
-        n_seen = torch.bincount(place[is_seen], minlength=len(mean) + 1)
-        shares = torch.bincount(place[is_seen], (self.weight / divisor)[is_seen].double(), minlength=len(mean) + 1)
-        height = torch.where(n_seen > 0, shares / n_seen.clamp(min=1), torch.ones_like(shares))
+        height = _means((self.weight / divisor)[is_seen], place[is_seen], n=len(mean) + 1)
+        height[height == 0] = 1  # nothing was seen there
         return divisor * height.float()[place]
 
     def _weight_around(self) -> Tensor:
@@ -99,8 +90,7 @@ class SliceAccumulator:
         """
         reach = self.grid.padding - 1
         ring = _wave_numbers(self.grid).round().long()
-        sums = torch.bincount(ring.flatten(), self.weight.flatten().double())
-        density = (sums / torch.bincount(ring.flatten()).clamp(min=1)).float()[ring]
+        density = _means(self.weight, ring).float()[ring]
         even = torch.where(density > 0, self.weight / density.clamp(min=1e-30), torch.zeros_like(density))
         mates = even[..., 1 : reach + 1].flip(0, 1, 2)
         whole = torch.nn.functional.pad(torch.cat([mates, even], dim=-1), (0, reach, reach, reach, reach, reach))
@@ -165,6 +155,12 @@ def join_low_shells(
         )
 
     return with_mean(first), with_mean(second)
+
+
+def _means(values: Tensor, group: Tensor, n: int = 0) -> Tensor:
+    """Return the mean of the values in each group, float64, shape (n,) or as many as there are; 0 in empty ones."""
+    sums = torch.bincount(group.flatten(), values.flatten().double(), minlength=n)
+    return sums / torch.bincount(group.flatten(), minlength=n).clamp(min=1)
 
 
 @lru_cache(maxsize=1)
