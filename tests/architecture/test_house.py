@@ -207,3 +207,30 @@ def test_help_of_any_command_loads_nothing_heavy(tmp_path):
     )
     assert answer.returncode == 0, answer.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def compiled_functions() -> list[tuple[str, ast.FunctionDef]]:
+    """Return decorators and bodies of all functions that are compiled."""
+    return [
+        (ast.unparse(decorator), node)
+        for path in MODULES
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef)
+        for decorator in node.decorator_list
+        if "njit" in ast.unparse(decorator)
+    ]
+
+
+def test_compiled_functions_that_others_call_are_inlined():
+    # a call between two compiled functions may run other code when it was just compiled than when it comes from the
+    # cache, with other last bits, and results are to be the same in every process
+    compiled = compiled_functions()
+    assert len(compiled) > 20
+    called = {
+        call.func.id
+        for _, body in compiled
+        for call in ast.walk(body)
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Name)
+    }
+    alone = {body.name for decorator, body in compiled if "inline='always'" not in decorator}
+    assert called & alone == set()

@@ -92,7 +92,7 @@ def insert_slices(
     run_in_parts(task, min(n_threads, len(data)))
 
 
-@njit(fastmath=True, nogil=True, cache=True, error_model="numpy")
+@njit(fastmath=True, nogil=True, inline="always", error_model="numpy")
 def _locate(
     planes: Float64, coordinates: Float64, first: int, last: int, radius: int, cell: Int32, corner: Float32
 ) -> None:

@@ -109,7 +109,7 @@ def extract_sloping_slices(values: Float32, rotations: Float64, coordinates: Flo
     return slices
 
 
-@njit(fastmath=True, nogil=True, cache=True, error_model="numpy")
+@njit(fastmath=True, nogil=True, inline="always", error_model="numpy")
 def locate(
     plane: Float64,
     coordinates: Float64,

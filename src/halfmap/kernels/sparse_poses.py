@@ -295,7 +295,7 @@ def _sum_into_rows(
             masses[k] += mass * powers[k]
 
 
-@njit(fastmath=True, nogil=True, cache=True, error_model="numpy")
+@njit(fastmath=True, nogil=True, inline="always", error_model="numpy")
 def _factor(
     start: int,
     stop: int,

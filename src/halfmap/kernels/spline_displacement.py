@@ -64,7 +64,7 @@ def read_displaced(
             start = end
 
 
-@numba.njit(cache=True, nogil=True, fastmath=True)
+@numba.njit(inline="always")
 def _read_run(f0, f1, f2, f3, first, fraction_y, fraction_x, out):  # type: ignore[no-untyped-def]
     """Write neighbouring pixels that are read from neighbouring places of four rows: a loop without jumps."""
     n = len(out)
@@ -81,7 +81,7 @@ def _read_run(f0, f1, f2, f3, first, fraction_y, fraction_x, out):  # type: igno
         )
 
 
-@numba.njit(cache=True, nogil=True, fastmath=True)
+@numba.njit(inline="always")
 def _at_border(f0, f1, f2, f3, first, fraction_y, fraction_x):  # type: ignore[no-untyped-def]
     """Return the value of one pixel that is read beyond the sides."""
     a0, a1, a2, a3 = _weights(fraction_y)

@@ -27,7 +27,7 @@ export function MicrographView({ image, size, picks, radius, colour, brush, turn
   useEffect(() => {
     if (turn.zoom && view) setView(zoomed(view, turn.by, width / 2, height / 2));
   }, [turn.zoom]);
-  useEffect(() => {
+  useLayoutEffect(() => {
     if (view && width && size) paint(canvas.current, { image, size, picks, radius, colour, view, width, height, erased, brush: brush && at });
   }, [image, size?.width, size?.height, picks, radius, colour, view, width, erased, brush, at]);
   useEffect(() => {
