@@ -7,7 +7,8 @@ from halfmap.data.image_series import FrameSeries
 from halfmap.data.image_source import ArraySource
 from halfmap.errors import InputError
 from halfmap.fourier.resample import rescaled_grid
-from halfmap.motion_correction.align import align, totals
+from halfmap.grid import ImageGrid
+from halfmap.motion_correction.align import align, totals, trajectories
 from halfmap.motion_correction.params import MotionParams
 from halfmap.motion_correction.sums import ExposureWeights, Sums, moved_frames
 from support.moving_movies import (
@@ -17,6 +18,7 @@ from support.moving_movies import (
     PIXEL_ANGSTROM,
     SIDE,
     N,
+    drifting_beads,
     movie,
     residual_pixel,
     specimen,
@@ -43,6 +45,15 @@ def test_local_motion_is_more_than_the_whole_frame_can_tell():
     whole, _ = found_series(frames, patches=(1, 1))
     local, _ = found_series(frames, patches=(3, 3))
     assert residual_pixel(local, true) < 0.5 * residual_pixel(whole, true)
+
+
+def test_small_patches_follow_what_drifts_through_them():
+    side, drift = 384, np.stack([np.linspace(0, 10, N), -6 * np.sin(np.arange(N) / 4)], axis=-1)
+    source = ArraySource(images=drifting_beads(side, drift), grid=ImageGrid.square(side, PIXEL_ANGSTROM))
+    motion = align(source, MotionParams(patches=(4, 4), b_factor_pixel2=600.0))
+    places = np.stack(np.meshgrid(*[np.linspace(0.1, 0.9, 5)] * 2), axis=-1).reshape(-1, 2)
+    found = trajectories(motion.series("movie", (side, side), OPTICS, DOSE), places) / PIXEL_ANGSTROM
+    np.testing.assert_allclose(found[:, -1].mean(axis=0), drift[-1], atol=0.1)  # pixels; 0.3 where patches stay
 
 
 def test_bad_frames_are_named_and_do_no_harm():

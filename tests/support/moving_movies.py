@@ -64,3 +64,19 @@ def residual_pixel(found: FrameSeries, true: FrameSeries) -> float:
     left = (trajectories(found, PLACES) - trajectories(true, PLACES)) / PIXEL_ANGSTROM
     left = left[:, true.is_used & found.is_used]
     return float(np.sqrt(((left - left.mean(axis=1, keepdims=True)) ** 2).mean()))
+
+
+def drifting_beads(side: int, drift_pixel: np.ndarray) -> np.ndarray:
+    """Counts of frames through which beads drift as they are, by minus ``drift_pixel`` (n, 2), in and out of sight."""
+    generator = np.random.default_rng(0)
+    field, margin = side + 64, 32
+    beads = np.zeros((field, field))
+    beads[tuple(generator.integers(0, field, (2, field * field // 1200)))] = 1
+    k_y, k_x = np.fft.fftfreq(field)[:, None], np.fft.rfftfreq(field)[None]
+    transform = np.fft.rfft2(beads) * np.exp(-2 * np.pi**2 * 16 * (k_x**2 + k_y**2))  # 4 pixels wide
+    transform *= 20 / np.fft.irfft2(transform).max()
+    frames = []
+    for x, y in drift_pixel:
+        moved = 1 + np.fft.irfft2(transform * np.exp(2j * np.pi * (k_x * x + k_y * y)))
+        frames.append(generator.poisson(0.3 * moved[margin:-margin, margin:-margin].clip(min=0)))
+    return np.stack(frames).astype(np.float32)

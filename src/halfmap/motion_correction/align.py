@@ -23,6 +23,9 @@ _DEVIATIONS = 5.0
 _NO_AGREEMENT = 3.0
 _MOST_BAD = 0.5
 
+_MOST_DRIFT = 0.01
+"""Motion against the side of a patch beyond which patches follow it: one that stays misses 8 pixels of it over its side."""
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class MovieMotion:
@@ -80,7 +83,7 @@ def align(source: ImageSource, params: MotionParams) -> MovieMotion:
 
     Parameters
     ----------
-    source : its frames, corrected for gain and defects; read once, one by one.
+    source : its frames, corrected for gain and defects; read one by one, once, or twice where they move far.
     params : how.
 
     Raises
@@ -105,7 +108,10 @@ def align(source: ImageSource, params: MotionParams) -> MovieMotion:
         for frame in spectra.groups[group]:
             reasons[frame] = f"correlation {agreement[group]:.3f} with the others, against {_median(agreement):.3f}"
     _check_enough(is_used, reasons)
-    fitted = fit(spectra, _between(start, is_used), is_used, local=params.patches != (1, 1))
+    start = _between(start, is_used)
+    if float((start - start[0]).abs().max()) > _MOST_DRIFT * min(spectra.patch_pixel):
+        spectra = patch_spectra(source, params, (start - start[0]).numpy())
+    fitted = fit(spectra, start, is_used, local=params.patches != (1, 1))
     return _motion(spectra, fitted, reasons)
 
 

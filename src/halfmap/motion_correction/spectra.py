@@ -61,13 +61,19 @@ class PatchSpectra:
         return np.array([np.mean(group) for group in self.groups])
 
 
-def patch_spectra(source: ImageSource, params: MotionParams) -> PatchSpectra:
+def patch_spectra(
+    source: ImageSource, params: MotionParams, followed_pixel: NDArray[np.float64] | None = None
+) -> PatchSpectra:
     """Read a movie once, and keep the low frequencies of its patches.
 
     Parameters
     ----------
     source : the frames, corrected.
     params : patches, groups and B-factor.
+    followed_pixel : (T, 2), (x, y), by which each group is moved back as far as is known; None for not at all. Patches
+        follow what they show by whole pixels, as far as the frame reaches, and their phases stay those of the place
+        where they began: small patches that stay where they are see other parts of the specimen from frame to frame,
+        and too little of its motion.
 
     Raises
     ------
@@ -90,7 +96,7 @@ def patch_spectra(source: ImageSource, params: MotionParams) -> PatchSpectra:
             means[frame] = image.mean(dtype=np.float64)
             total = image if total is None else total + image
         assert total is not None
-        values[number] = layout.transform(total)
+        values[number] = layout.transform(total, np.zeros(2) if followed_pixel is None else followed_pixel[number])
     return PatchSpectra(
         values=values,
         frequency=layout.frequency,
@@ -180,13 +186,19 @@ class _Layout:
             frequency=torch.stack([x[0, column], y[row, 0]], dim=-1),
         )
 
-    def transform(self, frame: Float32Array) -> Tensor:
-        """Return the kept frequencies of all patches of a frame, complex64, (P, K)."""
+    def transform(self, frame: Float32Array, followed_pixel: NDArray[np.float64]) -> Tensor:
+        """Return the kept frequencies of all patches of a frame that is moved back so far, complex64, (P, K)."""
         image = torch.from_numpy(_binned(frame, self.binning))
+        step_x, step_y = np.rint(followed_pixel / self.binning).astype(int).tolist()
         found = []
         for y, x in self.corners:
-            patch = image[y : y + self.side[0], x : x + self.side[1]]
-            found.append(torch.fft.rfft2((patch - patch.mean()) * self.taper).reshape(-1)[self.index])
+            at_y = min(max(y - step_y, 0), image.shape[0] - self.side[0])
+            at_x = min(max(x - step_x, 0), image.shape[1] - self.side[1])
+            patch = image[at_y : at_y + self.side[0], at_x : at_x + self.side[1]]
+            kept = torch.fft.rfft2((patch - patch.mean()) * self.taper).reshape(-1)[self.index]
+            away = torch.tensor([at_x - x, at_y - y], dtype=torch.float64) * self.binning
+            turns = -2 * math.pi * (self.frequency @ away)
+            found.append(kept * torch.polar(torch.ones_like(turns), turns).to(kept.dtype))
         return torch.stack(found)
 
 
