@@ -24,7 +24,7 @@ _NO_AGREEMENT = 3.0
 _MOST_BAD = 0.5
 
 _MOST_DRIFT = 0.01
-"""Motion against the side of a patch beyond which patches follow it: one that stays misses 8 pixels of it over its side."""
+"""Motion against the side of a patch beyond which patches follow it: one that stays misses 8 pixels over its side."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
