@@ -15,6 +15,7 @@ from halfmap.imaging.series_transfer import (
     odd_basis,
     odd_phase_factors,
     phase_basis,
+    weights_of_images,
 )
 from halfmap.splines.grids import SplineGrid
 from support.plain_series import ODD, ctf_of, spline, zernike_sum
@@ -239,6 +240,8 @@ def test_weights_of_places_count_where_particles_lie():
     x, y = (seen.position_angstrom / torch.tensor([4100.0, 3900.0])).numpy().transpose(2, 0, 1)[..., None]
     expected = (0.5 + 0.5 * x) * np.exp(-40 * y * SQUARED / 4) * weights_of(frames())
     np.testing.assert_allclose(weights_of(series), expected, rtol=1e-5)
+    some = weights_of_images(series, seen).of_image(4, frequencies(), torch.tensor([1, 0]))
+    np.testing.assert_allclose(some, expected[[1, 0], 4], rtol=1e-5)
 
 
 def test_unused_images_count_a_ten_thousandth_and_the_series_counts_only_if_asked():

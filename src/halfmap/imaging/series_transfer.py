@@ -158,18 +158,49 @@ def odd_phase_factors(series: ImageSeries, frequencies: Tensor) -> Tensor | None
     return torch.polar(torch.ones_like(phase), phase).to(torch.complex64)
 
 
-def image_weights(series: ImageSeries, seen: Views, frequencies: Tensor, *, of_whole_series: bool = False) -> Tensor:
-    """Return how much each image counts at each frequency: scale × exp(B s² / 4).
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ImageWeights:
+    """How much each image counts: scale × exp(B s² / 4), worked out at frequencies of one image at a time.
+
+    Parameters
+    ----------
+    scale, b_factor_angstrom2 : float64, (T,) where the place does not matter, else (P, T).
+    difference_angstrom2, axis_rad : what B has more along an axis, and less across it; twice the axis' angle from +x;
+        float64, (T,).
+    """
+
+    scale: Tensor
+    b_factor_angstrom2: Tensor
+    difference_angstrom2: Tensor
+    axis_rad: Tensor
+
+    def of_image(self, image: int, frequencies: Tensor, rows: Tensor | slice = slice(None)) -> Tensor:
+        """Return the weights of an image, float32, (K,) where the place does not matter, else (n, K).
+
+        Parameters
+        ----------
+        frequencies : shape (K, 2), in 1/Å.
+        rows : which particles.
+        """
+
+        def here(values: Tensor) -> Tensor:
+            return (values[image] if values.dim() == 1 else values[rows, image])[..., None]
+
+        x, y = frequencies.double().unbind(-1)
+        quarter = (x * x + y * y) / 4
+        direction = (2 * torch.atan2(y, x) - self.axis_rad[image]).cos()
+        damping = here(self.b_factor_angstrom2) * quarter
+        damping += self.difference_angstrom2[image] * direction * quarter
+        return damping.exp_().mul_(here(self.scale)).to(torch.float32)
+
+
+def weights_of_images(series: ImageSeries, seen: Views, *, of_whole_series: bool = False) -> ImageWeights:
+    """Return how much each image counts.
 
     Parameters
     ----------
     seen : the particles' views; weights may depend on their places.
-    frequencies : shape (K, 2), in 1/Å.
     of_whole_series : whether the weight of the series among others counts, as in reconstruction.
-
-    Returns
-    -------
-    float32, (T, K) where the place does not matter, else (P, T, K)
 
     Notes
     -----
@@ -179,27 +210,33 @@ def image_weights(series: ImageSeries, seen: Views, frequencies: Tensor, *, of_w
     """
     weights, time, n = series.weights, series.image_time, len(series)
     middle = torch.full((n, 2), 0.5, dtype=torch.float64)
-
-    def over_images(grid: SplineGrid) -> Tensor:
-        return values_over_images(grid, middle, time)
-
-    x, y = frequencies.double().unbind(-1)
-    squared, double_angle = x * x + y * y, 2 * torch.atan2(y, x)
-    axis = 2 * torch.deg2rad(over_images(weights.b_factor_angle_degrees))[:, None]
-    anisotropy = over_images(weights.b_factor_difference_angstrom2)[:, None] * (double_angle - axis).cos()
-    scale, b_factor = image_scales(series), image_b_factors(series)
     places = (weights.scale_of_place, weights.b_factor_of_place_angstrom2)
     where = middle if all(grid.values.numel() == 1 for grid in places) else seen.position_angstrom / image_size(series)
     scale_there, b_there = (values_over_images(grid, where, time) for grid in places)
-    scale, b_factor = scale * scale_there, b_factor + b_there
+    scale, b_factor = image_scales(series) * scale_there, image_b_factors(series) + b_there
     if of_whole_series:
         scale, b_factor = scale * weights.series_scale, b_factor + weights.series_b_factor_angstrom2
-    damping = torch.exp((b_factor[..., None] + anisotropy) * squared / 4)
-    return (scale[..., None] * damping).to(torch.float32)
+    return ImageWeights(
+        scale=scale,
+        b_factor_angstrom2=b_factor,
+        difference_angstrom2=values_over_images(weights.b_factor_difference_angstrom2, middle, time),
+        axis_rad=2 * torch.deg2rad(values_over_images(weights.b_factor_angle_degrees, middle, time)),
+    )
+
+
+def image_weights(series: ImageSeries, seen: Views, frequencies: Tensor, *, of_whole_series: bool = False) -> Tensor:
+    """Return the weights of all images at once, for few frequencies or particles; as of `weights_of_images`.
+
+    Returns
+    -------
+    float32, (T, K) where the place does not matter, else (P, T, K)
+    """
+    weights = weights_of_images(series, seen, of_whole_series=of_whole_series)
+    return torch.stack([weights.of_image(t, frequencies) for t in range(len(series))], dim=-2)
 
 
 def image_scales(series: ImageSeries) -> Tensor:
-    """Return the scale of each image without place and series, float64, (T,); see `image_weights`."""
+    """Return the scale of each image without place and series, float64, (T,); see `weights_of_images`."""
     grid = series.weights.scale
     if grid.values.numel() > 1:
         scale = values_over_images(grid, torch.full((len(series), 2), 0.5, dtype=torch.float64), series.image_time)
@@ -211,7 +248,7 @@ def image_scales(series: ImageSeries) -> Tensor:
 
 
 def image_b_factors(series: ImageSeries) -> Tensor:
-    """Return B of each image in Å², without place, anisotropy and series, float64, (T,); see `image_weights`."""
+    """Return B of each image in Å², without place, anisotropy and series, float64, (T,); see `weights_of_images`."""
     grid = series.weights.b_factor_angstrom2
     dose = torch.as_tensor(series.dose_e_per_angstrom2, dtype=torch.float64)
     if grid.values.numel() > 1:

@@ -27,6 +27,7 @@ TOLERANCE = 0.1
 FIRST_DAMPING = 1e-3
 MOST_DAMPING = 1e4
 _MATRICES_OF_SHARED = 4
+_WEIGHTS_OF_A_VIEW = 2  # scale and B, where they depend on the place
 _CTF = (*CTF_PARAMETERS, *(name for name in LOCAL if name.startswith("odd_zernike")))
 
 
@@ -154,15 +155,16 @@ def memory_bytes(series: ImageSeries, layouts: Sequence[Layout]) -> int:
 
     Notes
     -----
-    Of each particle and image products, Hessian, design and their product; of each particle its coupling to what is
-    shared, once eliminated; and dense matrices of what is shared. All for two places, where a step begins and ends.
+    Of each particle and image products, Hessian, design and their product, and how much the image counts there; of each
+    particle its coupling to what is shared, once eliminated; and dense matrices of what is shared. All for two places,
+    where a step begins and ends.
     """
     m, n_images = layouts[0].n_shared, len(series)
     d = _most_active(layouts[0])
     total = _MATRICES_OF_SHARED * m * m
     for layout in layouts:
         q = layout.n_particle
-        of_view = (d + 2) ** 2 + d * d + 2 * d * q
+        of_view = (d + 2) ** 2 + d * d + 2 * d * q + _WEIGHTS_OF_A_VIEW
         total += layout.n_particles * (n_images * of_view + 3 * q * q + 2 * q * m)
     return 2 * 8 * total + BATCH_BYTES
 

@@ -13,7 +13,7 @@ from halfmap.fourier import slices
 from halfmap.fourier.band import FourierBand
 from halfmap.imaging.deformation import views
 from halfmap.imaging.projection import magnified, shift_phases
-from halfmap.imaging.series_transfer import ImageCtf, ctf_values, image_ctf, image_weights, odd_phase_factors
+from halfmap.imaging.series_transfer import ImageCtf, ctf_values, image_ctf, odd_phase_factors, weights_of_images
 from halfmap.multiparticle.fit import Comparison, Parameters, moved
 from halfmap.multiparticle.local_model import best_scale
 from halfmap.multiparticle.parameter_layout import Layout
@@ -214,7 +214,8 @@ class _Species:
         ]
         self._leaves = [value.detach().requires_grad_(value.requires_grad) for value in self._whole]
         self._frequencies = band.frequencies.cpu()
-        self._weights = image_weights(series, seen, self._frequencies).detach()
+        with torch.no_grad():
+            self._weights = weights_of_images(series, seen)
         self._odd = odd_phase_factors(series, self._frequencies)
 
     def expected(self, t: int, rows: Tensor) -> Prediction:
@@ -235,7 +236,7 @@ class _Species:
         view = parts * shift_phases(self._frequencies.to(parts.device), shift.to(parts.device))
         if self._odd is not None:
             view = view * self._odd.to(view.device)
-        weight = self._weights[t] if self._weights.dim() == 2 else self._weights[rows, t]
+        weight = self._weights.of_image(t, self._frequencies, rows)
         return Prediction(view=view, ctf=ctf.to(view.device), weight=weight.to(view.device))
 
     def pending(self) -> Tensor:

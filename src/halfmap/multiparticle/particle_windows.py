@@ -19,8 +19,8 @@ from halfmap.imaging.series_transfer import (
     ctf_gamma_derivative,
     ctf_values,
     image_ctf,
-    image_weights,
     odd_phase_factors,
+    weights_of_images,
 )
 from halfmap.multiparticle.cutting import Windows, alias_free_length_angstrom, binned_grid, cut, prepared, windows
 from halfmap.multiparticle.noise import noise_variance
@@ -108,6 +108,7 @@ def particle_windows(
     magnification = torch.from_numpy(np.array(series.optics.magnification, dtype=np.float64))
     rotation = magnified(seen.rotation, magnification)
     odd = odd_phase_factors(series, frequencies)
+    weights = weights_of_images(series, seen, of_whole_series=True)
     at_once = max(1, BATCH_BYTES // (_BYTES_PER_PIXEL * window.grid.n_pixels))
     for image in torch.nonzero(contained.any(0)).flatten().tolist():
         recorded = torch.from_numpy(source.read([image])[0])
@@ -128,7 +129,7 @@ def particle_windows(
                 rows=mine,
                 values=values * shift_phases(frequencies, centre - position),
                 noise=noise,
-                weight=_weight(series, seen, mine, image, frequencies),
+                weight=weights.of_image(image, frequencies, mine).expand(len(mine), -1),
                 ctf=ctf_values(series, transfer, frequencies)[:, 0],
                 quadrature=-ctf_gamma_derivative(series, transfer, frequencies)[:, 0] if with_quadrature else None,
                 rotation=rotation[mine, image],
@@ -180,16 +181,6 @@ def _noise(values: BandValues, window: Windows) -> Tensor:
     power = window.band.shell_sum((values.real.square() + values.imag.square()).sum(0))
     count = window.band.shell_sum(torch.full((len(window.band),), 2.0 * len(values)))
     return noise_variance(power[None], count[None])[0, window.band.shell_of].float()
-
-
-def _weight(series: ImageSeries, seen: Views, rows: Tensor, image: int, frequencies: Tensor) -> Tensor:
-    mine = Views(
-        position_angstrom=seen.position_angstrom[rows],
-        depth_angstrom=seen.depth_angstrom[rows],
-        rotation=seen.rotation[rows],
-    )
-    weight = image_weights(series, mine, frequencies, of_whole_series=True)
-    return weight[..., image, :].expand(len(rows), -1)
 
 
 def _column(table: ImageCtf, rows: Tensor, image: int) -> ImageCtf:

@@ -19,10 +19,10 @@ from halfmap.imaging.series_transfer import (
     ctf_and_derivative,
     ctf_values,
     image_ctf,
-    image_weights,
     odd_basis,
     odd_phase_factors,
     phase_basis,
+    weights_of_images,
 )
 from halfmap.multiparticle.local_model import ImageTransfer, LocalProducts, best_scale, modelled, products
 from halfmap.multiparticle.noise import shell_products
@@ -134,7 +134,7 @@ class SpeciesModel:
         self.seen: Views = views(series, state.position_angstrom, state.rotation)
         self._table = image_ctf(series, state.position_angstrom, self.seen)
         self._frequencies = band.frequencies.cpu()
-        self._weights = image_weights(series, self.seen, self._frequencies)
+        self._weights = weights_of_images(series, self.seen)
         self._odd_phase = odd_phase_factors(series, self._frequencies)
         self._shift = self.seen.position_angstrom - centre_angstrom
         matrix = torch.as_tensor(series.optics.magnification, dtype=torch.float64)
@@ -170,7 +170,7 @@ class SpeciesModel:
         """Return the models of particles in an image, (P, 1 + d, K): see `local_model.modelled`."""
         table = image_of(self._table, t)
         table = replace(table, **{field.name: getattr(table, field.name)[rows] for field in fields(table)})
-        weight = self._weights[t] if self._weights.dim() == 2 else self._weights[rows, t]
+        weight = self._weights.of_image(t, self._frequencies, rows)
         references = self._state.references.halves
         device = references[0].values.device
         phase_bases = {name for name in active if name in CTF_PARAMETERS}
@@ -190,6 +190,7 @@ class SpeciesModel:
             },
             magnification=self._magnification,
         )
+        del values, by_phase, weight  # before slices need their memory
         place = self.seen.rotation[rows, t], self._shift[rows, t]
         return modelled(references, self._state.subset[rows] - 1, self.band, *place, transfer, active)
 
