@@ -255,7 +255,7 @@ class CutImages:
         return self._kept is not None
 
     def of_neighbours(self, t: int, shown: Sequence[BandValues]) -> list[BandValues]:
-        """Return what windows of an image hold of all other particles, of each species.
+        """Return what windows of an image hold of all other particles, of each species; beyond its rim nothing.
 
         Parameters
         ----------
@@ -274,6 +274,8 @@ class CutImages:
         least = [min(int(place[axis].min()) for place in places) for axis in (0, 1)]
         size = [1 + max(int(place[axis].max()) for place in places) - least[axis] for axis in (0, 1)]
         canvas = boxes[0].new_zeros(size)
+        inside = [self._is_recorded(axis, least[axis] + torch.arange(size[axis])) for axis in (0, 1)]
+        is_recorded = (inside[0][:, None] & inside[1]).to(canvas.device)
         where = [
             ((rows - least[0])[:, :, None].to(canvas.device), (columns - least[1])[:, None, :].to(canvas.device))
             for rows, columns in places
@@ -281,9 +283,15 @@ class CutImages:
         for at, box in zip(where, boxes, strict=True):
             canvas.index_put_(at, box, accumulate=True)
         return [
-            window.band.gather(window.grid.rfft(canvas[at] - box))[:, : values.shape[1]]
+            window.band.gather(window.grid.rfft((canvas[at] - box) * is_recorded[at]))[:, : values.shape[1]]
             for window, at, box, values in zip(self._windows, where, boxes, shown, strict=True)
         ]
+
+    def _is_recorded(self, axis: int, binned_pixel: Tensor) -> Tensor:
+        """Return whether rows (axis 0) or columns of the binned image lie within what was recorded."""
+        ratio = self._binned.pixel_size_angstrom / self._source.grid.pixel_size_angstrom
+        place = binned_pixel * ratio  # both grids share the centre of the corner pixel
+        return (place > -0.5) & (place < self._source.grid.shape[axis] - 0.5)
 
     def _of(self, t: int) -> list[BandValues]:
         if self._kept is not None and t in self._kept:
