@@ -45,12 +45,16 @@ def made_once(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def refined_once(tmp_path_factory, made_once):
-    """Return the folder of a refined copy of that population, and its job."""
+    """Return the folder of a refined copy of that population, and its job, which was stopped near its end."""
     folder = tmp_path_factory.mktemp("done") / "copy"
     shutil.copytree(made_once, folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        return folder, refine().folder
+        with patch.context() as stopped:
+            stopped.setattr(population_refine, "_cleared_up", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                refine(out="job")
+        return folder, continue_job("job", population_refine.JOB).folder
 
 
 @pytest.fixture
@@ -101,6 +105,15 @@ def test_the_population_tells_m_what_was_fitted(refined_once):
     assert {name: options[name] for name in fitted} == fitted
     assert options["DoDefocus"] == "False"
     assert "VolumeWarpWidth" not in options
+
+
+def test_a_refinement_stopped_once_the_population_was_written_knows_its_own_result(refined_once):
+    _, job = refined_once
+    said = (job / "run.log").read_text()
+    assert "Continues" in said
+    assert said.count("items with") == 1  # what is to be done was found once
+    assert (job / "SUCCESS").is_file()
+    assert not (job / "refined").exists()
 
 
 def test_items_of_a_source_share_their_optics(project):

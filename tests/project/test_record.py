@@ -165,6 +165,21 @@ def test_changed_and_missing_inputs_are_told(project):
         record.check_inputs_unchanged(entry, project)
 
 
+def test_an_input_may_become_what_the_job_itself_said_it_would_make_of_it(project):
+    path, folder = project / "numbers.txt", project / "Count"
+    entry = record.make_record(JOB, CountingJobParams(numbers=path), project)
+    record.write_record(folder, {**entry, "project": ".."})
+    (project / "next.txt").write_text("1 2 3 4")
+    record.expect_input(folder, path, project / "next.txt")
+    expected = record.read_record(folder)
+    for text in ("1 2 3", "1 2 3 4"):
+        path.write_text(text)
+        record.check_inputs_unchanged(expected, project)
+    path.write_text("1 2 3 4 5")
+    with pytest.raises(ProjectError, match="must be unchanged since the job began"):
+        record.check_inputs_unchanged(expected, project)
+
+
 def test_the_command_line_of_a_record_repeats_it():
     line = record.command_line(
         JOB,

@@ -3,6 +3,8 @@
 import resource
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -100,3 +102,23 @@ def test_a_refinement_killed_at_random_moments_keeps_versions_whole_and_comes_to
             copied(pristine, project)
     assert kills >= KILLS
     assert finished
+
+
+@pytest.mark.slow
+def test_a_refinement_killed_before_it_is_marked_as_done_finishes_with_what_it_has(pristine, tmp_path):
+    project = copied(pristine, tmp_path / "project")
+    script = (
+        "import os, signal\n"
+        "from halfmap.cli.main import main\n"
+        "from halfmap.jobs import population_refine\n"
+        "population_refine._cleared_up = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
+        f"main({[*REFINE, '--out', 'job']!r})\n"
+    )
+    killed = subprocess.run([sys.executable, "-c", script], cwd=project, capture_output=True, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    made = contents(project)
+    assert halfmap(project, "population", "refine", "--continue", "job").returncode == 0
+    assert (project / "job/SUCCESS").is_file()
+    assert contents(project) == made
+    assert (project / "job/run.log").read_text().count("items with") == 1
+    check_whole(project)

@@ -3,7 +3,7 @@
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from annotated_types import Ge
 
@@ -12,6 +12,9 @@ from halfmap.multiparticle.params import GeometryChoice, ParameterChoice
 from halfmap.multiparticle.reconstruction_params import ReconstructionParams
 from halfmap.multiparticle.schedule import Schedule
 from halfmap.project.job import JobContext, JobType
+
+if TYPE_CHECKING:
+    from halfmap.jobs.population_files import OpenPopulation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,36 +63,47 @@ class RefinePopulationParams(ParameterChoice, Schedule, ReconstructionParams):
 def run(context: JobContext, params: RefinePopulationParams) -> Path:
     """Refine, make new maps and versions, and return the path of the population."""
     from halfmap.io.atomic import write_json
-    from halfmap.io.warp_population import write_population
     from halfmap.jobs.population_files import changing
-    from halfmap.jobs.population_refine_options import options_of_m
     from halfmap.jobs.population_refine_report import page, series_sections
     from halfmap.jobs.population_refine_run import commit, new_maps
-    from halfmap.jobs.population_refine_series import is_anything_chosen, refine_items
+    from halfmap.jobs.population_refine_series import refine_items
     from halfmap.jobs.population_refine_work import gather
 
-    done = context.folder / "versions.json"  # once it is there, a continued job has only to clear up
+    done = context.folder / "versions.json"  # once it is there, a continued job has only what follows to do
     with changing(params.population, context.progress.message) as opened:
-        if done.is_file():
-            return _cleared_up(context, opened.path)
-        if not opened.species or not opened.sources:
-            missing = "species" if not opened.species else "sources"
-            raise InputError(
-                f"A population must have sources and species to be refined; {opened.path} has no {missing}; see "
-                f"`halfmap population add-{'species' if missing == 'species' else 'source'}`."
-            )
-        work = gather(context, params, opened)
-        fitted = refine_items(context, params, work)
-        maps = [new_maps(context, params, work, fitted, number) for number in range(len(opened.species))]
-        of_series = series_sections(work, fitted)
-        versions = commit(context, work, maps)
-        context.report(page(work, of_series, maps, versions))
-        if is_anything_chosen(work.tasks[0].choice):
-            # last, as an input that has changed cannot be gone on from
-            options = {**opened.population.refinement_options, **options_of_m(params)}
-            write_population(opened.path, replace(opened.population, refinement_options=options))
-        write_json(done, versions)
+        if not done.is_file():
+            if not opened.species or not opened.sources:
+                missing = "species" if not opened.species else "sources"
+                raise InputError(
+                    f"A population must have sources and species to be refined; {opened.path} has no {missing}; see "
+                    f"`halfmap population add-{'species' if missing == 'species' else 'source'}`."
+                )
+            work = gather(context, params, opened)
+            fitted = refine_items(context, params, work)
+            maps = [new_maps(context, params, work, fitted, number) for number in range(len(opened.species))]
+            of_series = series_sections(work, fitted)
+            versions = commit(context, work, maps)
+            context.report(page(work, of_series, maps, versions))
+            write_json(done, versions)
+        _keep_options(context, params, opened)
         return _cleared_up(context, opened.path)
+
+
+def _keep_options(context: JobContext, params: RefinePopulationParams, opened: "OpenPopulation") -> None:
+    """Write what was fitted into the population, for M; the job expects this change of its input."""
+    from halfmap.io.atomic import replacing
+    from halfmap.io.warp_population import write_population
+    from halfmap.jobs.population_refine_options import options_of_m
+    from halfmap.jobs.population_refine_series import is_anything_chosen
+    from halfmap.project.record import expect_input
+
+    options = {**opened.population.refinement_options, **options_of_m(params)}
+    if not is_anything_chosen(params) or options == opened.population.refinement_options:
+        return
+    with replacing(opened.path) as temporary:
+        shutil.copyfile(opened.path, temporary)
+        write_population(temporary, replace(opened.population, refinement_options=options))
+        expect_input(context.folder, opened.path, temporary)
 
 
 def _cleared_up(context: JobContext, population: Path) -> Path:

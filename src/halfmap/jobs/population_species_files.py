@@ -204,6 +204,14 @@ def commit_species(opened: OpenSpecies, staged: Path, species: Species) -> Speci
     return made
 
 
+def is_in_use(opened: OpenSpecies, halves: tuple[Volume, Volume], mask: Volume) -> bool:
+    """Whether the version of a species is that of its particles, these half-maps and this mask, and is kept."""
+    particles = warp_population.read_species_particles_of_m(opened.file(PARTICLES))
+    maps = [one.values.numpy() for one in (*halves, mask)]
+    version = version_of_species(particles, maps, opened.species.used_sources)
+    return version == opened.species.version and opened.versions.has_version(version)
+
+
 def _write_picture(path: Path, values: np.ndarray) -> None:
     """Write a picture over rot (x) and tilt (y)."""
     mrc.write_image(path, values, ImageGrid(shape=values.shape, pixel_size_angstrom=1.0))

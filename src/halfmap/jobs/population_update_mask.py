@@ -49,7 +49,13 @@ class UpdateMaskParams:
 def _run(context: JobContext, params: UpdateMaskParams) -> Path:
     from halfmap.jobs.population_files import changing
     from halfmap.jobs.population_report import given_section, species_facts, species_sections
-    from halfmap.jobs.population_species_files import commit_species, measured_maps, read_halves, stage_maps
+    from halfmap.jobs.population_species_files import (
+        commit_species,
+        is_in_use,
+        measured_maps,
+        read_halves,
+        stage_maps,
+    )
     from halfmap.report.blocks import Facts, Report
 
     with changing(params.population, context.progress.message) as opened:
@@ -58,24 +64,28 @@ def _run(context: JobContext, params: UpdateMaskParams) -> Path:
         halves = read_halves(species)
         mask, note = _mask(species, halves, params)
         context.progress.message(note)
+        given = given_section(*halves, mask, note=note)
+        if is_in_use(species, halves, mask):
+            said = f"The mask of {params.species} is the one it had: nothing has changed, so nothing is measured."
+            context.progress.message(said)
+            context.report(Report(title=f"Mask of {params.species}", summary=f"{note} {said}", sections=[given]))
+            return species.path
         known, maps = measured_maps(species.species, *halves, mask, context=context, seed=params.seed)
         with species.versions.staging() as staged:
             stage_maps(staged, species.path.stem, maps)
             made = commit_species(species, staged, known)
         n_particles = len(species.particles())
-    if made is None:
-        context.progress.message(f"The mask of {params.species} is the one it had: nothing has changed.")
-    else:
-        context.progress.message(
-            f"{params.species} has a new mask, version {made.version}: {maps.resolution_angstrom:.2f} Å"
-            f"{'' if before is None else f', {before:.2f} Å before'}."
-        )
+    assert made is not None  # its version is another
+    context.progress.message(
+        f"{params.species} has a new mask, version {made.version}: {maps.resolution_angstrom:.2f} Å"
+        f"{'' if before is None else f', {before:.2f} Å before'}."
+    )
     context.report(
         Report(
             title=f"Mask of {params.species}",
             summary=note,
             facts=Facts(facts=species_facts(known, maps, n_particles)),
-            sections=[given_section(maps.half1, maps.half2, mask, note=note), *species_sections(maps)],
+            sections=[given, *species_sections(maps)],
         )
     )
     return species.path

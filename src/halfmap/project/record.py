@@ -18,6 +18,7 @@ from halfmap.project.parameters import build, parameters_of
 from halfmap.project.parameters_json import to_json
 
 NAME = "job.json"
+_BECOMES = "becomes"
 _WHOLE_BYTES = 64 << 20
 _SAMPLE_BYTES = 1 << 20
 
@@ -174,6 +175,23 @@ def read_record(folder: Path) -> dict[str, Any]:
     return _read(path)
 
 
+def expect_input(folder: Path, path: Path, becomes: Path) -> None:
+    """Say in ``job.json`` what a job is about to make of one of its inputs: with that it can be continued, too.
+
+    Parameters
+    ----------
+    folder : of the job.
+    path : of the input.
+    becomes : a file that holds what it will hold.
+    """
+    record = read_record(folder)
+    project = project_of(folder, record)
+    for entry in (entry for entries in record["inputs"].values() for entry in entries):
+        if (project / entry["path"]).resolve() == path.resolve():
+            entry[_BECOMES] = hash_input(becomes)
+    write_record(folder, record)
+
+
 def parameters_beside(path: Path, job_type: JobType) -> dict[str, Any]:
     """Return the parameters of the job of halfmap that left a file or folder, but for its inputs.
 
@@ -258,10 +276,10 @@ def check_inputs_unchanged(record: Mapping[str, Any], project: Path) -> None:
     for name, entries in record["inputs"].items():
         for entry in entries:
             path = project / entry["path"]
-            then = {key: value for key, value in entry.items() if key != "path"}
+            then = {key: value for key, value in entry.items() if key not in ("path", _BECOMES)}
             if not path.exists():
                 raise ProjectError(f"The input {name} must still be there; {path} is missing; bring it back.")
-            if hash_input(path) != then:
+            if hash_input(path) not in (then, entry.get(_BECOMES)):
                 raise ProjectError(
                     f"The input {name} must be unchanged since the job began; got another content or date of {path}; "
                     "restore the file, or begin a new job."
