@@ -292,3 +292,23 @@ def test_all_rots_near_a_known_tilt_and_psi_are_covered_and_no_others(symmetry: 
     drop = grid.log_prior[away.argmin()] - grid.log_prior
     torch.testing.assert_close(drop, (away - away.min()) / (2 * 7.0**2), atol=1e-9, rtol=0)
     assert float(grid.fine_log_prior.exp().mean()) == pytest.approx(1.0, abs=1e-12)
+
+
+@pytest.mark.parametrize(("symmetry", "relaxed", "n"), [("C1", "D2", 2), ("C1", "C4", 1), ("C2", "O", 4)])
+def test_rots_near_a_known_tilt_are_searched_around_mates_too(symmetry: str, relaxed: str, n: int) -> None:
+    settings = {"offset_range_angstrom": 0.0, "offset_step_angstrom": 2.0, "perturbation": 0.25}
+    grid = tilt_psi_grid(
+        rotation_step_degrees=15.0,
+        sigma_degrees=7.0,
+        symmetry=symmetry,
+        mates=groups.mates(relaxed, symmetry),
+        **settings,
+    )
+    assert grid.n_rotations == n * 24 * 3 * 3
+    own = matrix_from_euler(0.0, 70.0, -35.0)
+    fine = grid.around(own[None], fine=True)[0]
+    for mate in groups.operators(relaxed):
+        true = matrix_from_euler(123.0, 72.0, -31.0) @ mate
+        assert float(groups.distance_degrees(fine, true, symmetry).min()) < 7.5 / 2 * 3**0.5 + 1.0
+    assert grid.fine_log_prior is not None
+    assert float(grid.fine_log_prior.exp().mean()) == pytest.approx(1.0, abs=1e-12)

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 import xml.etree.ElementTree
 
 import numpy as np
@@ -14,7 +15,7 @@ from halfmap.data.volumes import Volume
 from halfmap.errors import InconsistentDataError, InputError
 from halfmap.grid import ImageGrid
 from halfmap.io import mrc, star
-from halfmap.jobs import postprocess_report
+from halfmap.jobs import half_map_inputs, postprocess_report
 from halfmap.postprocessing.postprocess import postprocess
 from support.commands import halfmap as run_command
 from support.half_maps import half_maps, particle, sphere_mask
@@ -76,6 +77,20 @@ def test_job_leaves_relion_s_files_and_a_page(source, project):
     assert page.count("data:image/png") >= 21
     assert "run_half2_class001_unfil.mrc" in (folder / "run.log").read_text()
     assert json.loads((folder / "job.json").read_text())["main_output"]
+
+
+def test_the_band_is_taken_from_the_refinement_s_model_file(source, project):
+    folder = project / "Refine3D"
+    shutil.copytree(source, folder)
+    model = folder / "run_model.star"
+    model.write_text("data_model_general\n_rlnOriginalImageSize 48\n_rlnCurrentImageSize 20\n")
+    result = halfmap.postprocess(half1=folder, mask=folder, directional=False)
+    general, fsc, _ = star.read(result.folder / "postprocess.star")
+    assert np.flatnonzero(fsc.numbers("rlnFourierShellCorrelationMaskedMaps"))[-1] == 10
+    assert float(general.value("rlnFinalResolution")) == pytest.approx(48 * 1.8 / 10, abs=1e-5)
+    assert "Resolution limited by the band of the last iteration." in (result.folder / "run.log").read_text()
+    model.write_text("data_model_general\n_rlnOriginalImageSize 64\n_rlnCurrentImageSize 20\n")
+    assert half_map_inputs.band_shell_of(folder / "run_half1_class001_unfil.mrc", GRID) is None  # of other maps
 
 
 def test_table_is_read_by_another_program_and_has_relion_s_labels(source, project):

@@ -104,6 +104,8 @@ def test_a_refinement_leaves_maps_tables_and_a_page(project):
     assert "Needs at most" in log
     run = read_refinement_run(folder)
     assert run.is_final
+    curve = star.read(folder / "postprocess.star")["fsc"].numbers("rlnFourierShellCorrelationMaskedMaps")
+    assert np.flatnonzero(curve)[-1] == run.current_size_pixel // 2  # beyond the last band there are no data
     assert 0 < abs(run.perturbation) <= run.perturbation_factor == 0.5
     assert sorted(np.unique(run.particles["random_subset"])) == [1, 2]
     truth = relion.read_particles("made/ground_truth.star")

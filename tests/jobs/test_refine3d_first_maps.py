@@ -105,6 +105,9 @@ def test_details_of_first_maps_must_be_compared():
     )
     with pytest.raises(InputError, match=r"finer than 18\.8 Å, the details of first maps"):
         refine3d_first_maps.with_first_maps(SimpleNamespace(), given, ())
+    local = replace(given, max_resolution_angstrom=None, healpix_order=5)
+    with pytest.raises(InputError, match=r"the start \(order 5\) must come with the map that the angles hold for"):
+        refine3d_first_maps.with_first_maps(SimpleNamespace(), local, ())
 
 
 @pytest.mark.slow

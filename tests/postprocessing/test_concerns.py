@@ -23,7 +23,13 @@ def falling(centre, width=2.0):
     return torch.sigmoid((centre - torch.arange(N, dtype=torch.float64)) / width)
 
 
-def measured(corrected, *, unmasked=None, randomised=None, shell=6, joined=None):
+def cut(curve, shell):
+    """A curve of maps that hold nothing beyond a shell."""
+    curve[shell + 1 :] = 0.0
+    return curve
+
+
+def measured(corrected, *, unmasked=None, randomised=None, shell=6, joined=None, band=None):
     zero = torch.zeros(N, dtype=torch.float64)
     return HalfMapFsc(
         grid=GRID,
@@ -34,6 +40,7 @@ def measured(corrected, *, unmasked=None, randomised=None, shell=6, joined=None)
         randomise_from_shell=shell,
         box_over_particle=4.0,
         joined=joined or JoinedShells(),
+        band_shell=band,
     )
 
 
@@ -56,6 +63,8 @@ def test_agreement_within_reach_of_the_join_counts_as_the_join():
 
 def test_a_good_curve_raises_no_concern():
     assert concerns.concerns_about_fsc(measured(falling(14))) == []
+    # above zero as far as it goes, but since it has only begun to fall
+    assert concerns.concerns_about_fsc(measured(cut(falling(18), 22), band=22)) == []
 
 
 @pytest.mark.parametrize(
@@ -63,6 +72,9 @@ def test_a_good_curve_raises_no_concern():
     [
         (measured(falling(60)), "resolution at the Nyquist frequency", "bad"),
         (measured(falling(28.2, 0.6)), "resolution at the Nyquist frequency", "warning"),
+        (measured(cut(falling(60), 20), band=20), "resolution limited by the band of the last iteration", "warning"),
+        (measured(cut(falling(60), N - 2), band=N - 2), "resolution at the Nyquist frequency", "bad"),
+        (measured(cut(falling(14).clamp_min(0.12), 28), band=28), "FSC does not fall to zero", "bad"),
         (measured(falling(14).clamp_min(0.12)), "FSC does not fall to zero", "bad"),
         (measured(torch.zeros(N, dtype=torch.float64)), "no resolution", "bad"),
         (measured(falling(14), shell=None), "FSC never falls enough to randomise phases", "bad"),

@@ -14,6 +14,7 @@ from halfmap.io import mrc, star
 from halfmap.postprocessing import half_map_fsc as module
 from halfmap.postprocessing.half_map_fsc import half_map_fsc, random_phases, resolution_angstrom
 from halfmap.postprocessing.params import FscParams
+from halfmap.postprocessing.postprocess import postprocess
 from support.half_maps import half_maps, particle, sphere_mask, white
 from support.shared_data import shared_data
 
@@ -84,6 +85,30 @@ def test_resolution_is_where_the_signal_ends(side, cut):
 
 def shells_to_angstrom(grid, shell):
     return grid.side * grid.pixel_size_angstrom / shell
+
+
+def test_what_a_mask_spreads_beyond_the_band_of_the_maps_is_no_resolution():
+    grid = ImageGrid.cubic(48, 2.0)
+    band = 14
+    sharp = filters.low_pass(grid, shells_to_angstrom(grid, band + 0.5), 0.0, dtype=torch.float64)
+    halves = [
+        Volume(values=filters.apply_filter(half.values, grid, sharp), grid=grid)
+        for half in half_maps(particle(grid, radius_angstrom=30), grid, noise=0.3)
+    ]
+    mask = sphere_mask(grid, radius_angstrom=34, edge_angstrom=10)
+    plain, told = half_map_fsc(*halves, mask), half_map_fsc(*halves, mask, band_shell=band)
+    assert plain.resolution_angstrom < 0.95 * shells_to_angstrom(grid, band)
+    assert told.resolution_angstrom == shells_to_angstrom(grid, band)
+    assert told.last_shell == band
+    assert told.is_limited_by_band
+    for before, after in ((plain.unmasked, told.unmasked), (plain.masked, told.masked)):
+        assert torch.equal(before[: band + 1], after[: band + 1])
+    for curve in (told.unmasked, told.masked, told.randomised, told.corrected, told.particle):
+        assert (curve[band + 1 :] == 0).all()
+    directional = postprocess(*halves, mask, band_shell=band).directional
+    assert directional.best_angstrom == shells_to_angstrom(grid, band)
+    # a band to the last shell before Nyquist's leaves it to the sampling
+    assert not half_map_fsc(*halves, mask, band_shell=23).is_limited_by_band
 
 
 def test_without_a_mask_all_curves_are_one():

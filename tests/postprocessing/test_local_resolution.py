@@ -49,6 +49,15 @@ def test_each_side_has_the_resolution_that_was_put_there(side):
     assert found.resolution.values[0, 0, 0] == PARAMS.worst_resolution_angstrom
 
 
+def test_no_place_is_finer_than_the_band_of_the_maps():
+    grid = ImageGrid.cubic(40, 2.0)
+    halves = half_maps(particle(grid, radius_angstrom=36), grid, noise=0.1)
+    mask = sphere_mask(grid, radius_angstrom=24, edge_angstrom=2)
+    free, told = (local_resolution(*halves, mask, PARAMS, band_shell=shell) for shell in (None, 10))
+    assert free.point_resolution_angstrom.median() < 6
+    assert told.point_resolution_angstrom.min() == pytest.approx(8.0)
+
+
 def test_noise_has_the_worst_resolution():
     grid = ImageGrid.cubic(40, 2.0)
     halves = half_maps(torch.zeros(grid.shape, dtype=torch.float64), grid, noise=1.0)

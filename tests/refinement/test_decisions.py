@@ -121,11 +121,22 @@ def test_a_band_beyond_the_curve_takes_the_small_step() -> None:
 
 
 @pytest.mark.parametrize(
-    ("reached", "side", "expected"),
-    [(50, 200, 80), (90, 200, 99), (20, 200, 32), (10, 200, 20), (0, 200, 10), (51, 400, 82)],
+    ("reached", "in_mask", "band", "side", "expected"),
+    [
+        (50, 60, 70, 200, 78),
+        (90, 95, 99, 200, 99),
+        (50, 40, 70, 200, 65),  # a mask that misses the particle
+        (20, 22, 30, 200, 30),
+        (0, 0, 10, 200, 10),
+        (51, 60, 61, 400, 78),
+        (51, 61, 61, 400, 199),  # above 0.143 to the end of the band: how far it goes is not known
+    ],
 )
-def test_the_last_iteration_sees_the_curve_fall_to_zero(reached: int, side: int, expected: int) -> None:
-    assert decisions.last_shell(_fsc((0.2, reached), (0.1, side // 2 - reached)), side) == expected
+def test_the_last_iteration_sees_both_curves_fall_to_zero(
+    reached: int, in_mask: int, band: int, side: int, expected: int
+) -> None:
+    plain, masked = (_fsc((0.2, shell), (0.1, side // 2 - shell)) for shell in (reached, in_mask))
+    assert decisions.last_shell(plain, masked, band, side) == expected
 
 
 @pytest.mark.parametrize(

@@ -292,6 +292,7 @@ def tilt_psi_grid(
     offset_range_angstrom: float,
     offset_step_angstrom: float,
     perturbation: float = 0.0,
+    mates: Rotations | None = None,
 ) -> PoseGrid:
     """Return rotations of every rot whose tilt and psi are near each image's own, and shifts within a disc.
 
@@ -302,16 +303,18 @@ def tilt_psi_grid(
     rotation_step_degrees : coarse step of all three angles.
     sigma_degrees : of the prior of tilt and of psi each; the search ends at 3 of it.
     symmetry : of the references, whose turns about z are left out.
-    offset_range_angstrom, offset_step_angstrom, perturbation : as for `local_grid`.
+    offset_range_angstrom, offset_step_angstrom, perturbation, mates : as for `local_grid`.
 
     Notes
     -----
     R(psi + ψ) R(tilt + τ) R(φ) = R(ψ) · [R(psi) R(tilt)] · R(τ) R(φ): changes of tilt, and rot, are mates. Finer
-    rotations halve the steps about the axes of the image; they have the prior of their coarse one's tilt.
+    rotations halve the steps about the axes of the image; they have the prior of their coarse one's tilt. Of
+    given mates that differ by a turn about z one is enough, since all rots are searched.
     """
     step, reach = rotation_step_degrees, int(3 * sigma_degrees / rotation_step_degrees + 1e-6)
     near = (torch.arange(-reach, reach + 1, dtype=torch.float64) + perturbation) * step
-    fold = int((operators(symmetry)[:, 2, 2] > 1 - 1e-9).sum())
+    # a turn about z that the map has is one of its mates' only where these turn the axis onto itself
+    fold = int((operators(symmetry)[:, 2, 2] > 1 - 1e-9).sum()) if mates is None else 1
     n_rots = max(1, math.ceil(360.0 / fold / step - 1e-6))
     rots = (torch.arange(n_rots, dtype=torch.float64) + perturbation) * (360.0 / fold / n_rots)
     rot, tilt = (one.flatten() for one in torch.meshgrid(rots, near, indexing="ij"))
@@ -319,18 +322,37 @@ def tilt_psi_grid(
     corners = _corners(step)
     fine = coarse[:, None] + corners[:, 2:] * torch.tensor([0.0, 1.0])
     turns = _in_plane(coarse[:, 1])
+    around_axes = matrix_from_euler(rot, tilt, torch.zeros_like(rot))
+    log_prior, fine_log_prior = _gaussian(coarse, sigma_degrees), _gaussian(fine.reshape(-1, 2), sigma_degrees)
+    fine_turns = (matrix_from_rotation_vector(torch.deg2rad(corners)) @ turns[:, None]).flatten(0, 1)
+    if mates is not None:
+        distinct = _beside_turns_about_z(mates, symmetry)
+        around_axes = (around_axes @ distinct[:, None]).flatten(0, 1)
+        n = len(distinct)
+        turns, fine_turns = turns.repeat(n, 1, 1), fine_turns.repeat(n, 1, 1)
+        log_prior, fine_log_prior = log_prior.repeat(n), fine_log_prior.repeat(n)
     shifts, fine_shifts, area = _shifts(offset_range_angstrom, offset_step_angstrom, perturbation)
     return PoseGrid(
         rotations=turns,
-        fine_rotations=(matrix_from_rotation_vector(torch.deg2rad(corners)) @ turns[:, None]).flatten(0, 1),
+        fine_rotations=fine_turns,
         shifts_angstrom=shifts,
         fine_shifts_angstrom=fine_shifts,
         shift_area_angstrom2=area,
         around_each=True,
-        mates=matrix_from_euler(rot, tilt, torch.zeros_like(rot)),
-        log_prior=_gaussian(coarse, sigma_degrees),
-        fine_log_prior=_gaussian(fine.reshape(-1, 2), sigma_degrees),
+        mates=around_axes,
+        log_prior=log_prior,
+        fine_log_prior=fine_log_prior,
     )
+
+
+def _beside_turns_about_z(rotations: Rotations, symmetry: str) -> Rotations:
+    """Return the first of all rotations S that turns R(φ) S g make of one another, g of a group."""
+    kept: list[Tensor] = []
+    for one in rotations:
+        axes = one[2] @ operators(symmetry)  # what the axis becomes is all that a turn about it leaves as it is
+        if all(float((axes - other[2]).abs().amax(-1).min()) > 1e-6 for other in kept):
+            kept.append(one)
+    return torch.stack(kept)
 
 
 def _corners(step_degrees: float) -> Tensor:

@@ -25,7 +25,14 @@ from halfmap.io.relion_refinement_writer import (
 )
 from halfmap.io.relion_runs import OPTIMISER, first_number, noise_model, part_of_run, spectrum, with_groups
 
-__all__ = ["newest_stem", "particle_table", "read_refinement_run", "write_angular_distribution", "write_refinement_run"]
+__all__ = [
+    "band_side_pixel",
+    "newest_stem",
+    "particle_table",
+    "read_refinement_run",
+    "write_angular_distribution",
+    "write_refinement_run",
+]
 
 _PERTURBATION = "rlnSamplingPerturbInstance"
 _FACTOR = "rlnSamplingPerturbFactor"
@@ -169,6 +176,29 @@ def particle_table(path: str | Path, *, project: str | Path = ".") -> Path:
         It is no 3D refinement, or files are missing.
     """
     return _files(_stem(Path(path)), Path(project)).data
+
+
+def band_side_pixel(half_map: str | Path, side: int) -> int | None:
+    """Return the side of the box that the band of a refinement's half map corresponds to.
+
+    Parameters
+    ----------
+    half_map : ``run_half1_class001_unfil.mrc`` and the like.
+    side : of the map, in pixels.
+
+    Returns
+    -------
+    ``rlnCurrentImageSize`` of the model file beside it; None where there is none, or it is of another box.
+    """
+    half_map = Path(half_map)
+    stem, found, _ = half_map.name.rpartition("_half")
+    for ending in ("_model.star", f"_half{half_map.name[len(stem) + len(found) :][:1]}_model.star"):
+        path = half_map.with_name(stem + ending)
+        if found and path.is_file():
+            general = star.read(path)["model_general"]
+            is_of_map = int(first_number(general, "rlnOriginalImageSize")) == side
+            return int(first_number(general, "rlnCurrentImageSize")) if is_of_map else None
+    return None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -41,6 +41,9 @@ def class3d_report(
                     title="Highest probability of each particle",
                     x=Axis(label="Pmax, of one class and pose", limits=(0, 1)),
                     bins=_BINS,
+                    caption="How sure particles are of class and pose, against maps that they helped to make: noise "
+                    "that a class has fitted speaks for its own particles. Values near 1 do not tell that classes are "
+                    "right. Classify again with another --seed, and trust what comes out twice.",
                 ),
             ),
         ),

@@ -9,6 +9,7 @@ from halfmap.jobs.map_inputs import has_pixel_size, read_map
 
 if TYPE_CHECKING:
     from halfmap.data.volumes import Volume
+    from halfmap.grid import ImageGrid
     from halfmap.postprocessing.sharpening import MtfCurve
 
 _HALF = re.compile(r"(half(?:[_-]?map)?[_-]?)([12ab])(?![0-9a-z])", re.IGNORECASE)
@@ -79,6 +80,24 @@ def read_halves(half1: Path, half2: Path, pixel_size_angstrom: float | None) -> 
     first, second = (read_map(path, pixel_size_angstrom) for path in (half1, half2))
     check_same_grid(second, first, str(half2), str(half1))
     return first, second
+
+
+def band_shell_of(half1: Path, grid: "ImageGrid") -> int | None:
+    """Return the last shell that a refinement's half map holds data of.
+
+    Parameters
+    ----------
+    half1 : the map. The model file that the refinement wrote is looked for beside it.
+    grid : of the map.
+
+    Returns
+    -------
+    None where there is no such file, or it is of maps of another box: all shells may hold data.
+    """
+    from halfmap.io.relion_refinement import band_side_pixel
+
+    side = band_side_pixel(half1, grid.side) if len(set(grid.shape)) == 1 else None
+    return None if side is None else min(side // 2, max(grid.shape) // 2)
 
 
 def read_mask(path: Path, like: "Volume", like_path: Path, pixel_size_angstrom: float | None) -> "Volume":

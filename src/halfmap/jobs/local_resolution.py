@@ -67,17 +67,19 @@ def _run(context: JobContext, params: LocalResolutionJobParams) -> Path:
         mask = automatic_mask(mean_map(first, second))
         mrc.write_volume(context.folder / "mask.mrc", mask)
 
+    band_shell = inputs.band_shell_of(paths[0], first.grid)
     context.progress.start("Points", len(local.sampling_points(mask, params.step_angstrom)))
     found = local.local_resolution(
         first,
         second,
         mask,
         params,
+        band_shell=band_shell,
         seed=params.seed,
         device=select_devices(context.options.devices)[0],
         advance=context.progress.advance,
     )
-    fsc = half_map_fsc(first, second, mask, seed=params.seed)
+    fsc = half_map_fsc(first, second, mask, band_shell=band_shell, seed=params.seed)
     # the B-factor is that of post-processing, from amplitudes weighted by the FSC of the whole map; then the local
     # filter takes the place of these weights
     weighted = sharpen(first, second, fsc.corrected, fsc.resolution_angstrom, params, mtf=mtf)

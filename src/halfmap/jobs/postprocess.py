@@ -65,7 +65,8 @@ def _run(context: JobContext, params: PostprocessJobParams) -> Path:
         mask_path = context.folder / "mask.mrc"
         mrc.write_volume(mask_path, mask)
 
-    result = postprocess(first, second, mask, params, mtf=mtf, seed=params.seed)
+    band_shell = inputs.band_shell_of(paths[0], first.grid)
+    result = postprocess(first, second, mask, params, mtf=mtf, band_shell=band_shell, seed=params.seed)
 
     output = context.folder / "postprocess.mrc"
     masked = context.folder / "postprocess_masked.mrc"

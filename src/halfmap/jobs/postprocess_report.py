@@ -15,7 +15,7 @@ from halfmap.fourier import shells
 from halfmap.jobs.volume_report import central_slices
 from halfmap.postprocessing import masks
 from halfmap.postprocessing.directional import DirectionalFsc
-from halfmap.postprocessing.half_map_fsc import THRESHOLD, HalfMapFsc, resolution_angstrom
+from halfmap.postprocessing.half_map_fsc import THRESHOLD, HalfMapFsc, shell_resolution_angstrom
 from halfmap.postprocessing.postprocess import PostprocessResult
 from halfmap.postprocessing.sharpening import GuinierPlot
 from halfmap.report.blocks import (
@@ -66,8 +66,8 @@ def postprocess_facts(result: PostprocessResult) -> list[Fact]:
     is_bad = any(concern.level == "bad" for concern in result.concerns)
     facts = [
         _resolution_fact("Resolution", fsc.resolution_angstrom, "FSC = 0.143, corrected", "bad" if is_bad else "good"),
-        _resolution_fact("Resolution at 0.5", resolution_angstrom(fsc.corrected, fsc.grid, 0.5), "corrected"),
-        _resolution_fact("Without mask", resolution_angstrom(fsc.unmasked, fsc.grid), "FSC = 0.143"),
+        _resolution_fact("Resolution at 0.5", fsc.resolution_of(fsc.corrected, 0.5), "corrected"),
+        _resolution_fact("Without mask", fsc.resolution_of(fsc.unmasked), "FSC = 0.143"),
         Fact(label="B-factor", value=round(result.b_factor_angstrom2), unit="Å²"),
         Fact(label="Nyquist", value=float(f"{2 * fsc.grid.pixel_size_angstrom:.4g}"), unit="Å"),
     ]
@@ -126,6 +126,7 @@ def postprocess_sections(result: PostprocessResult, *, is_mask_automatic: bool) 
 def fsc_curve(fsc: HalfMapFsc) -> Curve:
     """Return the figure of the correlations."""
     frequencies = shells.shell_frequencies(fsc.grid).numpy()[1:]
+    end = fsc.end_shell
     shown = {"corrected": fsc.corrected, "unmasked": fsc.unmasked}
     if fsc.masked is not fsc.unmasked:
         shown |= {"masked": fsc.masked}
@@ -133,23 +134,26 @@ def fsc_curve(fsc: HalfMapFsc) -> Curve:
         shown |= {"phases randomised": fsc.randomised}
     styles = {"masked": "dashed", "phases randomised": "dotted"}
     lines = [
-        Line(label=name, x=frequencies, y=curve[1:].numpy(), style=styles.get(name, "line"))  # type: ignore[arg-type]
+        Line(label=name, x=frequencies[:end], y=curve[1 : end + 1].numpy(), style=styles.get(name, "line"))  # type: ignore[arg-type]
         for name, curve in shown.items()
     ]
     marks = [Mark(value=threshold, axis="y", label=f"{threshold:g}") for threshold in (0.5, THRESHOLD)]
     if math.isfinite(fsc.resolution_angstrom):
         marks.append(Mark(value=1 / fsc.resolution_angstrom, label=f"{fsc.resolution_angstrom:.2f} Å"))
     lowest = min(float(curve[1:].min()) for curve in shown.values())
-    caption = ""
+    captions = []
     if fsc.randomise_from_angstrom is not None:
-        caption = f"Phases were randomised beyond {fsc.randomise_from_angstrom:.1f} Å."
+        captions.append(f"Phases were randomised beyond {fsc.randomise_from_angstrom:.1f} Å.")
+    if end < len(frequencies):
+        band_angstrom = shell_resolution_angstrom(end, fsc.grid)
+        captions.append(f"The half maps hold data up to {band_angstrom:.3g} Å, the band of the last iteration.")
     return Curve(
         title="Fourier shell correlation",
         lines=lines,
         x=Axis(label="resolution", unit="Å", scale="resolution", limits=(0.0, float(frequencies[-1]))),
         y=Axis(label="FSC", limits=(max(-0.4, min(-0.1, lowest)), 1.03)),
         marks=marks,
-        caption=caption,
+        caption=" ".join(captions),
     )
 
 
@@ -207,14 +211,10 @@ def methods_table(result: PostprocessResult) -> Table:
         ["pixel size", _rounded(grid.pixel_size_angstrom, 5), "Å"],
         ["box", " × ".join(map(str, grid.shape[::-1])), "px"],
         ["resolution, FSC = 0.143, corrected", _rounded(fsc.resolution_angstrom), "Å"],
-        ["resolution, FSC = 0.143, masked", _rounded(resolution_angstrom(fsc.masked, grid)), "Å"],
-        ["resolution, FSC = 0.143, unmasked", _rounded(resolution_angstrom(fsc.unmasked, grid)), "Å"],
-        [
-            "resolution, FSC = 0.143, particle's share of the box",
-            _rounded(resolution_angstrom(fsc.particle, grid)),
-            "Å",
-        ],
-        ["resolution, FSC = 0.5, corrected", _rounded(resolution_angstrom(fsc.corrected, grid, 0.5)), "Å"],
+        ["resolution, FSC = 0.143, masked", _rounded(fsc.resolution_of(fsc.masked)), "Å"],
+        ["resolution, FSC = 0.143, unmasked", _rounded(fsc.resolution_of(fsc.unmasked)), "Å"],
+        ["resolution, FSC = 0.143, particle's share of the box", _rounded(fsc.resolution_of(fsc.particle)), "Å"],
+        ["resolution, FSC = 0.5, corrected", _rounded(fsc.resolution_of(fsc.corrected, 0.5)), "Å"],
         ["phases randomised beyond", _rounded(fsc.randomise_from_angstrom), "Å"],
         ["B-factor", _rounded(result.b_factor_angstrom2), "Å²"],
         ["slope of the Guinier fit", _rounded(guinier.slope_angstrom2), "Å²"],
@@ -238,8 +238,10 @@ def methods_table(result: PostprocessResult) -> Table:
 
 def _directions(directional: DirectionalFsc, fsc: HalfMapFsc) -> Section:
     frequencies = shells.shell_frequencies(fsc.grid).numpy()[1:]
-    lines = [Line(label="", x=frequencies, y=curve[1:].numpy(), style="thin") for curve in directional.curves]
-    lines.append(Line(label="all directions", x=frequencies, y=fsc.corrected[1:].numpy()))
+    drawn = frequencies[: fsc.end_shell]
+    told = slice(1, fsc.end_shell + 1)
+    lines = [Line(label="", x=drawn, y=curve[told].numpy(), style="thin") for curve in directional.curves]
+    lines.append(Line(label="all directions", x=drawn, y=fsc.corrected[told].numpy()))
     curve = Curve(
         title="FSC in cones",
         lines=lines,

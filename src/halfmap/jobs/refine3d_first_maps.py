@@ -24,6 +24,7 @@ from halfmap.refinement.initial_model import ab_initio, memory
 from halfmap.refinement.initial_model.schedule import n_iterations
 from halfmap.refinement.initial_model.state import InitialModelState
 from halfmap.refinement.problem import RefinementProblem
+from halfmap.refinement.search import first_order
 
 
 def with_first_maps(
@@ -34,7 +35,8 @@ def with_first_maps(
     Raises
     ------
     InputError
-        There is no reference, and first maps would show more than may be compared.
+        There is no reference, and first maps would show more than may be compared, or the first search is around
+        rotations that hold for a map of one hand, which first maps may not have.
     """
     detail, limit = detail_angstrom(params), params.max_resolution_angstrom
     if params.begins_with_nothing:
@@ -42,6 +44,12 @@ def with_first_maps(
             raise InputError(
                 f"--max-resolution must be finer than {detail:.3g} Å, the details of first maps of this "
                 f"--mask-diameter; got {limit:g} Å; give a smaller number, or a --reference."
+            )
+        order, is_local = first_order(params, params.symmetry)
+        if is_local:
+            raise InputError(
+                f"Local searches from the start (order {order}) must come with the map that the angles hold for; got "
+                "none; name it as --reference, or give a smaller --healpix-order."
             )
         why = "There is no reference."
     elif references and begins_by_itself(references, params):

@@ -220,7 +220,14 @@ class _Course:
             mask_diameter_angstrom=self.params.mask_diameter_angstrom,
         )
         result = postprocess(
-            first, second, mask, PostprocessParams(), mtf=self.mtf, joined=joined, seed=self.params.seed
+            first,
+            second,
+            mask,
+            PostprocessParams(),
+            mtf=self.mtf,
+            joined=joined,
+            band_shell=state.shell,
+            seed=self.params.seed,
         )
         self._write_postprocessed(result)
         for concern in result.concerns:
@@ -310,7 +317,9 @@ class _Course:
         write_fsc_xml(folder / "postprocess_fsc.xml", result.fsc)
 
     def _write_local_resolution(self, first: Volume, second: Volume, mask: Volume, result: PostprocessResult) -> None:
-        found = local.local_resolution(first, second, mask, LocalResolutionParams(), seed=self.params.seed)
+        found = local.local_resolution(
+            first, second, mask, LocalResolutionParams(), band_shell=result.fsc.band_shell, seed=self.params.seed
+        )
         mrc.write_volume(self.context.folder / "local_resolution.mrc", found.resolution)
         filtered = local.locally_filtered(result.map, found.resolution)
         mrc.write_volume(self.context.folder / "locally_filtered.mrc", filtered)

@@ -16,6 +16,7 @@ from halfmap.postprocessing.sharpening import SharpenedMap
 
 Kind: TypeAlias = Literal[
     "resolution at the Nyquist frequency",
+    "resolution limited by the band of the last iteration",
     "FSC does not fall to zero",
     "FSC never falls enough to randomise phases",
     "FSC rises again",
@@ -63,13 +64,15 @@ def concerns_about_fsc(fsc: HalfMapFsc) -> list[Concern]:
 
     Notes
     -----
-    The Nyquist frequency limits a resolution within a tenth of it. The FSC is not falling to zero where the mean of its
-    last tenth exceeds 0.1. It rises again where, after the first crossing of 0.143, three neighbouring shells exceed it
-    by their noise. The mask correlates where the FSC of random phases exceeds 0.1 at the resolution.
+    The Nyquist frequency limits a resolution within a tenth of it, and the band of a last iteration one that stands
+    above 0.143 where the band ends. Shells beyond the band are not looked at. The FSC is not falling to zero where it
+    has crossed 0.143 before its last tenth, whose mean still exceeds 0.1. It rises again where, after the first
+    crossing, three neighbouring shells exceed 0.143 by their noise. The mask correlates where the FSC of random phases
+    exceeds 0.1 at the resolution.
     """
     found: list[Concern] = []
     resolution, nyquist = fsc.resolution_angstrom, 2 * fsc.grid.pixel_size_angstrom
-    curve = fsc.corrected
+    curve = fsc.corrected[: fsc.end_shell + 1]
     n_tail = max(3, math.ceil(_TAIL_SHARE * len(curve)))
     tail = float(curve[-n_tail:].mean())
     if not math.isfinite(resolution):
@@ -92,7 +95,17 @@ def concerns_about_fsc(fsc: HalfMapFsc) -> list[Concern]:
             )
         ]
     is_reached = bool((curve < THRESHOLD).any())
-    if not is_reached or resolution < _NEAR_NYQUIST * nyquist:
+    if fsc.is_limited_by_band:
+        found.append(
+            Concern(
+                kind="resolution limited by the band of the last iteration",
+                text=f"The FSC stands above 0.143 up to {resolution:.3g} Å, where the band of the last iteration ends; "
+                "what lies beyond holds no data and does not count. To see how far the particles reach, refine on with "
+                "--start-from the last numbered iteration, this mask as --mask, and --solvent-flattened-fsc.",
+                level="warning",
+            )
+        )
+    elif not is_reached or resolution < _NEAR_NYQUIST * nyquist:
         where = "The FSC never falls below 0.143" if not is_reached else f"The resolution of {resolution:.3g} Å is near"
         found.append(
             Concern(
@@ -102,7 +115,7 @@ def concerns_about_fsc(fsc: HalfMapFsc) -> list[Concern]:
                 level="bad" if not is_reached else "warning",
             )
         )
-    if tail > _TAIL_FSC and is_reached:
+    if tail > _TAIL_FSC and fsc.last_shell < len(curve) - n_tail:
         found.append(
             Concern(
                 kind="FSC does not fall to zero",

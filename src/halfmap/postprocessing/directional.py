@@ -13,7 +13,12 @@ from halfmap.errors import InputError
 from halfmap.fourier import shells
 from halfmap.geometry.healpix import OrientationGrid
 from halfmap.grid import ImageGrid
-from halfmap.postprocessing.half_map_fsc import THRESHOLD, corrected_fsc, resolution_angstrom
+from halfmap.postprocessing.half_map_fsc import (
+    THRESHOLD,
+    corrected_fsc,
+    resolution_angstrom,
+    shell_resolution_angstrom,
+)
 from halfmap.tensors import VolumesRfft
 
 _CONE_ORDER = 2  # 192 directions about 15° apart, 96 of them on the half sphere
@@ -83,6 +88,7 @@ def directional_fsc(
     cone_half_angle_degrees: float = 20.0,
     randomised: Tensor | None = None,
     randomise_from_shell: int | None = None,
+    band_shell: int | None = None,
 ) -> DirectionalFsc:
     """Correlate two transforms in cones around directions.
 
@@ -93,6 +99,7 @@ def directional_fsc(
     cone_half_angle_degrees : 20 is usual. Cones overlap: their axes lie about 15° apart.
     randomised, randomise_from_shell : FSC of maps with random phases, shape (n_shells,), and its first random shell, by
         which every cone is corrected; None corrects nothing.
+    band_shell : last shell that the maps hold data of; beyond it curves are 0. None: all do.
 
     Returns
     -------
@@ -132,7 +139,10 @@ def directional_fsc(
     curves[:, 0] = 1.0
     if randomised is not None and randomise_from_shell is not None:
         curves = corrected_fsc(curves, randomised, randomise_from_shell)
-    found = [resolution_angstrom(curve, grid, THRESHOLD) for curve in curves]
+    end = n_shells - 1 if band_shell is None else band_shell
+    curves[:, end + 1 :] = 0.0
+    finest = shell_resolution_angstrom(end, grid)
+    found = [max(finest, resolution_angstrom(curve, grid, THRESHOLD)) for curve in curves]
     assert curves.shape == (len(directions), n_shells)
     return DirectionalFsc(
         directions=directions,

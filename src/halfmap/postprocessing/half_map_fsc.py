@@ -62,6 +62,7 @@ class HalfMapFsc:
         the FSC never falls.
     box_over_particle : 0.476 × volume of the box / volume of the particle, for `particle`.
     joined : what the halves shared in the refinement that made them.
+    band_shell : last shell that the half maps hold data of, beyond which the curves are 0; None: all do.
     """
 
     grid: ImageGrid
@@ -72,6 +73,7 @@ class HalfMapFsc:
     randomise_from_shell: int | None
     box_over_particle: float
     joined: JoinedShells = JoinedShells()
+    band_shell: int | None = None
 
     @property
     def particle(self) -> Tensor:
@@ -101,7 +103,26 @@ class HalfMapFsc:
     @property
     def crossing_angstrom(self) -> float:
         """Where the corrected FSC first falls below 0.143, whatever the halves shared."""
-        return resolution_angstrom(self.corrected, self.grid)
+        return self.resolution_of(self.corrected)
+
+    def resolution_of(self, curve: Tensor, threshold: float = THRESHOLD) -> float:
+        """Return where one of the curves first falls below a threshold, in Å, no finer than the end of the band."""
+        finest = shell_resolution_angstrom(self.end_shell, self.grid)
+        return max(finest, resolution_angstrom(curve, self.grid, threshold))
+
+    @property
+    def end_shell(self) -> int:
+        """The last shell of which the curves tell: that of the band, or the last of all."""
+        return len(self.corrected) - 1 if self.band_shell is None else self.band_shell
+
+    @property
+    def is_limited_by_band(self) -> bool:
+        """Whether the corrected FSC stands above 0.143 where the band ends, and the band ends before Nyquist's shell.
+
+        The last shell before that of the Nyquist frequency is the last that an image tells of.
+        """
+        is_cut = self.end_shell < len(self.corrected) - 2
+        return is_cut and bool((self.corrected[: self.end_shell + 1] >= THRESHOLD).all())
 
     @property
     def is_of_join(self) -> bool:
@@ -194,6 +215,7 @@ def half_map_fsc(
     params: FscParams | None = None,
     *,
     joined: JoinedShells | None = None,
+    band_shell: int | None = None,
     seed: int = 1,
 ) -> HalfMapFsc:
     """Correlate two half maps.
@@ -203,6 +225,8 @@ def half_map_fsc(
     half1, half2 : unfiltered, unsharpened maps of independent halves, on one grid.
     mask : values from 0 to 1, on the same grid; None correlates without.
     joined : what the halves shared; None: nothing.
+    band_shell : last shell that the half maps hold data of; a mask correlates what lies beyond all the same, so it
+        counts as 0. None: all hold data.
     seed : of the random phases.
 
     Returns
@@ -232,7 +256,8 @@ def half_map_fsc(
         fraction = molecular_volume_angstrom3(params.molecular_mass_kilodalton) / (
             grid.n_pixels * grid.pixel_size_angstrom**3
         )
-    shell = _first_random_shell(unmasked, grid, params) if mask is not None else None
+    end = len(unmasked) if band_shell is None else band_shell + 1
+    shell = _first_random_shell(unmasked[:end], grid, params) if mask is not None else None
     masked = unmasked if mask is None else _masked_fsc(half1.values.double(), half2.values.double(), weight, grid)
     if shell is None:
         randomised = corrected = masked
@@ -241,6 +266,8 @@ def half_map_fsc(
         second = random_phases(second, grid, shell, seed=seed, half=2)
         randomised = _masked_fsc(grid.irfft(first), grid.irfft(second), weight, grid)
         corrected = corrected_fsc(masked, randomised, shell)
+    for curve in (unmasked, masked, randomised, corrected):
+        curve[end:] = 0.0
     return HalfMapFsc(
         grid=grid,
         unmasked=unmasked,
@@ -250,6 +277,7 @@ def half_map_fsc(
         randomise_from_shell=shell,
         box_over_particle=_SCATTERING_SHARE / fraction,
         joined=joined or JoinedShells(),
+        band_shell=band_shell,
     )
 
 
@@ -299,7 +327,7 @@ def check_same_grid(volume: Volume, like: Volume, name: str, like_name: str) -> 
 
 def _first_random_shell(unmasked: Tensor, grid: ImageGrid, params: FscParams) -> int | None:
     """Return the first shell of random phases; None where the FSC never falls so far."""
-    n_shells = len(unmasked)
+    n_shells = shells.n_shells(grid)
     if params.randomise_from_angstrom is not None:
         shell = round(max(grid.shape) * grid.pixel_size_angstrom / params.randomise_from_angstrom)
         if not 1 <= shell < n_shells:

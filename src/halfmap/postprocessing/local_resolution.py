@@ -19,6 +19,7 @@ from halfmap.postprocessing.half_map_fsc import (
     corrected_fsc,
     random_phases,
     resolution_angstrom,
+    shell_resolution_angstrom,
 )
 from halfmap.postprocessing.params import LocalResolutionParams
 
@@ -95,6 +96,7 @@ def local_resolution(
     mask: Volume,
     params: LocalResolutionParams | None = None,
     *,
+    band_shell: int | None = None,
     seed: int = 1,
     device: torch.device | str = "cpu",
     advance: Callable[[int], None] | None = None,
@@ -105,6 +107,7 @@ def local_resolution(
     ----------
     half1, half2 : unfiltered maps of independent halves, on one grid.
     mask : the points are where it exceeds 0.5; it does not enter the FSC.
+    band_shell : last shell of the box that the half maps hold data of; no resolution is finer. None: all hold data.
     seed : of the random phases.
     device : on which windows are transformed.
     advance : called with the number of points after each batch.
@@ -174,7 +177,8 @@ def local_resolution(
             advance(len(batch))
     del padded, inner
     n_at_worst = int((frequency <= slowest).sum())
-    frequency.clamp_(min=slowest)
+    fastest = math.inf if band_shell is None else 1 / shell_resolution_angstrom(band_shell, grid)
+    frequency.clamp_(min=slowest, max=max(slowest, fastest))
 
     field = _between_points(frequency, points, sphere.cpu(), grid, slowest)
     return LocalResolution(

@@ -84,6 +84,7 @@ def postprocess(
     *,
     mtf: MtfCurve | None = None,
     joined: JoinedShells | None = None,
+    band_shell: int | None = None,
     seed: int = 1,
 ) -> PostprocessResult:
     """Measure the resolution of two half maps and sharpen their mean.
@@ -94,6 +95,7 @@ def postprocess(
     mask : values from 0 to 1 on the same grid, as of `masks.automatic_mask`; None measures without.
     mtf : of the detector; None leaves amplitudes as they are.
     joined : what the halves shared in their refinement; None: nothing that is known of.
+    band_shell : last shell that the half maps hold data of; None: all hold some.
     seed : of the random phases.
 
     Returns
@@ -108,7 +110,7 @@ def postprocess(
         Values that are not finite, or a mask with values outside 0 to 1.
     """
     params = params or PostprocessParams()
-    fsc = half_map_fsc(half1, half2, mask, params, joined=joined, seed=seed)
+    fsc = half_map_fsc(half1, half2, mask, params, joined=joined, band_shell=band_shell, seed=seed)
     if mask is not None:
         mask = masks.checked_mask(mask)
     sharpened = sharpen(half1, half2, fsc.corrected, fsc.resolution_angstrom, params, mtf=mtf)
@@ -123,6 +125,7 @@ def postprocess(
             cone_half_angle_degrees=params.cone_half_angle_degrees,
             randomised=fsc.randomised,
             randomise_from_shell=fsc.randomise_from_shell,
+            band_shell=band_shell,
         )
     found = concerns.concerns_about_fsc(fsc)
     if mask is None:

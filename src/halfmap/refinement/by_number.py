@@ -72,5 +72,5 @@ def resolutions_by_number(
             sums = expectation.expect(problem.sent, model, problem.data, some, executor).slices
             found = SliceAccumulator(data=sums.data[0, 0], weight=sums.weight[0, 0], grid=grid)
             plain.append(Volume(values=found.symmetrised(problem.symmetry).volume(), grid=problem.volume_grid))
-        yield n, half_map_fsc(plain[0], plain[1], mask, seed=params.seed).resolution_angstrom
+        yield n, half_map_fsc(plain[0], plain[1], mask, band_shell=shell, seed=params.seed).resolution_angstrom
         n //= 2

@@ -149,25 +149,31 @@ def next_shell(
     return max(1, min(current_shell_05 + increment, last))
 
 
-def last_shell(fsc: Curve, side: int) -> int:
+def last_shell(fsc: Curve, masked_fsc: Curve, band_shell: int, side: int) -> int:
     """Return the last shell of the last iteration, in which both halves make one map.
 
     Parameters
     ----------
     fsc : between half-maps, shape (n_shells,).
+    masked_fsc : the same in a solvent mask, corrected for what the mask adds.
+    band_shell : last shell that the half-maps were made of.
     side : of the images, in pixels.
 
     Returns
     -------
-    1.6 times the shell to which the FSC stands above 0.143, at least ten beyond it: a mask adds up to a quarter, and
-    the masked curve, too, is to be seen to fall to zero. Within the band of the images.
+    1.3 times the shell to which the FSC, in the mask or without, stands above 0.143, at least ten beyond that without,
+    so that both curves are seen to fall to zero; the last of the images where the one in the mask has not fallen within
+    the band. Within the band of the images.
 
     Notes
     -----
-    RELION goes to Nyquist, where in finely sampled images most coefficients are noise that only costs time.
+    RELION always goes to Nyquist, where in finely sampled images most coefficients are noise that only costs time.
     """
-    shell = resolution_shell(fsc, threshold=0.143)
-    return max(1, min(max(math.ceil(1.6 * shell - 1e-9), shell + _LEAST_INCREMENT), side // 2 - 1))
+    shell, in_mask = resolution_shell(fsc, threshold=0.143), crossing_shell(masked_fsc)
+    last = side // 2 - 1
+    if in_mask >= band_shell:
+        return last
+    return max(1, min(max(math.ceil(1.3 * max(shell, in_mask) - 1e-9), shell + _LEAST_INCREMENT), last))
 
 
 def coarse_shell(

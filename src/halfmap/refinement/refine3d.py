@@ -36,6 +36,8 @@ from halfmap.inference.reconstruction import SliceAccumulator, join_low_shells
 from halfmap.inference.sampling import perturbation
 from halfmap.inference.sums import Sums
 from halfmap.postprocessing.half_map_fsc import half_map_fsc
+from halfmap.postprocessing.masks import automatic_mask
+from halfmap.postprocessing.postprocess import mean_map
 from halfmap.refinement import decisions, earlier
 from halfmap.refinement.hands import are_of_opposite_hands, turned_over
 from halfmap.refinement.params import RefinementParams
@@ -387,10 +389,17 @@ def _used_fsc(
         return fsc
     grid = problem.volume_grid
     first, second, mask = (Volume(values=values, grid=grid) for values in (*plain, problem.solvent_mask))
-    curve = half_map_fsc(first, second, mask, seed=params.seed).corrected.clone()
-    curve[0] = 1.0
-    curve[shell + 1 :] = 0.0
-    return curve.clamp(min=0.0)
+    return half_map_fsc(first, second, mask, band_shell=shell, seed=params.seed).corrected.clamp(min=0.0)
+
+
+def _fsc_in_automatic_mask(problem: RefinementProblem, params: RefinementParams, state: RefinementState) -> Tensor:
+    """Return the corrected FSC in the mask that post-processing would make, 0 beyond the band; all 1 without maps."""
+    grid = problem.volume_grid
+    first, second = (Volume(values=half.unregularised, grid=grid) for half in state.halves)
+    if not bool(first.values.any()):  # of an earlier refinement only regularised maps are known
+        return torch.ones_like(state.used_fsc)
+    mask = automatic_mask(mean_map(first, second))
+    return half_map_fsc(first, second, mask, band_shell=state.shell, seed=params.seed).corrected
 
 
 def _decided(
@@ -435,7 +444,8 @@ def _decided(
     )
     side = problem.grid.side
     if is_last_next:
-        shell = decisions.last_shell(state.used_fsc, side)
+        in_mask = _fsc_in_automatic_mask(problem, params, state)
+        shell = decisions.last_shell(state.used_fsc, in_mask, state.shell, side)
     else:
         shell = decisions.next_shell(
             decisions.resolution_shell(state.used_fsc),

@@ -58,7 +58,7 @@ def pose_grid(
     coarse_step = 2 * sampling.rotation_step_degrees
     if free_rot and not sampling.is_local:
         return tilt_psi_grid(
-            rotation_step_degrees=coarse_step, sigma_degrees=widest_degrees, symmetry=symmetry, **offsets
+            rotation_step_degrees=coarse_step, sigma_degrees=widest_degrees, symmetry=symmetry, mates=mates, **offsets
         )
     if math.isfinite(spread):
         return local_grid(rotation_step_degrees=coarse_step, sigma_degrees=spread, mates=mates, **offsets)
