@@ -113,6 +113,20 @@ def test_a_failed_job_goes_on_where_it_stopped(project):
     assert [name for name in ("SUCCESS", "FAILED", "ABORTED") if (result.folder / name).exists()] == ["SUCCESS"]
 
 
+def test_a_chosen_folder_whose_job_has_made_nothing_is_taken_again(project):
+    def refuse(context, params):
+        raise InputError("`steps` must suit the numbers; got 2; choose another.")
+
+    with pytest.raises(InputError):
+        run_job(dataclasses.replace(JOB, run=refuse), params(steps=2), out="chosen")
+    assert (project / "chosen/FAILED").exists()
+    result = run_job(JOB, params(steps=2), out="chosen")
+    assert sorted(path.name for path in result.folder.glob("[A-Z]*")) == ["SUCCESS"]
+    assert "must suit the numbers" in (result.folder / "run.log").read_text()
+    with pytest.raises(ProjectError, match="holds a job"):
+        run_job(JOB, params(steps=2), out="chosen")
+
+
 def test_a_finished_job_that_is_continued_is_left_as_it_is(project):
     first = run_job(JOB, params())
     stamp = first.main_output.stat().st_mtime_ns

@@ -23,6 +23,7 @@ _JOB = re.compile(r"^job(\d{3,})$")
 _REFERENCE = re.compile(r"^(?:job)?0*(\d+)$")
 _ALIAS = re.compile(r"^[A-Za-z_][A-Za-z0-9_.-]*$")
 _TRASH = "Trash"
+_OF_A_FALSE_START = {"job.json", "run.log", FAILED}
 
 
 def find_project(start: Path | None = None) -> Path:
@@ -177,7 +178,7 @@ def claim(project: Path, type_folder: str) -> JobFolder:
 
 
 def take(out: Path) -> JobFolder:
-    """Make the folder that the user chose with ``--out``.
+    """Make the folder that the user chose with ``--out``, or take that of a job which failed before it made anything.
 
     Raises
     ------
@@ -187,8 +188,9 @@ def take(out: Path) -> JobFolder:
     path = out.absolute()
     with _writing(path):
         path.mkdir(parents=True, exist_ok=True)
-        if any(path.iterdir()):
-            what = "a job" if (path / "job.json").exists() else "files"
+        found = {one.name for one in path.iterdir()}
+        if found and found != _OF_A_FALSE_START:
+            what = "a job" if "job.json" in found else "files"
             raise ProjectError(
                 f"The folder of --out must be new or empty; got {path}, which holds {what}; choose another, "
                 "remove it, or go on with its job by --continue."
