@@ -151,6 +151,7 @@ def test_a_live_session_can_begin_with_the_movies_of_frame_series(frames):
     assert Path(plan.motion["gain"]).is_file()
     # 40 e/Å² in four frames
     assert plan.motion["dose_per_frame_e_per_angstrom2"] == 10.0
+    assert plan.ctf["max_resolution_angstrom"] == 8.4  # of pixels of 4 Å
 
 
 def test_frame_series_leave_a_movie_with_its_metadata(frames):

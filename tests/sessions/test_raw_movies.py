@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,10 +13,10 @@ import halfmap
 from halfmap.errors import FormatError, HalfmapError, InputError
 from halfmap.grid import ImageGrid
 from halfmap.io import mrc, relion
-from halfmap.sessions import raw_movies
+from halfmap.sessions import raw_movies, raw_source
 from halfmap.sessions.micrograph_files import micrograph_path
 from halfmap.sessions.observation import Observation
-from halfmap.sessions.preparation import BATCH, RAW, make_batch
+from halfmap.sessions.preparation import BATCH, MISTAKE, RAW, make, make_batch
 from halfmap.sessions.raw_movies import MoviePlan, MoviesSource
 from halfmap.sessions.raw_source import Preparation
 from halfmap.sessions.settings import LiveSettings
@@ -54,7 +55,7 @@ def test_settings_of_movies_are_those_of_the_jobs_that_follow(folder: Path) -> N
     source = open_source(folder, folder.parent / "s")
     assert source.settings().number("micrograph_pixel_size_angstrom", 0.0) == PIXEL
     assert source.micrographs_folder == folder.parent / "s" / RAW
-    (folder / "movies.toml").write_text(PLAN.replace("gain =", "bin = 2.0\ngain ="))
+    (folder / "movies.toml").write_text(PLAN.replace("gain =", "bin = 2.0\ngain =").replace("= 8.0", "= 16.0"))
     assert MoviePlan.read(folder / "movies.toml").pixel_size_angstrom == 2 * PIXEL
 
 
@@ -70,6 +71,11 @@ def test_settings_of_movies_are_those_of_the_jobs_that_follow(folder: Path) -> N
         (PLAN + "min_defocus_angstrom = -3.0", InputError, "min-defocus"),
         (PLAN.replace("gain.mrc", "other.mrc"), InputError, r"gain in .* must be a file"),
         (PLAN.replace('"gain.mrc"', "3"), InputError, "got 3"),
+        (PLAN.replace("5.0", "-1.0"), InputError, r"table \[motion\] of .*movies.toml .*dose-per-frame"),
+        (PLAN.replace(f"{PIXEL}", "inf"), InputError, "pixel_size_angstrom .* got inf"),
+        (PLAN.replace("[ctf]", 'movies = "b"\n[ctf]'), InputError, "must leave out .* got movies"),
+        (PLAN + "pixel_size_angstrom = 2.0", InputError, "must leave out .* got pixel_size"),
+        (PLAN.replace("= 8.0", "= 6.0"), InputError, r"table \[ctf\] of .* 6.30 Å; got 6 Å"),
         *(
             (PLAN.replace("Movies/*.mrc", at), InputError, "below this folder")
             for at in ("", "/data/*", "../*", "a**/*")
@@ -123,6 +129,8 @@ def test_movies_that_take_long_to_look_through_are_looked_at_rarely(monkeypatch:
     now, looks = 100.0, list[float]()
 
     class Slow(MoviesSource):
+        conditions = None
+
         def __init__(self) -> None:
             self.micrographs_folder = Path()
 
@@ -138,6 +146,62 @@ def test_movies_that_take_long_to_look_through_are_looked_at_rarely(monkeypatch:
         preparation.step(LiveSettings(), is_wanted=True)
         now += 0.5
     assert looks[:3] == [100.0, 142.0, 184.0]  # two seconds, and twenty times as long a pause
+
+
+class Ended:
+    """A process that has made nothing of a batch, and says why."""
+
+    is_alive = False
+    process = SimpleNamespace(returncode=MISTAKE)
+
+    def last_words(self) -> str:
+        return f"exit code {MISTAKE}: the gain has other sides"
+
+    def end(self) -> None:
+        pass
+
+
+def test_movies_that_failed_are_tried_again_when_their_description_or_gain_changes(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(raw_source, "Child", lambda *_: Ended())
+    monkeypatch.setattr(raw_source, "_PAUSE", 0.0)
+    (folder / "Movies/a.mrc").write_text("a")
+    preparation = Preparation(MoviesSource(folder, folder.parent / "s"), devices="cpu", workers=1, heard=lambda: None)
+
+    def step() -> str:
+        return preparation.step(LiveSettings(), is_wanted=True)
+
+    left_out = "No particles can be found in Movies/a.mrc, it is left out: the gain has other sides"
+    assert [step() for _ in range(4)] == ["", left_out, "", ""]
+    (folder / "gain.mrc").write_text("another")
+    assert [step() for _ in range(4)] == ["", left_out, "", ""]
+    (folder / "movies.toml").write_text(PLAN.replace("patches", "group_frames = 2\npatches"))
+    assert [step() for _ in range(3)] == ["", left_out, ""]
+
+
+def test_what_keeps_movies_from_being_found_is_said_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(raw_source, "_PAUSE", 0.0)
+    preparation = Preparation(MoviesSource(folder, folder.parent / "s"), devices="cpu", workers=1, heard=lambda: None)
+    said = [preparation.step(LiveSettings(), is_wanted=True) for _ in range(3)]
+    assert said[0].startswith("No movie is at Movies/*.mrc below")
+    assert said[1:] == ["", ""]
+    (folder / "movies.toml").write_text(PLAN.replace("patches", "patch"))
+    said = [preparation.step(LiveSettings(), is_wanted=True) for _ in range(2)]
+    assert "did you mean `patches`" in said[0]
+    assert said[1] == ""
+
+
+def test_why_a_batch_has_failed_is_the_last_line_that_its_process_says(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = MoviesSource(folder, folder.parent / "s")
+    (folder / "Movies/a.mrc").write_text("no movie")
+    source.write_batch(*source.next_batch({}), LiveSettings())
+    (source.work / RAW / ".halfmap").mkdir()
+    monkeypatch.chdir(source.work / RAW)
+    assert make(source.work, 1, devices="cpu", workers=1) == MISTAKE
+    assert "a.mrc: expected an MRC header" in capsys.readouterr().err.splitlines()[-1]
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """A session from its first particles on: jobs, cycles, selection, failures, and what is there after a restart."""
 
 import json
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -72,7 +73,7 @@ def test_settings_are_staged_checked_and_used_by_the_next_job(
     session = a_session(tmp_path / "s", folder.path)
     session.stage({"classes": 4, "final_resolution_angstrom": 14.5})
     assert session.snapshot()["settings"]["classes"] == 50
-    for wrong in ({"classes": 0}, {"clases": 4}, {"mask_radius_angstrom": "wide"}, {"automask": "perhaps"}):
+    for wrong in ({"classes": 0}, {"clases": 4}, {"mask_radius_angstrom": "wide"}, {"mask_radius_angstrom": math.inf}):
         with pytest.raises(InputError):
             session.stage(wrong)
     session.start_now({name: FAST[name] for name in ("startup_cycles", "refinement_cycles")})
@@ -80,6 +81,16 @@ def test_settings_are_staged_checked_and_used_by_the_next_job(
     until_idle(session)
     assert session.cycle(4)["settings"]["final_resolution_angstrom"] == 14.5
     assert len(session.cycle(4)["classes"]) == 4
+    session.close()
+
+
+def test_staged_settings_of_a_version_that_took_more_are_dropped(tmp_path: Path, folder: LiveFolder) -> None:
+    session = a_session(tmp_path / "s", folder.path)
+    session.course.note({"event": "staged", "values": {"classes": 0}})
+    session.close()
+    session = a_session(tmp_path / "s", folder.path)
+    assert session.snapshot()["staged"] == {}
+    assert "are dropped: `--classes` must be" in session.snapshot()["source"]["notices"][-1]
     session.close()
 
 
@@ -257,7 +268,9 @@ def test_a_share_that_vanishes_and_comes_back_loses_nothing(
     folder.path.rename(tmp_path / "away")
     looked(session, 10)
     assert session.snapshot()["source"]["particles"] == 80
-    assert "is not there" in session.snapshot()["source"]["notices"][-1]
+    said = session.snapshot()["source"]["notices"]
+    assert "is not there" in said[-1]
+    assert len(said) == len(set(said))  # that it cannot be read either is no reason to say both again and again
     (tmp_path / "away").rename(folder.path)
     looked(session, 60)
     assert len(session.cycles()) == 4

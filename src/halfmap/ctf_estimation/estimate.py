@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from halfmap.ctf_estimation import quality
 from halfmap.ctf_estimation.fit import Fit, Lens, fit, lens_of
-from halfmap.ctf_estimation.params import CtfEstimationParams
+from halfmap.ctf_estimation.params import FINEST_PIXELS, CtfEstimationParams, check_resolution
 from halfmap.ctf_estimation.periodogram import PowerSpectra
 from halfmap.ctf_estimation.quality import RingProfile
 from halfmap.ctf_estimation.rings import N_SECTORS, Microscope, Rings, rings_of
@@ -24,7 +24,6 @@ LEAST_PREDICTION = 0.3
 
 _N_CANDIDATES = 4
 _WORTH_FITTING = 0.7
-_FINEST_PIXELS = 2.1
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -118,21 +117,6 @@ def estimate(
     )
 
 
-def check_resolution(pixel_size_angstrom: float, params: CtfEstimationParams) -> None:
-    """Refuse resolutions that pixels do not hold.
-
-    Raises
-    ------
-    InputError
-        The finest detail asked for is finer than 2.1 pixels.
-    """
-    if params.max_resolution_angstrom < _FINEST_PIXELS * pixel_size_angstrom:
-        raise InputError(
-            f"--max-resolution must be {_FINEST_PIXELS:g} pixels of {pixel_size_angstrom:g} Å or more, "
-            f"{_FINEST_PIXELS * pixel_size_angstrom:.2f} Å; got {params.max_resolution_angstrom:g} Å; raise it."
-        )
-
-
 class _Problem:
     """A spectrum, and what is asked of it."""
 
@@ -145,7 +129,7 @@ class _Problem:
     ) -> None:
         self.spectra, self.microscope, self.params, self.offset = spectra, microscope, params, offset_angstrom
         self.step = 1 / (spectra.grid.side * spectra.grid.pixel_size_angstrom)
-        self.finest_angstrom = min(params.max_resolution_angstrom, _FINEST_PIXELS * spectra.grid.pixel_size_angstrom)
+        self.finest_angstrom = min(params.max_resolution_angstrom, FINEST_PIXELS * spectra.grid.pixel_size_angstrom)
 
     def rings(self, max_resolution_angstrom: float) -> Rings:
         return rings_of(

@@ -7,6 +7,9 @@ from annotated_types import Ge, Gt, Le
 
 from halfmap.errors import InputError
 
+FINEST_PIXELS = 2.1
+"""Finest detail that pixels hold, in their size."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class CtfEstimationParams:
@@ -65,3 +68,18 @@ class CtfEstimationParams:
             )
         if self.box_pixel % 2:
             raise InputError(f"--box must be even; got {self.box_pixel}; use {self.box_pixel + 1}.")
+
+
+def check_resolution(pixel_size_angstrom: float, params: CtfEstimationParams) -> None:
+    """Refuse resolutions that pixels do not hold.
+
+    Raises
+    ------
+    InputError
+        The finest detail asked for is finer than 2.1 pixels.
+    """
+    if params.max_resolution_angstrom < FINEST_PIXELS * pixel_size_angstrom:
+        raise InputError(
+            f"--max-resolution must be {FINEST_PIXELS:g} pixels of {pixel_size_angstrom:g} Å or more, "
+            f"{FINEST_PIXELS * pixel_size_angstrom:.2f} Å; got {params.max_resolution_angstrom:g} Å; raise it."
+        )

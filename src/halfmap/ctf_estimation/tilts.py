@@ -9,9 +9,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from halfmap.ctf_estimation.estimate import CtfEstimate, check_resolution, estimate
+from halfmap.ctf_estimation.estimate import CtfEstimate, estimate
 from halfmap.ctf_estimation.fit import Lens
-from halfmap.ctf_estimation.params import CtfEstimationParams
+from halfmap.ctf_estimation.params import CtfEstimationParams, check_resolution
 from halfmap.ctf_estimation.periodogram import PowerSpectra, power_spectra, windows_of
 from halfmap.ctf_estimation.rings import Microscope, rings_of
 from halfmap.ctf_estimation.search import defocus_scores

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from halfmap.ctf_estimation.concerns import concerns
-from halfmap.ctf_estimation.estimate import check_resolution
+from halfmap.ctf_estimation.params import check_resolution
 from halfmap.ctf_estimation.periodogram import FINEST_PIXEL_ANGSTROM
 from halfmap.ctf_estimation.rings import Microscope
 from halfmap.data.micrographs import MicrographSet

@@ -9,8 +9,7 @@ import numpy as np
 import torch
 
 from halfmap.compute.device import task_device
-from halfmap.ctf_estimation.estimate import check_resolution
-from halfmap.ctf_estimation.params import CtfEstimationParams
+from halfmap.ctf_estimation.params import CtfEstimationParams, check_resolution
 from halfmap.ctf_estimation.periodogram import FINEST_PIXEL_ANGSTROM
 from halfmap.ctf_estimation.picture import spectrum_picture
 from halfmap.ctf_estimation.rings import Microscope

@@ -1,10 +1,12 @@
 """What `halfmap simulate tilt-series` and `frame-series` have in common: from the settings to files and a page."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from halfmap.ctf_estimation.params import FINEST_PIXELS, CtfEstimationParams
 from halfmap.errors import InputError, JobFailed
 from halfmap.io.mrc import write_image
 from halfmap.io.warp_settings import WarpSettings, write_settings
@@ -105,6 +107,9 @@ def write_live_settings(folder: Path, params: Any, dose_per_frame_e_per_angstrom
         f"spherical_aberration_mm = {float(params.spherical_aberration_mm)}",
         f"amplitude_contrast = {float(params.amplitude_contrast)}",
     ]
+    if params.pixel_size_angstrom * FINEST_PIXELS > CtfEstimationParams.max_resolution_angstrom:
+        finest = math.ceil(10 * params.pixel_size_angstrom * FINEST_PIXELS) / 10
+        lines += ["", "[ctf]", f"max_resolution_angstrom = {finest}"]
     (folder / MOVIES_FILE).write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 

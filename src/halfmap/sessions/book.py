@@ -19,6 +19,7 @@ from halfmap.sessions.settings import LiveSettings
 
 _SNAPSHOT_EVERY = 50
 _NOTICES = 50
+_LAST_SAID = 4
 
 
 class Book:
@@ -138,8 +139,8 @@ class Book:
             self.events.publish("progress", progress=progress)
 
     def say_once(self, text: str) -> None:
-        """Say something that was not the last thing said."""
-        if not self.notices or self.notices[-1] != text:
+        """Say something that is not among the last things said: two troubles at once must not fill the log."""
+        if text not in self.notices[-_LAST_SAID:]:
             self.tell(text)
 
     def close_book(self) -> None:

@@ -193,6 +193,11 @@ class Course(Hearing):
             guess = self.observation.settings.mask_radius_angstrom
             first = LiveSettings() if guess is None else LiveSettings(mask_radius_angstrom=guess)
             self.note({"event": "opened", "folder": str(self.folder), "settings": to_json(first)})
+        try:
+            build(LiveSettings, {**self.record.settings, **self.record.staged})
+        except InputError as error:  # of a version that took them
+            self.note({"event": "staged", "values": {}})
+            self.tell(f"Changed settings that no job has begun with are dropped: {error}")
 
     def _look(self) -> None:
         if not self.watch.is_due:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from halfmap.data.micrographs import MicrographSet
-from halfmap.errors import InputError
+from halfmap.errors import HalfmapError, InputError
 from halfmap.io import relion, star
 from halfmap.io.atomic import write_json
 from halfmap.sessions.settings import LiveSettings
@@ -28,6 +28,8 @@ BATCH = "batch.json"
 MICROGRAPHS = "micrographs.star"
 PARTICLES = "particles.star"
 MOST_MICROGRAPHS, MOST_MOVIES = 20, 6
+MISTAKE = 2
+"""Exit code where the micrographs are at fault: the reason is the last line on stderr."""
 TABLE = "micrographs_ctf.star"
 """Of the micrographs that a session has made of movies, in its folder of batches."""
 
@@ -177,6 +179,16 @@ def make_batch(work: Path, number: int, *, devices: str = "auto", workers: int |
         relion.write_micrographs(work / RAW / TABLE, MicrographSet.concatenate(own))
 
 
+def make(work: Path, number: int, *, devices: str, workers: int | None) -> int:
+    """Make a batch as `make_batch` does; return the exit code, the reason of a failure as the last line on stderr."""
+    try:
+        make_batch(work, number, devices=devices, workers=workers)
+    except HalfmapError as error:
+        print(" ".join(str(error).split()), file=sys.stderr)
+        return MISTAKE
+    return 0
+
+
 def _with_ctf(part: Path, batch: dict[str, Any], options: Mapping[str, Any]) -> Path:
     """Correct the motion of a batch's movies and find their CTF; return the table of micrographs.
 
@@ -259,4 +271,4 @@ if __name__ == "__main__":
     threading.Thread(target=_end_with_input, daemon=True).start()
     (Path(sys.argv[1]) / RAW / ".halfmap").mkdir(exist_ok=True)
     os.chdir(Path(sys.argv[1]) / RAW)
-    make_batch(Path(sys.argv[1]), int(sys.argv[2]), devices=sys.argv[3], workers=int(sys.argv[4]) or None)
+    sys.exit(make(Path(sys.argv[1]), int(sys.argv[2]), devices=sys.argv[3], workers=int(sys.argv[4]) or None))

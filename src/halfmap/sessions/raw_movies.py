@@ -1,5 +1,6 @@
 """`MoviesSource`: raw movies are watched; the session makes micrographs of them, and finds their CTF and particles."""
 
+import math
 import os
 import time
 import tomllib
@@ -7,8 +8,9 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, TypeVar
 
+from halfmap.ctf_estimation.params import check_resolution
 from halfmap.errors import FormatError, HalfmapError, InputError
 from halfmap.io.frames import MOVIE_SUFFIXES
 from halfmap.jobs.ctf import CtfJobParams
@@ -24,6 +26,10 @@ QUIET_SECONDS = 20.0
 """How long a movie must not change before it is taken to be complete."""
 
 _PATHS = ("gain", "defects")
+_OF_SESSION = {"motion": ("movies",), "ctf": ("micrographs", "pixel_size_angstrom")}
+"""Parameters that the session gives to the jobs itself."""
+
+P = TypeVar("P")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,15 +75,36 @@ class MoviePlan:
             )
         _check_pattern(path, pattern)
         motion = motion | {name: _file_beside(path, name, motion[name]) for name in _PATHS if name in motion}
-        checked = build(MotionJobParams, {**motion, "movies": ["m"]})
-        build(CtfJobParams, {**ctf, "micrographs": ["m"]})
-        if checked.pixel_size_angstrom is None:
+        checked = _checked(path, "motion", MotionJobParams, motion)
+        size = checked.pixel_size_angstrom
+        if size is None or not math.isfinite(size):
             raise InputError(
-                f"{path} must say pixel_size_angstrom of the frames in its table [motion]; got none; add it."
+                f"{path} must say pixel_size_angstrom of the frames in its table [motion]; got {size and f'{size:g}'}; "
+                "add it."
             )
-        return cls(
-            pattern=pattern, motion=motion, ctf=ctf, pixel_size_angstrom=checked.pixel_size_angstrom * checked.bin
+        checked_ctf = _checked(path, "ctf", CtfJobParams, ctf)
+        try:
+            check_resolution(size * checked.bin, checked_ctf)
+        except InputError as error:
+            raise _said_of(path, "ctf", error) from error
+        return cls(pattern=pattern, motion=motion, ctf=ctf, pixel_size_angstrom=size * checked.bin)
+
+
+def _checked(path: Path, table: str, parameters: type[P], values: Mapping[str, Any]) -> P:
+    given = [name for name in _OF_SESSION[table] if name in values]
+    if given:
+        raise InputError(
+            f"The table [{table}] of {path} must leave out what the session gives itself; got {', '.join(given)}; "
+            "remove that line."
         )
+    try:
+        return build(parameters, {**values, _OF_SESSION[table][0]: ["m"]})
+    except InputError as error:
+        raise _said_of(path, table, error) from error
+
+
+def _said_of(path: Path, table: str, error: InputError) -> InputError:
+    return InputError(f"The table [{table}] of {path} holds what cannot be used: {error}")
 
 
 def _check_pattern(path: Path, pattern: str) -> None:
@@ -131,9 +158,28 @@ class MoviesSource(RawSource):
 
     def next_batch(self, failed: Mapping[str, str]) -> tuple[int, dict[str, Path]]:
         """Return number and movies of the next batch: those at rest that were in none before."""
-        with suppress(HalfmapError, OSError):  # changed by hand meanwhile, or away: the last that was good holds
+        self.complaint = ""
+        try:
             self._plan = MoviePlan.read(self.folder / MOVIES_FILE)
-        return next_batch(self.work, self.folder, self._at_rest(self._plan.pattern), failed, most=MOST_MOVIES)
+        except (HalfmapError, OSError) as error:  # changed by hand meanwhile, or away
+            self.complaint = f"What {MOVIES_FILE} said before holds on: {error}"
+        at_rest = self._at_rest(self._plan.pattern)
+        if not self._first_seen and not self.complaint:
+            self.complaint = (
+                f"No movie is at {self._plan.pattern} below {self.folder} yet; if there should be some, correct the "
+                f"pattern in {MOVIES_FILE} (letters large and small differ, and / stands between folders)."
+            )
+        return next_batch(self.work, self.folder, at_rest, failed, most=MOST_MOVIES)
+
+    @property
+    def conditions(self) -> object:
+        """The description of the movies, and the files it names, by size and time."""
+        signatures = []
+        for name in _PATHS:
+            if name in self._plan.motion:
+                with suppress(OSError):
+                    signatures.append(stacks.signature_of(Path(self._plan.motion[name])))
+        return self._plan, signatures
 
     def write_batch(self, number: int, found: Mapping[str, Path], settings: LiveSettings) -> None:
         """Write down a batch."""

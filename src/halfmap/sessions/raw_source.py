@@ -12,7 +12,15 @@ from halfmap.io import relion
 from halfmap.sessions import stacks
 from halfmap.sessions.child import Child
 from halfmap.sessions.observation import Observation, Setting, SourceSettings
-from halfmap.sessions.preparation import PARTICLES, batch_plan, batches, next_batch, set_aside, write_batch
+from halfmap.sessions.preparation import (
+    MISTAKE,
+    PARTICLES,
+    batch_plan,
+    batches,
+    next_batch,
+    set_aside,
+    write_batch,
+)
 from halfmap.sessions.relion_source import RelionSource, micrographs_table
 from halfmap.sessions.settings import LiveSettings
 
@@ -28,6 +36,9 @@ class RawSource(RelionSource):
     folder : the project.
     work : the session's folder.
     """
+
+    complaint = ""
+    """What stands in the way of finding more, as of the last look; empty for nothing."""
 
     def __init__(self, folder: Path, work: Path) -> None:
         super().__init__(folder, "micrographs")
@@ -54,6 +65,11 @@ class RawSource(RelionSource):
             return 0, {}
         names = [str(name) for name in relion.read_micrographs(table)["micrograph_name"].tolist()]
         return next_batch(self.work, self.project_of(table), names, failed)
+
+    @property
+    def conditions(self) -> object:
+        """What batches are made with besides the session's settings; another value where it has changed."""
+        return None
 
     def write_batch(self, number: int, found: Mapping[str, Path], settings: LiveSettings) -> None:
         """Write down a batch."""
@@ -129,12 +145,14 @@ class Preparation:
         self._child: Child | None = None
         self._batch: Mapping[str, Path] = {}
         self._failed: dict[str, str] = {}
+        self._conditions, self._complaint = source.conditions, ""
         self._next_look = 0.0
 
     def step(self, settings: LiveSettings, *, is_wanted: bool) -> str:
         """Begin a batch where none runs and there are new micrographs; return what went wrong, or nothing.
 
-        Micrographs of a batch that failed are tried one by one, and left out where they fail alone.
+        Micrographs of a batch that failed are tried one by one, and left out where they fail alone; all are tried
+        again when the conditions change.
         """
         told = self._hear()
         began = time.monotonic()
@@ -142,6 +160,11 @@ class Preparation:
             return told
         source = self._source
         number, found = source.next_batch(self._failed)
+        if source.conditions != self._conditions:
+            self._conditions = source.conditions
+            if self._failed:  # under the conditions before: they may do now
+                self._failed.clear()
+                number, found = source.next_batch(self._failed)
         if not found:  # thousands of movies on a share take long to look through
             now = time.monotonic()
             self._next_look = now + _PAUSE * (now - began)
@@ -153,6 +176,9 @@ class Preparation:
             self._batch = found
             arguments = ("halfmap.sessions.preparation", str(source.work), str(number), *self._options)
             self._child = Child(source.work, arguments, self._heard)
+        if source.complaint != self._complaint:
+            self._complaint = source.complaint
+            told = told or source.complaint
         return told
 
     def close(self) -> None:
@@ -170,9 +196,9 @@ class Preparation:
         if child.process.returncode == 0:
             self._batch = {}
             return ""
-        reason = child.last_words()
+        reason = child.last_words().removeprefix(f"exit code {MISTAKE}: ")
         if len(self._batch) == 1:
             name = next(iter(self._batch))
             self._failed[name], self._batch = reason, {}
             return f"No particles can be found in {name}, it is left out: {reason}"
-        return f"Finding particles in {len(self._batch)} micrographs has failed; they are tried one by one: {reason}"
+        return f"Finding particles in {len(self._batch)} images has failed; they are tried one by one: {reason}"

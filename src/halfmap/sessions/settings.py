@@ -1,5 +1,6 @@
 """`LiveSettings`: how a session classifies, under the names and defaults of Live2D."""
 
+import math
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -15,7 +16,7 @@ class LiveSettings:
     Raises
     ------
     InputError
-        The resolution would fall from cycle to cycle.
+        The resolution would fall from cycle to cycle, or a length is infinite.
     """
 
     mask_radius_angstrom: Annotated[float, Gt(0)] = 100.0
@@ -60,6 +61,11 @@ class LiveSettings:
     """Seed of everything drawn at random."""
 
     def __post_init__(self) -> None:
+        for name in ("mask_radius_angstrom", "initial_resolution_angstrom", "final_resolution_angstrom"):
+            if not math.isfinite(getattr(self, name)):
+                raise InputError(
+                    f"{name} must be finite; got {getattr(self, name):g} Å; give the length that is meant."
+                )
         if self.initial_resolution_angstrom < self.final_resolution_angstrom:
             raise InputError(
                 f"The initial resolution must be no finer than the final one; got "
