@@ -6,7 +6,6 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from halfmap.data.image_series import SeriesWeights
 from halfmap.errors import ComputeError, InputError
@@ -20,6 +19,7 @@ from halfmap.multiparticle.params import ParameterChoice
 from halfmap.multiparticle.schedule import Schedule, fractions, shell_at
 from halfmap.multiparticle.series_model import BATCH_BYTES, SpeciesModel
 from halfmap.splines.grids import SplineGrid
+from support.made_tensors import MadeTensors
 from support.tilt_windows import EVERYTHING, DrawnImages, scene, tilt_series, with_rows
 
 ONE = Schedule(sub_iterations=1, steps=4, ctf_resolution_angstrom=30.0)
@@ -126,29 +126,15 @@ def test_memory_follows_from_shapes(drawn, fitted):
     assert parts[2] - parts[1] == parts[1] - parts[0]  # linear in particles
 
 
-class _Rows(TorchDispatchMode):
-    """Notes how many rows of a number of columns the largest tensor has that is made."""
-
-    def __init__(self, n_columns):
-        super().__init__()
-        self.n_columns, self.most = n_columns, 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        made = func(*args, **(kwargs or {}))
-        if isinstance(made, torch.Tensor) and made.shape[-1:] == (self.n_columns,):
-            self.most = max(self.most, made.numel() // self.n_columns)
-        return made
-
-
 def test_weights_of_places_are_worked_out_for_the_particles_of_a_batch_in_one_image(drawn):
     series, state = drawn.start
     place = SplineGrid(values=torch.tensor([[[0.5, 1.0]]], dtype=torch.float64))
     series = series.with_values(weights=SeriesWeights(scale_of_place=place))
     band, rows = drawn.images.bands[0], torch.tensor([1, 4, 7])
-    with _Rows(len(band)) as made:
+    with MadeTensors(len(band)) as made:
         model = SpeciesModel(series, state, band, drawn.images.centre_angstrom[0], torch.ones(10, 7, dtype=torch.bool))
         shown = model.modelled(2, rows, ())
-    assert made.most < 10  # particles, let alone particles × images
+    assert made.largest < 10 * len(band)  # particles, let alone particles × images
     weights = image_weights(series, model.seen, band.frequencies)
     plain = SpeciesModel(drawn.start[0], state, band, drawn.images.centre_angstrom[0], model.counted)
     unweighted = image_weights(drawn.start[0], model.seen, band.frequencies)

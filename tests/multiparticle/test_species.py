@@ -1,5 +1,7 @@
 """The maps of a species: mask, resolution and filters from two half-maps."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +13,8 @@ from halfmap.fourier import filters, shells
 from halfmap.geometry.shapes import soft_sphere
 from halfmap.grid import ImageGrid
 from halfmap.multiparticle import species
-from halfmap.multiparticle.directional_maps import directions_of_table, view_table
+from halfmap.multiparticle.directional_maps import directions_of_table, frequency_table, view_table
+from support.made_tensors import MadeTensors
 
 DIAMETER, PIXEL = 80.0, 4.0
 GRID = species.species_grid(DIAMETER, PIXEL)
@@ -80,6 +83,18 @@ def test_the_maps_of_a_species_have_the_resolution_of_what_its_halves_share():
     assert 2 * PIXEL <= found.denoised_to_angstrom <= found.resolution_angstrom
     outside = GRID.radii() > 50
     assert float(found.denoised.values[outside].std()) < float(found.sharpened.values[outside].std())
+
+
+def test_limiting_frequencies_of_cones_are_spread_to_the_directions_near_them():
+    axes = torch.nn.functional.normalize(noise(5)[:, :5, :3].reshape(-1, 3), dim=1)  # 200 cones
+    resolution = 10.0 + 4.0 * axes[:, 2].square()  # coarser along z
+    with MadeTensors() as made:
+        table = frequency_table(SimpleNamespace(directions=axes, resolution_angstrom=resolution), 12.0)
+    assert made.largest <= 9 * table.numel()  # rotations of the cells; cells × cones would be 200
+    area = torch.sin(torch.deg2rad(torch.arange(180) + 0.5)).double()[:, None].expand(180, 360)
+    assert float((area * table).sum() / area.sum()) == pytest.approx(1 / 12.0)
+    across, along = 1 / table[85:95].mean(), 1 / torch.cat([table[:5], table[-5:]]).mean()
+    assert float(along / across) == pytest.approx(1.4, abs=0.08)  # cones 15° wide blur it
 
 
 def test_the_soft_mask_is_tighter_the_better_the_resolution():

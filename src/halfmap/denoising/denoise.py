@@ -33,7 +33,8 @@ N_VOXELS = 1 << 15
 TRAINING = {"epochs": 8, "batch": 2048, "learning_rate": 5e-3}
 _SAMPLING = 3.0  # of the coarser map that is worked on, samples per wavelength at the limit: bands are squared
 _ZONES, _THINNEST_PIXEL = 8, 4.0
-_VOXELS_AT_ONCE = 1 << 18
+_VOXELS_AT_ONCE = 1 << 15
+_BYTES_OF_GAINS = 600  # of a voxel: layers of the networks
 _LEAST_SHELL = 6.0
 _LOCAL_FROM_SHELL = 6.0  # a lower band has so few coefficients that chance would tell where it is kept
 
@@ -110,12 +111,14 @@ def check_reach(grid: ImageGrid, to_angstrom: float) -> None:
 def memory_bytes(grid: ImageGrid, to_angstrom: float) -> int:
     """Return the memory that `denoise` needs beside the maps it is given, in bytes.
 
-    On the coarser grid that is worked on, all bands and energies of one map, and eight maps of float32 for transforms
-    and sums; the voxels that both networks learn from; three maps on the grid of the maps.
+    On the coarser grid that is worked on, all bands and energies of one map, and twenty maps of float32 for transforms
+    and sums; the voxels that both networks learn from, and those whose gains are worked out at once; three maps on the
+    grid of the maps. Measured in boxes of 40, 96 and 144.
     """
     n_coarse = _working_grid(grid, to_angstrom).n_pixels
     learned = 2 * 2 * 4 * N_VOXELS * (N_BANDS + N_ENERGIES)
-    return 4 * (N_BANDS + N_ENERGIES + 8) * n_coarse + 2 * learned + 3 * 4 * grid.n_pixels
+    gains = _BYTES_OF_GAINS * min(_VOXELS_AT_ONCE, n_coarse)
+    return 4 * (N_BANDS + N_ENERGIES + 20) * n_coarse + 2 * learned + gains + 3 * 4 * grid.n_pixels
 
 
 def denoise(

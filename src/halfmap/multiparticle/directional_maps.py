@@ -42,10 +42,11 @@ def frequency_table(directional: DirectionalFsc, resolution_angstrom: float) -> 
     """
     whole = 1 / resolution_angstrom
     found = torch.where(directional.resolution_angstrom.isfinite(), 1 / directional.resolution_angstrom, whole)
-    cells = directions_of_table()
-    nearness = (cells.flatten(0, 1) @ directional.directions.T).abs() - math.cos(math.radians(_REACH_DEGREES))
-    weight = nearness.clamp_min(1e-6)
-    table = ((weight @ found) / weight.sum(1)).reshape(_N_TILT, _N_ROT)
+    least = math.cos(math.radians(_REACH_DEGREES))
+    table = torch.empty((_N_TILT, _N_ROT), dtype=torch.float64)
+    for row, cells in enumerate(directions_of_table()):  # all cells × all cones would be 100 MB
+        weight = ((cells @ directional.directions.T).abs() - least).clamp_min(1e-6)
+        table[row] = (weight @ found) / weight.sum(1)
     area = torch.sin(torch.deg2rad(torch.arange(_N_TILT, dtype=torch.float64) + 0.5))[:, None].expand_as(table)
     return table * (whole * area.sum() / (area * table).sum())
 
