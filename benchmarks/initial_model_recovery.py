@@ -3,25 +3,30 @@
     python benchmarks/initial_model_recovery.py [--sets betagal-800 …] [--seeds 1 2 3] [--folder FOLDER]
     python benchmarks/initial_model_recovery.py --folder FOLDER --sets ribosome-600 --only RUN    figures of a folder
 
-The sets are those of `refine3d_recovery.py`: β-galactosidase (D2) and a ribosome (C1). Images do not tell the hand, and
-a map may lie anywhere: truth and map are brought together by the poses (`halfmap.refinement.agreement`), for the truth
-and for its mirror image, and the hand with the smaller median error of angles counts. Truth: where the FSC of the map
-with the truth, in a mask made from the truth, falls below 0.5. Angle: median error, the smallest over the symmetry.
-CPU: user and system time of all processes of the whole command.
+The sets are those of `refine3d_recovery.py`: β-galactosidase (D2), apoferritin (O) and a ribosome (C1); weak particles
+of β-galactosidase (SNR 0.06); and the mixture of `class3d_purity.py`, 400 particles each of β-galactosidase and of the
+same without a quarter of it (C1, SNR 0.25), parted into two classes. Images do not tell the hand, and a map may lie
+anywhere: truth and map are brought together by the poses (`halfmap.refinement.agreement`), for the truth and for its
+mirror image, and the hand with the smaller median error of angles counts. Truth: where the FSC of the map with the
+truth, in a mask made from the truth, falls below 0.5. Angle: median error, the smallest over the symmetry; of a class
+over all of its particles. Right: share of the particles in the class of their structure. CPU: user and system time of
+all processes of the whole command.
 """
 
 import os
 import shutil
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import class3d_purity
 import numpy as np
 import torch
 from class2d_recovery import HALFMAP, cpu_seconds, median
 from recovery_arguments import recovery_arguments
-from refine3d_recovery import SETS, make_set, on_grid_of
+from refine3d_recovery import SETS, betagal, make_set, on_grid_of
 
+from halfmap.data.particles import ParticleSet
 from halfmap.data.volumes import Volume
 from halfmap.fourier.shells import fsc, resolution_at_threshold
 from halfmap.io.mrc import read_volume
@@ -30,6 +35,8 @@ from halfmap.postprocessing.masks import automatic_mask
 from halfmap.refinement import agreement
 
 BETTER_THAN_ANGSTROM = 20.0
+ONE_STRUCTURE = SETS | {"betagal-weak-800": replace(betagal(800), snr=0.06)}
+MIXTURE, MIXTURE_NUMBER, MIXTURE_SNR = "betagal-mixture-800", 800, 0.25
 # a map inverted through its centre looks, from anywhere, as the map itself does half a turn further in the plane
 HALF_TURN = np.diag([-1.0, -1.0, 1.0])
 
@@ -45,10 +52,16 @@ class Figures:
 
 def figures(made: Path, symmetry: str, run: Path) -> Figures:
     """Return the figures of an initial model of a simulated set."""
-    truth, found = read_particles(made / "ground_truth.star"), read_particles(run / "particles.star")
+    found, model = read_particles(run / "particles.star"), run / "initial_model.mrc"
+    return agreement_of(made, found, model, made / "reference_class001.mrc", symmetry)
+
+
+def agreement_of(made: Path, found: ParticleSet, model: Path, reference: Path, symmetry: str) -> Figures:
+    """Return how a map, and the poses of the particles that it was made of, agree with the truth of a set."""
+    truth = read_particles(made / "ground_truth.star")
     true = truth.take(truth.rows_of_uids(found.uid))
-    reference = read_volume(made / "reference_class001.mrc")
-    model = on_grid_of(read_volume(run / "initial_model.mrc"), reference)
+    shows = read_volume(reference)
+    values = on_grid_of(read_volume(model), shows).values.double()
     poses = (true["origin_angstrom"], found["rotation"], found["origin_angstrom"], symmetry)
     tried = []
     for is_mirrored in (False, True):
@@ -57,9 +70,9 @@ def figures(made: Path, symmetry: str, run: Path) -> Figures:
         angle = median(agreement.pose_errors(frame, rotation, *poses).angle_degrees)
         tried.append((angle, is_mirrored, frame))
     angle, is_mirrored, frame = min(tried, key=lambda one: one[0])
-    shown = agreement.in_frame(inverted(reference) if is_mirrored else reference, frame)
+    shown = agreement.in_frame(inverted(shows) if is_mirrored else shows, frame)
     mask, grid = automatic_mask(shown).values.double(), shown.grid
-    curve = fsc(grid.rfft(model.values.double() * mask), grid.rfft(shown.values.double() * mask), grid)
+    curve = fsc(grid.rfft(values * mask), grid.rfft(shown.values.double() * mask), grid)
     return Figures(
         truth_angstrom=resolution_at_threshold(curve, grid, 0.5), angle_degrees=angle, is_mirrored=is_mirrored
     )
@@ -73,13 +86,34 @@ def inverted(volume: Volume) -> Volume:
 
 def run_halfmap(folder: Path, name: str, seed: int) -> tuple[Path, float]:
     """Make an initial model; return its folder and the CPU seconds that it took."""
-    recipe, out = SETS[name], f"initial_{name}_{seed}"
+    recipe, out = ONE_STRUCTURE[name], f"initial_{name}_{seed}"
     shutil.rmtree(folder / out, ignore_errors=True)
     command = [
         *(HALFMAP, "initial-model", f"{name}/particles.star", "--out", out, "--symmetry", recipe.symmetry),
         *("--mask-diameter", f"{recipe.mask_diameter_angstrom:g}", "--seed", str(seed)),
     ]
     return folder / out, cpu_seconds(command, folder)
+
+
+def part_mixture(folder: Path, seeds: list[int]) -> None:
+    """Make two classes of the mixture for each seed, and print how they agree with both structures."""
+    class3d_purity.write_maps(folder)
+    name, structure = class3d_purity.make_set(folder, MIXTURE_NUMBER, MIXTURE_SNR)
+    for seed in seeds:
+        run = folder / f"initial_{name}_{seed}"
+        shutil.rmtree(run, ignore_errors=True)
+        command = [HALFMAP, "initial-model", f"{name}.star", "--out", run.name, "--classes", "2", "--seed", str(seed)]
+        command += ["--mask-diameter", f"{class3d_purity.MASK_ANGSTROM:g}"]
+        spent = cpu_seconds(command, folder)
+        found = read_particles(run / "particles.star")
+        right, larger = class3d_purity.shares(run / "particles.star", structure, folder / name)
+        print(f"| {MIXTURE} | seed {seed}, both | right {right:.3f}, larger {larger:.2f} | | | {spent:.0f} |")
+        for number in (1, 2):
+            members = found.take(np.flatnonzero(np.asarray(found["class_number"]) == number))
+            for shown in (1, 2):
+                reference = folder / name / f"reference_class{shown:03d}.mrc"
+                one = agreement_of(folder / name, members, run / f"run_class{number:03d}.mrc", reference, "C1")
+                print(row(MIXTURE, f"seed {seed}, class {number} with structure {shown}", one, np.nan), flush=True)
 
 
 def row(name: str, label: str, found: Figures, spent: float) -> str:
@@ -90,7 +124,7 @@ def row(name: str, label: str, found: Figures, spent: float) -> str:
 def main() -> None:
     options = recovery_arguments(
         __doc__.splitlines()[0],
-        sets=SETS,
+        sets=[*ONE_STRUCTURE, MIXTURE],
         default_sets=("betagal-800", "ribosome-600"),
         default_seeds=(1, 2, 3),
     )
@@ -101,7 +135,12 @@ def main() -> None:
         folder.mkdir(parents=True, exist_ok=True)
         reached = []
         for name in options.sets:
-            made, symmetry = make_set(folder, name), SETS[name].symmetry
+            if name == MIXTURE:
+                (folder / ".halfmap").mkdir(exist_ok=True)
+                part_mixture(folder, options.seeds)
+                continue
+            symmetry = ONE_STRUCTURE[name].symmetry
+            made = make_set(folder, name, ONE_STRUCTURE[name])
             if options.only:
                 print(row(name, options.only.name, figures(made, symmetry, options.only), np.nan))
                 return

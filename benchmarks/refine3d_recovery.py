@@ -135,9 +135,9 @@ COLUMNS = {
 }
 
 
-def make_set(folder: Path, name: str) -> Path:
+def make_set(folder: Path, name: str, recipe: Recipe) -> Path:
     """Simulate a set, unless the folder holds it."""
-    recipe, made = SETS[name], folder / name
+    made = folder / name
     (folder / ".halfmap").mkdir(exist_ok=True)  # a project of its own: paths in STAR files start here
     if not (made / "SUCCESS").exists():
         flag, file = recipe.source
@@ -294,7 +294,8 @@ def main() -> None:
         folder = (options.folder or Path(temporary)).resolve()
         folder.mkdir(parents=True, exist_ok=True)
         for name in options.sets:
-            made, recipe = make_set(folder, name), SETS[name]
+            recipe = SETS[name]
+            made = make_set(folder, name, recipe)
             print(f"\n{name}\n\n| run | {' | '.join(head for head, _ in COLUMNS.values())} |")
             print(f"|---|{'---|' * len(COLUMNS)}", flush=True)
             if options.only:
