@@ -56,6 +56,18 @@ def test_small_patches_follow_what_drifts_through_them():
     np.testing.assert_allclose(found[:, -1].mean(axis=0), drift[-1], atol=0.1)  # pixels; 0.3 where patches stay
 
 
+def test_patches_at_the_borders_follow_as_well():
+    side, drift = 384, np.stack([np.linspace(0, 30, N), np.linspace(0, -20, N)], axis=-1)
+    source = ArraySource(images=drifting_beads(side, drift), grid=ImageGrid.square(side, PIXEL_ANGSTROM))
+    motion = align(source, MotionParams(patches=(4, 4), b_factor_pixel2=600.0))
+    places = np.stack(np.meshgrid(*[np.linspace(0.1, 0.9, 5)] * 2), axis=-1).reshape(-1, 2)
+    left = trajectories(motion.series("movie", (side, side), OPTICS, DOSE), places) / PIXEL_ANGSTROM - drift
+    left -= left.mean(axis=1, keepdims=True)
+    assert (
+        np.abs(left).max() < 0.25
+    )  # pixels; 0.6 where those at the borders stop there, 0.28 with steps of binned pixels
+
+
 def test_bad_frames_are_named_and_do_no_harm():
     true = true_series(local_pixel=0.0)
     frames = movie(true)

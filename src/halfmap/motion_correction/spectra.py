@@ -71,9 +71,9 @@ def patch_spectra(
     source : the frames, corrected.
     params : patches, groups and B-factor.
     followed_pixel : (T, 2), (x, y), by which each group is moved back as far as is known; None for not at all. Patches
-        follow what they show by whole pixels, as far as the frame reaches, and their phases stay those of the place
-        where they began: small patches that stay where they are see other parts of the specimen from frame to frame,
-        and too little of its motion.
+        follow what they show by whole pixels, and their phases stay those of the place where they began: small patches
+        that stay where they are see other parts of the specimen from frame to frame, and too little of its motion.
+        They begin where all of their way lies in the frame; along an axis where there is no such place, they stay.
 
     Raises
     ------
@@ -86,7 +86,8 @@ def patch_spectra(
     count allow; patches overlap by a quarter and fade at their edges.
     """
     groups = _groups(len(source), params)
-    layout = _Layout.of(source.grid.shape, params, len(groups))
+    followed = np.zeros((len(groups), 2)) if followed_pixel is None else followed_pixel
+    layout = _Layout.of(source.grid.shape, params, followed)
     values = torch.zeros((len(groups), len(layout.corners), len(layout.index)), dtype=torch.complex64)
     means = np.zeros(len(source))
     for number, group in enumerate(groups):
@@ -96,7 +97,7 @@ def patch_spectra(
             means[frame] = image.mean(dtype=np.float64)
             total = image if total is None else total + image
         assert total is not None
-        values[number] = layout.transform(total, np.zeros(2) if followed_pixel is None else followed_pixel[number])
+        values[number] = layout.transform(total, number)
     return PatchSpectra(
         values=values,
         frequency=layout.frequency,
@@ -125,10 +126,16 @@ def _groups(n_frames: int, params: MotionParams) -> tuple[tuple[int, ...], ...]:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Layout:
-    """Where patches lie and what is kept of them; pixels are those of the binned frame."""
+    """Where patches lie and what is kept of them; pixels are those of the binned frame, but for steps.
+
+    Parameters
+    ----------
+    steps : int64, (T, 2), (y, x), pixels of the frame by which patches follow each group, backwards.
+    """
 
     binning: int
     side: tuple[int, int]
+    steps: NDArray[np.int64]
     corners: Sequence[tuple[int, int]]
     centre: NDArray[np.float64]
     taper: Tensor
@@ -137,12 +144,12 @@ class _Layout:
     frequency: Tensor
 
     @classmethod
-    def of(cls, shape: tuple[int, ...], params: MotionParams, n_groups: int) -> "_Layout":
+    def of(cls, shape: tuple[int, ...], params: MotionParams, followed_pixel: NDArray[np.float64]) -> "_Layout":
         n_x, n_y = params.patches
         highest = math.sqrt(-math.log(_LEAST_WEIGHT) / params.b_factor_pixel2)
         sides = [min(int(length * _OVERLAP / n), length) for length, n in zip(shape, (n_y, n_x), strict=True)]
         # what is kept grows with the square of the highest frequency
-        n_kept = math.pi / 2 * min(highest, 0.5) ** 2 * math.prod(sides) * n_x * n_y * n_groups * 8
+        n_kept = math.pi / 2 * min(highest, 0.5) ** 2 * math.prod(sides) * n_x * n_y * len(followed_pixel) * 8
         highest *= min(1.0, math.sqrt(MOST_KEPT_BYTES / n_kept))
         highest = min(highest, 0.5)
         binning = max(1, int(0.5 / highest))
@@ -153,12 +160,16 @@ class _Layout:
             )
         # sides whose transforms are fast
         side = (prev_fast_len(sides[0] // binning), prev_fast_len(sides[1] // binning))
-        starts = [
-            np.rint(np.linspace(0, length // binning - one, n) if n > 1 else [(length // binning - one) / 2]).astype(
-                int
-            )
-            for length, one, n in zip(shape, side, (n_y, n_x), strict=True)
-        ]
+        steps = np.rint(followed_pixel).astype(np.int64)[:, ::-1]
+        starts = []
+        for axis, n in enumerate((n_y, n_x)):
+            room = shape[axis] - side[axis] * binning
+            first, last = max(int(steps[:, axis].max()), 0), room + min(int(steps[:, axis].min()), 0)
+            first, last = -(-first // binning), last // binning
+            if last - first < n - 1:
+                first, last = 0, room // binning
+                steps[:, axis] = 0
+            starts.append(np.rint(np.linspace(first, last, n) if n > 1 else [(first + last) / 2]).astype(int))
         corners = [(int(y), int(x)) for y in starts[0] for x in starts[1]]
         centre = np.array(
             [
@@ -178,6 +189,7 @@ class _Layout:
         return cls(
             binning=binning,
             side=side,
+            steps=steps,
             corners=corners,
             centre=centre,
             taper=taper,
@@ -186,20 +198,19 @@ class _Layout:
             frequency=torch.stack([x[0, column], y[row, 0]], dim=-1),
         )
 
-    def transform(self, frame: Float32Array, followed_pixel: NDArray[np.float64]) -> Tensor:
-        """Return the kept frequencies of all patches of a frame that is moved back so far, complex64, (P, K)."""
-        image = torch.from_numpy(_binned(frame, self.binning))
-        step_x, step_y = np.rint(followed_pixel / self.binning).astype(int).tolist()
+    def transform(self, frame: Float32Array, group: int) -> Tensor:
+        """Return the kept frequencies of all patches of a group's frame, complex64, (P, K)."""
+        # binned from a pixel on such that patches begin at whole binned ones
+        offset_y, offset_x = (-self.steps[group] % self.binning).tolist()
+        image = torch.from_numpy(_binned(frame[offset_y:, offset_x:], self.binning))
+        step_y, step_x = (-(-self.steps[group] // self.binning)).tolist()
         found = []
         for y, x in self.corners:
-            at_y = min(max(y - step_y, 0), image.shape[0] - self.side[0])
-            at_x = min(max(x - step_x, 0), image.shape[1] - self.side[1])
+            at_y, at_x = y - step_y, x - step_x
             patch = image[at_y : at_y + self.side[0], at_x : at_x + self.side[1]]
-            kept = torch.fft.rfft2((patch - patch.mean()) * self.taper).reshape(-1)[self.index]
-            away = torch.tensor([at_x - x, at_y - y], dtype=torch.float64) * self.binning
-            turns = -2 * math.pi * (self.frequency @ away)
-            found.append(kept * torch.polar(torch.ones_like(turns), turns).to(kept.dtype))
-        return torch.stack(found)
+            found.append(torch.fft.rfft2((patch - patch.mean()) * self.taper).reshape(-1)[self.index])
+        turns = 2 * math.pi * (self.frequency @ torch.from_numpy(self.steps[group][::-1].astype(np.float64)))
+        return torch.stack(found) * torch.polar(torch.ones_like(turns), turns).to(torch.complex64)
 
 
 def _binned(frame: Float32Array, factor: int) -> Float32Array:
