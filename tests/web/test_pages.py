@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from halfmap import sessions
 from halfmap.web import job_listing
 from support.chromium import chromium
 from support.pages_server import STATIC, MadeUp, served
@@ -256,6 +257,21 @@ def test_what_a_source_says_is_text_and_nothing_else(page):
     page.click("#tab-log")
     page.until(f"{text('#log')}.includes('<script>window.broken = true</script>')")
     assert not page.ask("window.broken")
+
+
+def test_a_single_micrograph_stands_in_the_middle_of_its_plot(page, made):
+    made.names, made.times = made.names[:1], made.times[:1]
+    made.resolution, made.defocus, made.motion, made.picks = (
+        one[:1] for one in (made.resolution, made.defocus, made.motion, made.picks)
+    )
+    open_page(page, SESSION + "/plots", "document.querySelectorAll('.uplot canvas').length === 9")
+    page.until("document.querySelectorAll('.uplot canvas')[2].width > 300")
+    place = page.ask("""(() => {
+        const c = document.querySelectorAll('.uplot canvas')[2], found = [];
+        const d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data;
+        for (let k = 0; k < d.length; k += 4) if (d[k + 2] - d[k] > 120) found.push((k / 4) % c.width);
+        return found.reduce((sum, one) => sum + one, 0) / found.length / c.width})()""")  # fmt: skip
+    assert 0.4 < place < 0.7  # of the picture's width; axis labels stand to the left
 
 
 def test_limits_drawn_across_plots_tell_what_would_be_lost_leave_it_out_and_are_undone(page, made):
@@ -598,6 +614,15 @@ def test_every_control_of_the_pages_is_driven_by_a_test():
     assert len(controls) > 50
     tests = "".join(path.read_text() for path in Path(__file__).parent.glob("test_pages*.py"))
     assert [one for one in sorted(controls) if f'"#{one}' not in tests and f"'#{one}" not in tests] == []
+
+
+def test_every_setting_that_a_folder_tells_is_named_for_people():
+    folder = Path(sessions.__file__).parent
+    source = "".join((folder / f"{name}.py").read_text() for name in ("raw_movies", "raw_source", "warp_settings"))
+    names = re.findall(r'"(\w+)": (?:Setting\(|size\b)', source)
+    assert len(set(names)) >= 2
+    controls = (STATIC / "controls.js").read_text()
+    assert [one for one in names if f"{one}: " not in controls] == []
 
 
 def test_the_server_has_every_address_that_the_pages_ask(server):

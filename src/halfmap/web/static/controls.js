@@ -24,7 +24,7 @@ const UNUSED = {
 };
 const SOURCE = {
   pixel_size_angstrom: "Pixel size", box_pixel: "Box", diameter_angstrom: "Particle diameter", net_name: "Active neural net",
-  score_threshold: "Score threshold", exports_particles: "Particles are exported", particles_are_bright: "Particles are bright",
+  micrograph_pixel_size_angstrom: "Pixel size of micrographs", score_threshold: "Score threshold", exports_particles: "Particles are exported", particles_are_bright: "Particles are bright",
 };
 const STATES = { stopped: "Stopped", running: "Running", listening: "Listening", stopping: "Stopping", failed: "Failed" };
 

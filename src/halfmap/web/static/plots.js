@@ -10,6 +10,7 @@ import uPlot from "./vendor/uPlot.esm.js";
 
 const HEIGHT = 190;
 const TEN_THOUSANDTHS = 1e4;
+const ALONE = 60; // what is shown on both sides of a single point: seconds, or cycles
 
 // name, title, how a value is shown, and its limits: [name of the threshold, label, kept are those above?]
 const POINTS = [
@@ -105,7 +106,7 @@ function options({ width, isTime, isPoints, lines }) {
   const axis = { stroke: colour.muted, grid: { stroke: colour.rule, width: 1 }, ticks: { stroke: colour.rule }, font: "11px system-ui", size: isTime ? 48 : 32 };
   return {
     width, height: HEIGHT, legend: { show: false }, cursor: { y: false, drag: { x: true, y: false } },
-    scales: { x: { time: Boolean(isTime) } },
+    scales: { x: { time: Boolean(isTime), range: (plot, from, to) => (plot.data[0].length === 1 ? [from - ALONE, from + ALONE] : [from, to]) } },
     axes: [axis, { ...axis, size: 56 }],
     series: [{}, {
       stroke: colour.accent, width: isPoints ? 0 : 2, paths: isPoints ? () => null : undefined,
