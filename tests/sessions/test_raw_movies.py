@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -152,7 +152,9 @@ class Ended:
     """A process that has made nothing of a batch, and says why."""
 
     is_alive = False
-    process = SimpleNamespace(returncode=MISTAKE)
+
+    def __init__(self, returncode: int = MISTAKE) -> None:
+        self.process = SimpleNamespace(returncode=returncode)
 
     def last_words(self) -> str:
         return f"exit code {MISTAKE}: the gain has other sides"
@@ -178,6 +180,28 @@ def test_movies_that_failed_are_tried_again_when_their_description_or_gain_chang
     assert [step() for _ in range(4)] == ["", left_out, "", ""]
     (folder / "movies.toml").write_text(PLAN.replace("patches", "group_frames = 2\npatches"))
     assert [step() for _ in range(3)] == ["", left_out, ""]
+
+
+def test_movies_of_a_batch_that_failed_are_each_tried_alone_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[list[str]] = []
+
+    def child(work: Path, arguments: Sequence[str], _: object) -> Ended:
+        part = work / RAW / f"{int(arguments[2]):04d}.part"
+        names = json.loads((part / BATCH).read_text())["micrographs"]
+        tried.append([Path(name).stem for name in names])
+        if {"b", "c"} & set(tried[-1]):
+            return Ended()
+        part.rename(part.with_suffix(""))
+        return Ended(0)
+
+    monkeypatch.setattr(raw_source, "Child", child)
+    monkeypatch.setattr(raw_source, "_PAUSE", 0.0)
+    for name in "abcd":
+        (folder / f"Movies/{name}.mrc").write_text(name)
+    preparation = Preparation(MoviesSource(folder, folder.parent / "s"), devices="cpu", workers=1, heard=lambda: None)
+    for _ in range(8):
+        preparation.step(LiveSettings(), is_wanted=True)
+    assert [sorted(names) for names in tried] == [["a", "b", "c", "d"], ["a"], ["b"], ["c"], ["d"]]
 
 
 def test_what_keeps_movies_from_being_found_is_said_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -145,6 +145,7 @@ class Preparation:
         self._child: Child | None = None
         self._batch: Mapping[str, Path] = {}
         self._failed: dict[str, str] = {}
+        self._suspect: set[str] = set()
         self._conditions, self._complaint = source.conditions, ""
         self._next_look = 0.0
 
@@ -164,13 +165,14 @@ class Preparation:
             self._conditions = source.conditions
             if self._failed:  # under the conditions before: they may do now
                 self._failed.clear()
+                self._suspect.clear()
                 number, found = source.next_batch(self._failed)
         if not found:  # thousands of movies on a share take long to look through
             now = time.monotonic()
             self._next_look = now + _PAUSE * (now - began)
-        if self._batch and set(self._batch) & set(found):  # the last batch failed
-            alone = next(name for name in found if name in self._batch)
-            found = {alone: found[alone]}
+        suspects = [name for name in found if name in self._suspect]
+        if suspects:
+            found = {suspects[0]: found[suspects[0]]}
         if found:
             source.write_batch(number, found, settings)
             self._batch = found
@@ -194,11 +196,11 @@ class Preparation:
         self._child = None
         child.end()
         if child.process.returncode == 0:
-            self._batch = {}
             return ""
         reason = child.last_words().removeprefix(f"exit code {MISTAKE}: ")
         if len(self._batch) == 1:
             name = next(iter(self._batch))
-            self._failed[name], self._batch = reason, {}
+            self._failed[name] = reason
             return f"No particles can be found in {name}, it is left out: {reason}"
+        self._suspect |= set(self._batch)
         return f"Finding particles in {len(self._batch)} images has failed; they are tried one by one: {reason}"
