@@ -49,14 +49,8 @@ def seconds_of_children() -> float:
 
 def told_mebibytes(log: str) -> float:
     """Return the most memory that a job said it needs: its main process and its workers together."""
-    most = held = 0.0
-    for number, unit, rest in re.findall(r"Needs at most ([\d.]+) (\w+) of memory for (.*)", log):
-        needed = float(number) * UNITS[unit]
-        if "in each of" in rest:
-            most = max(most, held + needed * int(re.findall(r"in each of (\d+)", rest)[0]))
-        else:
-            held = max(held, needed)
-    return max(most, held)
+    told = re.findall(r"Needs at most ([\d.]+) (\w+) of memory for (the program|comparing)", log)
+    return sum(float(number) * UNITS[unit] for number, unit, _ in told)
 
 
 def main() -> None:

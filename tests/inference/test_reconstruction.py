@@ -1,6 +1,7 @@
 """Volumes from sums of slices: their scale, symmetry, noise, prior, and what halves share."""
 
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor
 
 from halfmap import keyed_random
+from halfmap.compute.allocator import give_back
 from halfmap.fourier import shells, slices
 from halfmap.fourier.band import FourierBand
 from halfmap.fourier.slices import PaddedGrid
@@ -18,11 +20,12 @@ from halfmap.imaging.back_projection import back_project
 from halfmap.imaging.image_model import contrast_transfer
 from halfmap.imaging.projection import project
 from halfmap.inference.maximisation import FIRST_PRIOR_SHELL
-from halfmap.inference.reconstruction import SliceAccumulator, join_low_shells
+from halfmap.inference.reconstruction import VOLUME_BYTES, SliceAccumulator, join_low_shells
 from support.model_images import particles_of
 from support.volume_images import volumes
 
 PIXEL, N_VIEWS = 4.0, 1500
+CLEAR_REFS = Path("/proc/self/clear_refs")
 
 
 def cubic(side: int) -> ImageGrid:
@@ -120,6 +123,24 @@ def test_symmetrised_sums_of_groups_off_the_lattice_give_the_same_map(symmetry: 
     # sums are interpolated a second time, which blurs the map by another sinc² towards the edge of the box
     norms = [float(shells.radial_sum(one.abs().square(), grid)[1:14].sum()) for one in transforms]
     assert norms[0] == pytest.approx(norms[1], rel=0.1)
+
+
+@pytest.mark.skipif(not CLEAR_REFS.exists(), reason="the system does not tell how much memory was held at most")
+def test_a_map_is_reconstructed_in_the_memory_that_is_told() -> None:
+    grid = PaddedGrid(cubic(64))
+    weight = torch.rand(grid.shape)
+    sums = SliceAccumulator(data=torch.complex(weight, weight), weight=weight, grid=grid)
+    give_back()
+    before = held_bytes("VmRSS")
+    CLEAR_REFS.write_text("5")  # what was held at most begins anew
+    sums.volume(torch.full((33,), 0.5), keeps_height=True)
+    assert held_bytes("VmHWM") - before < VOLUME_BYTES * weight.numel()
+
+
+def held_bytes(label: str) -> int:
+    """Return what this process holds, or held at most, as the system tells."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(label))
 
 
 @pytest.mark.parametrize("with_ctf", [False, True])
@@ -224,7 +245,7 @@ def test_the_prior_is_measured_by_the_mean_weight_of_a_shell() -> None:
     plain, damped = uneven.volume(), uneven.volume(torch.full((17,), 0.5, dtype=torch.float64))
     grid = cubic(32)
     one, two, even = (grid.rfft(of.double()).abs() for of in (damped, plain, sums.volume()))
-    mean = uneven.mean_weight()[10]
+    mean = uneven.mean_weight[10]
     kx = torch.arange(17).expand(grid.rfft_shape)
     on_shell = shells.shell_index(grid) == 10
     for where, weight_there in ((on_shell & (kx <= 3), 0.3), (on_shell & (kx >= 8), 3.0)):
@@ -319,4 +340,4 @@ def test_nothing_seen_is_nothing_known() -> None:
     assert float(sums.volume().abs().max()) == 0.0
     assert float(sums.volume(torch.full((9,), 0.5)).abs().max()) == 0.0
     assert sums.error_variance().tolist() == [0.0] * 9
-    assert sums.mean_weight().tolist() == [0.0] * 9
+    assert sums.mean_weight.tolist() == [0.0] * 9

@@ -123,12 +123,12 @@ def test_a_band_beyond_the_curve_takes_the_small_step() -> None:
 @pytest.mark.parametrize(
     ("reached", "in_mask", "band", "side", "expected"),
     [
-        (50, 60, 70, 200, 78),
+        (50, 60, 70, 200, 90),
         (90, 95, 99, 200, 99),
-        (50, 40, 70, 200, 65),  # a mask that misses the particle
-        (20, 22, 30, 200, 30),
+        (50, 40, 70, 200, 75),  # a mask that misses the particle
+        (20, 22, 30, 200, 33),
         (0, 0, 10, 200, 10),
-        (51, 60, 61, 400, 78),
+        (51, 60, 61, 400, 90),
         (51, 61, 61, 400, 199),  # above 0.143 to the end of the band: how far it goes is not known
     ],
 )

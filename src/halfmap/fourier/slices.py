@@ -427,7 +427,7 @@ def _in_space(values: Tensor, padded: PaddedGrid) -> Tensor:
     for axis in range(-padded.grid.ndim, -1):
         shape = list(values.shape)
         shape[axis] = padded.padded_side
-        values = values.new_zeros(shape).index_add(axis, rows, values)
+        values = values.new_zeros(shape).index_add_(axis, rows, values)
     transform = torch.nn.functional.pad(values, (0, large_grid.rfft_shape[-1] - padded.radius - 1))
     reference, _ = crop_or_pad(large_grid.irfft(transform), large_grid, padded.grid.shape)
     return reference / padded.gridding_correction(device=reference.device).to(reference.dtype)

@@ -200,9 +200,11 @@ def pass_around_each(
     if log_rotation is not None:
         scores += log_rotation.float().to(scores.device).repeat(C)
     shifted = torch.view_as_real(torch.view_as_complex(weighted.contiguous())[:, None] * factors).flatten(2)
+    power_of_parts = power.repeat_interleave(2, dim=-1)
     for c, mine in enumerate(values):
-        cross = shifted @ torch.view_as_real(mine.contiguous()).flatten(2).mT
-        norm = torch.einsum("nk,nrk->nr", power, mine.abs().square())
+        parts = torch.view_as_real(mine.contiguous()).flatten(2)
+        cross = shifted @ parts.mT
+        norm = torch.einsum("nk,nrk->nr", power_of_parts, parts.square())
         scores[:, :, c * R : (c + 1) * R] += cross - 0.5 * norm[:, None]
     found = _kept_of_all(scores, torch.arange(n, device=scores.device), pruning)
     row = (found.poses.row // R * n + found.poses.image()) * R + found.poses.row % R

@@ -1,7 +1,7 @@
 """The E-step: the posterior of every image, and the sums over it that the M-step needs."""
 
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial, reduce
+from functools import partial, reduce
 
 import numpy as np
 import torch
@@ -48,6 +48,9 @@ _MOST_IN_CHUNK_OF_VOLUMES = 200
 _IMAGES_AT_ONCE = 128
 _TRANSFERS = 32
 """Particles whose transfer tells on which shells the signal lies."""
+
+_kept: list[tuple["Model", References, CoarseReferences | None]] = []
+_kept_for: list[tuple[Broadcast, Broadcast, str]] = []
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -181,8 +184,17 @@ def expect_chunk(data: Broadcast, model: Broadcast, rows: NDArray[np.int64]) -> 
     return sums
 
 
-@lru_cache(maxsize=1)
 def _prepared(model: Broadcast, data: Broadcast, device: str) -> tuple[Model, References, CoarseReferences | None]:
+    """Return the model and its references, kept for the next chunk, those of another model let go before."""
+    if _kept_for != [(model, data, device)]:
+        _kept_for.clear()
+        _kept.clear()  # slices of both would not fit
+        _kept.append(_prepare(model, data, device))
+        _kept_for.append((model, data, device))
+    return _kept[0]
+
+
+def _prepare(model: Broadcast, data: Broadcast, device: str) -> tuple[Model, References, CoarseReferences | None]:
     current: Model = model.load()
     images: ImageData = data.load()
     references = References.of(current.references.to(device), images.grid, current.padding)

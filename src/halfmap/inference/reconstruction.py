@@ -1,7 +1,7 @@
 """Volumes from the sums of slices: symmetry, joined low shells, with and without a prior."""
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import torch
 from torch import Tensor
@@ -11,6 +11,9 @@ from halfmap.fourier.slices import PaddedGrid, PaddedTransform
 from halfmap.geometry.symmetric_volumes import symmetrise_accumulators
 from halfmap.inference.maximisation import FIRST_PRIOR_SHELL
 from halfmap.tensors import Volumes
+
+VOLUME_BYTES = 150
+"""Of each coefficient of the padded transform, what a reconstruction needs beside the sums at most."""
 
 _LEAST_WEIGHT = 1e-3
 """Weights are not taken for less than this share of their shell's mean, as in RELION."""
@@ -40,8 +43,9 @@ class SliceAccumulator:
         """Return the sum of two."""
         return SliceAccumulator(data=self.data + other.data, weight=self.weight + other.weight, grid=self.grid)
 
+    @cached_property
     def mean_weight(self) -> Tensor:
-        """Return the mean weight in each shell of the volume, float64, shape (n_shells,); 0 where nothing was seen."""
+        """Mean weight in each shell of the volume, float64, shape (n_shells,); 0 where nothing was seen."""
         return _means(self.weight, _shells(self.grid))[: self.grid.grid.side // 2 + 1]
 
     def error_variance(self) -> Tensor:
@@ -53,19 +57,17 @@ class SliceAccumulator:
         -----
         What is known of a coefficient of the volume lies in padding³ of the finer transform's.
         """
-        mean = self.mean_weight()
+        mean = self.mean_weight
         known = mean * self.grid.padding**3 * self.grid.grid.side**2
         return torch.where(known > 0, 1 / known.clamp(min=1e-300), torch.zeros_like(known))
 
     def completeness(self) -> Tensor:
         """Return the share of each shell that was seen, float64, shape (n_shells,)."""
-        shell, mean = _shells(self.grid), self.mean_weight()
-        inside = shell < len(mean)
-        seen = (self.weight[inside].double() > _LEAST_WEIGHT * mean[shell[inside]]).double()
-        return _means(seen, shell[inside], n=len(mean))
+        return _means(self.weight > self._least_weight(), _shells(self.grid))[: len(self.mean_weight)]
 
+    @cached_property
     def divisor(self) -> Tensor:
-        """Return what the data are divided by where there is no prior, float32, of the weights' shape.
+        """What the data are divided by where there is no prior, float32, of the weights' shape.
 
         Notes
         -----
@@ -74,14 +76,18 @@ class SliceAccumulator:
         own hang together, so each is divided by the mean weight around it where that is more than its own; in each
         shell the mean of weight over divisor is 1. With 300 views of a ribosome this is worth five shells of 48.
         """
-        mean = self.mean_weight()
-        place = _shells(self.grid).clamp(max=len(mean))
-        least = torch.cat([_LEAST_WEIGHT * mean, torch.ones(1, dtype=torch.float64)]).float()[place]
+        place, n = _shells(self.grid), len(self.mean_weight)
+        least = self._least_weight()
         divisor = torch.maximum(torch.maximum(self.weight, self._weight_around()), least)
         is_seen = self.weight > least
-        height = _means((self.weight / divisor)[is_seen], place[is_seen], n=len(mean) + 1)
+        height = _means((self.weight / divisor)[is_seen], place[is_seen], n=n + 1)
         height[height == 0] = 1  # nothing was seen there
-        return divisor * height.float()[place]
+        return divisor.mul_(height.float()[place])
+
+    def _least_weight(self) -> Tensor:
+        """Return the weight up to which a coefficient counts as not seen, float32, of the weights' shape."""
+        beyond = torch.ones(1, dtype=torch.float64)
+        return torch.cat([_LEAST_WEIGHT * self.mean_weight, beyond]).float()[_shells(self.grid)]
 
     def _weight_around(self) -> Tensor:
         """Return the mean weight over one coefficient of the volume's own transform, by linear interpolation's kernel.
@@ -91,6 +97,7 @@ class SliceAccumulator:
         reach = self.grid.padding - 1
         ring = _wave_numbers(self.grid).round().long()
         density = _means(self.weight, ring).float()[ring]
+        del ring
         even = torch.where(density > 0, self.weight / density.clamp(min=1e-30), torch.zeros_like(density))
         mates = even[..., 1 : reach + 1].flip(0, 1, 2)
         whole = torch.nn.functional.pad(torch.cat([mates, even], dim=-1), (0, reach, reach, reach, reach, reach))
@@ -119,7 +126,13 @@ class SliceAccumulator:
         equation 2) with τ² = T · SSNR / (padding³ ⟨weight⟩). Below shell 5 there is no prior. T enters once (RELION:
         twice). w is the weight, or what lies around it where that is more (`divisor`).
         """
-        mean = self.mean_weight()
+        return slices.to_reference(
+            PaddedTransform(values=self._divided(fsc, strength, keeps_height=keeps_height), grid=self.grid)
+        )
+
+    def _divided(self, fsc: Tensor | None, strength: float, *, keeps_height: bool) -> Tensor:
+        """Return the data divided by weight and prior, complex64, of the data's shape."""
+        mean = self.mean_weight
         n = len(mean)
         precision = torch.zeros(n, dtype=torch.float64)
         if fsc is not None:
@@ -127,17 +140,17 @@ class SliceAccumulator:
             precision = mean * (1 - known) / (strength * known)
             precision[:FIRST_PRIOR_SHELL] = 0
         prior = torch.cat([precision, torch.zeros(1, dtype=torch.float64)]).float()
-        place = _shells(self.grid).clamp(max=n)
-        divisor = self.divisor()
+        place, divisor = _shells(self.grid), self.divisor
         total = divisor + prior[place]
         seen = (place < n) & (total > 0)
-        values = torch.where(seen, self.data / total.clamp(min=1e-30), torch.zeros_like(self.data))
+        values = self.data / total.clamp(min=1e-30)
+        values[~seen] = 0
         if keeps_height:
             left = torch.bincount(place.flatten(), (divisor.square() / total.clamp(min=1e-30)).flatten().double())
             whole = torch.bincount(place.flatten(), divisor.flatten().double())
             height = torch.where(left > 0, whole / left.clamp(min=1e-300), torch.ones_like(left))
-            values = values * height.float()[place]
-        return slices.to_reference(PaddedTransform(values=values, grid=self.grid))
+            values *= height.float()[place]
+        return values
 
 
 def join_low_shells(
@@ -165,8 +178,11 @@ def _means(values: Tensor, group: Tensor, n: int = 0) -> Tensor:
 
 @lru_cache(maxsize=1)
 def _shells(grid: PaddedGrid) -> Tensor:
-    """Return the shell of each stored coefficient in those of the volume itself, int64, shape ``grid.shape``."""
-    return (_wave_numbers(grid) / grid.padding).round().long()
+    """Return the shell of each stored coefficient in those of the volume itself, int64, shape ``grid.shape``.
+
+    What lies beyond the last shell has the number that would follow.
+    """
+    return (_wave_numbers(grid) / grid.padding).round().clamp(max=grid.grid.side // 2 + 1).long()
 
 
 def _wave_numbers(grid: PaddedGrid) -> Tensor:

@@ -251,7 +251,7 @@ def local_grid(
     Parameters
     ----------
     rotation_step_degrees : coarse step.
-    sigma_degrees : of the prior, of the tilt of the view and of the turn in the plane each; the search ends at 3 of it.
+    sigma_degrees : of the prior, along each axis; the search ends at 3 of it.
     offset_range_angstrom, offset_step_angstrom : radius of the disc and coarse step.
     perturbation : shift of the whole grid, as a share of the coarse steps.
     mates : rotations of the reference, float64, shape (G, 3, 3): the same is searched around each image's rotation
@@ -259,13 +259,12 @@ def local_grid(
 
     Notes
     -----
-    A lattice of rotation vectors: tilts of the view within a disc, turns in the plane within an interval. Finer ones
-    halve the steps along all three axes.
+    A lattice of rotation vectors within a ball. Finer ones halve the steps along all three axes.
     """
     reach = 3 * sigma_degrees / rotation_step_degrees + 1e-6
     steps = torch.arange(-int(reach), int(reach) + 1, dtype=torch.float64)
     lattice = torch.stack(torch.meshgrid(steps, steps, steps, indexing="ij"), dim=-1).reshape(-1, 3)
-    lattice = lattice[lattice[:, :2].norm(dim=-1) <= reach]
+    lattice = lattice[lattice.norm(dim=-1) <= reach]
     lattice = (lattice[torch.argsort(lattice.square().sum(-1), stable=True)] + perturbation) * rotation_step_degrees
     fine = (lattice[:, None] + _corners(rotation_step_degrees)).reshape(-1, 3)
     n_mates = 1 if mates is None else len(mates)

@@ -1,6 +1,6 @@
 """Sums over the posterior of particles: all that a chunk of an E-step hands back."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
@@ -105,7 +105,7 @@ class Sums:
 
     Parameters
     ----------
-    references : what the images say of them.
+    references : what the images say of them; None where that was left out.
     class_mass : float64, shape (H, C).
     offset : float64, shape (C, 2): Σ weight · origin.
     offset_square : float64, shape (C,): Σ weight · |origin|².
@@ -116,7 +116,7 @@ class Sums:
     estimates : of the particles.
     """
 
-    references: GradientSums | SliceSums
+    references: GradientSums | SliceSums | None
     class_mass: Tensor
     offset: Tensor
     offset_square: Tensor
@@ -125,6 +125,10 @@ class Sums:
     scale_cross: Tensor
     scale_square: Tensor
     estimates: Estimates
+
+    def without_references(self) -> "Sums":
+        """Return the sums but for what the images say of the references, which takes most of the memory."""
+        return replace(self, references=None)
 
     @property
     def gradient(self) -> Tensor:
@@ -150,6 +154,7 @@ def add(first: Sums, second: Sums) -> Sums:
     for field in fields(Sums):
         if field.name not in ("estimates", "references"):
             getattr(first, field.name).add_(getattr(second, field.name))
+    assert first.references is not None
     for field in fields(first.references):
         getattr(first.references, field.name).add_(getattr(second.references, field.name))
     joined = {

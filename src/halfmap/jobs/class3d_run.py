@@ -72,7 +72,9 @@ class _Course:
         self.page_pace = PagePace(_FIRST_PAGE_SECONDS)
         images, index = one_source(inputs)
         n = len(inputs.particles)
-        context.expect_memory(memory.bytes_in_main_process(images.grid, params, n), "sums, maps and states")
+        context.expect_memory(
+            memory.bytes_in_main_process(images.grid, params, n), "the program, sums, maps and states"
+        )
         context.expect_memory(
             memory.bytes_of_task(images.grid, params, n),
             "comparing images with slices of the maps",

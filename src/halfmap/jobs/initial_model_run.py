@@ -91,7 +91,7 @@ class _Course:
             f"Images are compared at {grid.side} px of {grid.pixel_size_angstrom:.4g} Å, enough for details of "
             f"{params.finest_angstrom:.3g} Å; the first ones are of {params.coarsest_angstrom:.3g} Å."
         )
-        context.expect_memory(memory.bytes_in_main_process(grid, params, n), "sums, maps and states")
+        context.expect_memory(memory.bytes_in_main_process(grid, params, n), "the program, sums, maps and states")
         context.expect_memory(
             memory.bytes_of_task(grid, params, n),
             "comparing images with slices of the maps",

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from halfmap.compute.allocator import give_back
 from halfmap.data.half_sets import HalfSets, with_random_subsets
 from halfmap.data.particles import ParticleSet
 from halfmap.data.refinement_run import RefinementRun
@@ -35,7 +36,7 @@ from halfmap.postprocessing import local_resolution as local
 from halfmap.postprocessing.half_map_fsc import JoinedShells
 from halfmap.postprocessing.masks import automatic_mask
 from halfmap.postprocessing.params import LocalResolutionParams, PostprocessParams
-from halfmap.postprocessing.postprocess import PostprocessResult, mean_map, postprocess
+from halfmap.postprocessing.postprocess import PostprocessResult, mean_map, memory_bytes, postprocess
 from halfmap.project.job import JobContext
 from halfmap.refinement import decisions, memory, refine3d
 from halfmap.refinement.agreement import LEAST_KEPT_OF_REFERENCE, kept_of_reference
@@ -122,7 +123,15 @@ class _Course:
                 "coarser tells a resolution. 40 Å keep them in one orientation."
             )
         n = len(inputs.particles)
-        context.expect_memory(memory.bytes_in_main_process(images.grid, params, n), "sums, maps and states")
+        volume_grid = ImageGrid.cubic(images.grid.side, images.grid.pixel_size_angstrom)
+        at_end = local.memory_bytes(volume_grid, LocalResolutionParams()) if params.local_resolution else 0
+        context.expect_memory(
+            max(
+                memory.bytes_in_main_process(images.grid, params, n),
+                memory.PROGRAM_BYTES + max(at_end, memory_bytes(volume_grid)),
+            ),
+            "the program, sums, maps and states",
+        )
         context.expect_memory(
             memory.bytes_of_task(images.grid, params, n),
             "comparing images with slices of the maps",
@@ -171,6 +180,7 @@ class _Course:
     def advance(self, state: RefinementState) -> RefinementState:
         if self.context.is_cancelled():
             raise KeyboardInterrupt
+        give_back()  # or sums and maps of the iterations would lie side by side in the gaps that they have left
         return refine3d.advance(self.problem, self.params, state, self.context.executor, self.context.progress)
 
     def tell(self, state: RefinementState) -> None:
@@ -206,6 +216,7 @@ class _Course:
             )
         self._warn_of_reference(state)
         context.progress.start("Post-processing", None)
+        give_back()
         self._write(state)
         first, second = (Volume(values=half.unregularised, grid=self.problem.volume_grid) for half in state.halves)
         mask = automatic_mask(mean_map(first, second)) if self.mask is None else self.mask

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from halfmap.kernels.slice_extraction import BLOCK, Float32, Float64, locate
+from halfmap.kernels.slice_extraction import BLOCK, Float32, Float64, axes_of, locate
 from halfmap.kernels.threads import run_in_parts
 
 SHEETS_IN_TURN = 4
@@ -44,6 +44,7 @@ def insert_slices(
     """
     radius = data.shape[2] - 1
     sheets = np.arange(2 * radius + 1) // SHEETS_IN_TURN
+    axes = axes_of(coordinates)
 
     def task(part: int, n_parts: int) -> None:
         _insert(
@@ -51,7 +52,7 @@ def insert_slices(
             weight.reshape(-1),
             radius,
             planes,
-            coordinates,
+            axes,
             values,
             weights.reshape(len(planes), -1),
             sheets % n_parts == part,
@@ -66,7 +67,7 @@ def _insert(
     weight: Float32,
     radius: int,
     planes: Float64,
-    coordinates: Float64,
+    axes: Float64,
     values: Float32,
     weights: Float32,
     owned: npt.NDArray[np.bool_],
@@ -80,9 +81,9 @@ def _insert(
     weighted = weight.size > 0
     alone = bool(owned.all())
     for n in range(planes.shape[0]):
-        for start in range(0, coordinates.shape[0], BLOCK):
-            count = min(BLOCK, coordinates.shape[0] - start)
-            locate(planes[n], coordinates, start, count, radius, cell, fraction, sign)
+        for start in range(0, axes.shape[1], BLOCK):
+            count = min(BLOCK, axes.shape[1] - start)
+            locate(planes[n], axes, start, count, radius, cell, fraction, sign)
             for i in range(count):
                 fx, fy, fz = fraction[0, i], fraction[1, i], fraction[2, i]
                 present = abs(sign[i])

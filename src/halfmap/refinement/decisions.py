@@ -161,7 +161,7 @@ def last_shell(fsc: Curve, masked_fsc: Curve, band_shell: int, side: int) -> int
 
     Returns
     -------
-    1.3 times the shell to which the FSC, in the mask or without, stands above 0.143, at least ten beyond that without,
+    1.5 times the shell to which the FSC, in the mask or without, stands above 0.143, at least ten beyond that without,
     so that both curves are seen to fall to zero; the last of the images where the one in the mask has not fallen within
     the band. Within the band of the images.
 
@@ -173,7 +173,7 @@ def last_shell(fsc: Curve, masked_fsc: Curve, band_shell: int, side: int) -> int
     last = side // 2 - 1
     if in_mask >= band_shell:
         return last
-    return max(1, min(max(math.ceil(1.3 * max(shell, in_mask) - 1e-9), shell + _LEAST_INCREMENT), last))
+    return max(1, min(max(math.ceil(1.5 * max(shell, in_mask) - 1e-9), shell + _LEAST_INCREMENT), last))
 
 
 def coarse_shell(

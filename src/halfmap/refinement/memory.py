@@ -6,11 +6,15 @@ from halfmap.grid import ImageGrid
 from halfmap.inference import expectation
 from halfmap.inference.coarse import SCORES_AT_ONCE
 from halfmap.inference.posterior import POSES_AT_ONCE
+from halfmap.inference.reconstruction import VOLUME_BYTES
 from halfmap.inference.references import SLICE_BYTES
 from halfmap.refinement import decisions
 from halfmap.refinement.params import RefinementParams
 from halfmap.refinement.search import MOST_KEPT, pose_grid
 from halfmap.refinement.state import PoseSampling
+
+PROGRAM_BYTES, WORKER_PROGRAM_BYTES = 250 << 20, 160 << 20
+"""What a process holds once the program is loaded: the one of the command, with pages and figures, and a worker."""
 
 _BYTES_OF_SUM = 12
 """Of a coefficient of data and weight."""
@@ -27,8 +31,8 @@ def bytes_of_task(grid: ImageGrid, params: RefinementParams, n_particles: int) -
     Notes
     -----
     Most rotations are compared in the last global search: coarse slices as extracted, as real numbers, and of the
-    higher shells once more. Beside them: the map's transform, three sets of sums of slices (the task's own and two that
-    are added), images, scores, and blocks of fine slices.
+    higher shells once more. Beside them: the program, the map's transform, three sets of sums of slices (the task's own
+    and two that are added), images, and scores or blocks of fine slices, whichever is more.
     """
     order, local_from = decisions.first_orders(params.symmetry, params.healpix_order, params.local_from_order)
     pixel = grid.pixel_size_angstrom
@@ -48,27 +52,29 @@ def bytes_of_task(grid: ImageGrid, params: RefinementParams, n_particles: int) -
     coarse = poses.n_rotations * len(band.head(coarse_shell)) * 28 + poses.n_rotations * 8 * 9 * 9
     scores = 6 * 4 * max(SCORES_AT_ONCE, poses.n_rotations * poses.n_shifts)
     kept = images * MOST_KEPT * 32
-    fine = max(POSES_AT_ONCE, MOST_KEPT) * (100 + 72 * poses.children_rotations * poses.children_shifts)
+    fine = min(images * MOST_KEPT, max(POSES_AT_ONCE, MOST_KEPT)) * (
+        100 + 72 * poses.children_rotations * poses.children_shifts
+    )
     return (
-        images * expectation.bytes_per_image(grid)
+        WORKER_PROGRAM_BYTES
+        + images * expectation.bytes_per_image(grid)
         + _transform(grid, params) * (8 + 3 * _BYTES_OF_SUM)
         + coarse
-        + scores
         + kept
-        + fine
-        + 2 * SLICE_BYTES
+        + max(scores, fine + 2 * SLICE_BYTES)
     )
 
 
 def bytes_in_main_process(grid: ImageGrid, params: RefinementParams, n_particles: int) -> int:
-    """Return the memory of sums, maps and states in the process that the command runs in, in bytes.
+    """Return the memory of program, sums, maps and states in the process that the command runs in, in bytes.
 
     Notes
     -----
-    Sums of both halves, symmetrised, joined, and divided: seven sets; some twenty maps of float32; two kilobytes of
-    each particle.
+    Sums of both halves, as they come, symmetrised, and joined: seven sets, and what a reconstruction needs beside them;
+    some twenty maps of float32; two kilobytes of each particle.
     """
-    return 7 * _BYTES_OF_SUM * _transform(grid, params) + 20 * 4 * grid.side**3 + 2000 * n_particles
+    sums = (7 * _BYTES_OF_SUM + VOLUME_BYTES) * _transform(grid, params)
+    return PROGRAM_BYTES + sums + 20 * 4 * grid.side**3 + 2000 * n_particles
 
 
 def _transform(grid: ImageGrid, params: RefinementParams) -> int:

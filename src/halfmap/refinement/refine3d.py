@@ -186,7 +186,7 @@ def advance(
     # what the first iteration finds by correlation is low-passed again
     is_low_passed_twice = not params.absolute_greyscale
     is_low_passed = iteration <= (2 if is_low_passed_twice else 1)
-    known = _first_shell(problem, params) if is_low_passed else state.shell
+    known = _first_shell(problem, params) if is_low_passed else _known_shell(state)
     search = search_of(
         problem,
         params,
@@ -200,12 +200,13 @@ def advance(
         search = replace(search, low_share=1.0)
     if progress is not None:
         progress.start(f"Iteration {iteration}", len(problem.particles))
-    sums = [
-        _expected(problem, params, state, half, search, executor, iteration, by_correlation, progress)
-        for half in (0, 1)
-    ]
+    sums, accumulators = [], []
+    for half in (0, 1):
+        found = _expected(problem, params, state, half, search, executor, iteration, by_correlation, progress)
+        accumulators.append(_accumulator(problem, params, found))
+        sums.append(found.without_references())
+        del found  # its slices need as much memory as the accumulator
     orientations = _updated_orientations(problem, params, state.orientations, sums, by_correlation)
-    accumulators = [_accumulator(problem, params, one) for one in sums]
     field = problem.grid.side * problem.grid.pixel_size_angstrom
     known_resolution = state.progression.resolution_angstrom
     join = decisions.join_shell(
@@ -218,6 +219,7 @@ def advance(
         accumulators[1], orientations = turned_over(accumulators[1], orientations, problem.half_sets.rows[1])
         joined = join_low_shells(accumulators[0], accumulators[1], join)
         plain = [one.volume() for one in joined]
+    del accumulators
     fsc = _fsc(problem, plain, state.shell)
     used = _used_fsc(problem, params, plain, fsc, state.shell)
     is_last = state.is_last_next
@@ -227,7 +229,7 @@ def advance(
     )
     whole = state.joined
     if is_last:
-        total = accumulators[0].joined(accumulators[1])
+        total = joined[0].joined(joined[1])  # of what has been joined the sum stays what it was
         # twice the signal-to-noise ratio of a half
         known_of_both = used.nan_to_num(0.0).clamp(min=0.0)
         whole = total.volume(2 * known_of_both / (1 + known_of_both), params.regularisation)
@@ -508,6 +510,12 @@ def _of_joined(fsc: Tensor) -> Tensor:
 def _resolution_angstrom(fsc: Tensor, problem: RefinementProblem, threshold: float) -> float:
     shell = decisions.resolution_shell(fsc, threshold=threshold)
     return problem.grid.side * problem.grid.pixel_size_angstrom / shell if shell > 0 else float("inf")
+
+
+def _known_shell(state: RefinementState) -> int:
+    """Return the last shell in which the references hold anything: a band that grows does so before they do."""
+    known = torch.nonzero(state.used_fsc.nan_to_num(0.0)).flatten()
+    return max(1, min(int(known[-1]), state.shell)) if len(known) else state.shell
 
 
 def _first_shell(problem: RefinementProblem, params: RefinementParams) -> int:

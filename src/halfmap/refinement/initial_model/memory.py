@@ -6,9 +6,11 @@ from halfmap.fourier.slices import PaddedGrid
 from halfmap.grid import ImageGrid
 from halfmap.inference import expectation
 from halfmap.inference.posterior import bytes_of_posteriors
+from halfmap.inference.reconstruction import VOLUME_BYTES
 from halfmap.refinement.initial_model.params import InitialModelParams
 from halfmap.refinement.initial_model.schedule import minibatch
 from halfmap.refinement.initial_model.search import most_kept, poses_of
+from halfmap.refinement.memory import PROGRAM_BYTES, WORKER_PROGRAM_BYTES
 
 _BYTES_OF_SUM = 12  # of a coefficient of data and weight
 
@@ -27,8 +29,8 @@ def bytes_of_task(grid: ImageGrid, params: InitialModelParams, n_particles: int)
 
     Notes
     -----
-    Images, the classes' transforms and three sets of their sums, and what `bytes_of_posteriors` counts, of the finest
-    mini-batch.
+    The program, images, the classes' transforms and three sets of their sums, and what `bytes_of_posteriors` counts, of
+    the finest mini-batch.
     """
     n_images = max(chunk.stop - chunk.start for chunk in expectation.chunks_of(grid, n_particles, volumes=True))
     batch = minibatch(params, params.minibatches, n_particles)
@@ -42,20 +44,21 @@ def bytes_of_task(grid: ImageGrid, params: InitialModelParams, n_particles: int)
         most_kept=most_kept(params),
     )
     sums = params.classes * _transform(grid) * (8 + 3 * 2 * _BYTES_OF_SUM)
-    return n_images * expectation.bytes_per_image(grid) + sums + posteriors
+    return WORKER_PROGRAM_BYTES + n_images * expectation.bytes_per_image(grid) + sums + posteriors
 
 
 def bytes_in_main_process(grid: ImageGrid, params: InitialModelParams, n_particles: int) -> int:
-    """Return the memory of sums, maps and states in the process that the command runs in, in bytes.
+    """Return the memory of program, sums, maps and states in the process that the command runs in, in bytes.
 
     Notes
     -----
     Sums of two pseudo-halves: before and after the mini-batch, the mini-batch's own, and one class's symmetrised;
-    of T, O and I before and after also of the states that a class was turned in.
+    of T, O and I before and after also of the states that a class was turned in. What a reconstruction needs
+    beside them.
     """
     n_turned = params.classes if params.is_polyhedral else 0
-    sums = ((3 + 2 * n_turned) * params.classes + 3) * 2 * _BYTES_OF_SUM * _transform(grid)
-    return sums + 20 * 4 * params.classes * grid.side**3 + 2000 * n_particles
+    sums = (((3 + 2 * n_turned) * params.classes + 3) * 2 * _BYTES_OF_SUM + VOLUME_BYTES) * _transform(grid)
+    return PROGRAM_BYTES + sums + 20 * 4 * params.classes * grid.side**3 + 2000 * n_particles
 
 
 def _transform(grid: ImageGrid) -> int:
