@@ -17,6 +17,7 @@ from halfmap.multiparticle.cutting import (
     prepared,
     windows,
 )
+from halfmap.multiparticle.noise import first_variance, mean_share
 from halfmap.units import electron_wavelength_angstrom
 from support.tilt_windows import tilt_series
 
@@ -100,6 +101,28 @@ def test_only_used_images_are_read():
     )
     assert [t for t, _ in images] == [t for t, _ in images] == [0, 2]
     assert read_numbers == [0, 2]
+
+
+def test_noise_is_that_of_the_image_where_windows_reach_beyond_its_rim():
+    grid = ImageGrid(shape=(310, 290), pixel_size_angstrom=4.0)  # no whole steps of binning
+    noise = np.random.default_rng(1).normal(size=(1, *grid.shape)).astype(np.float32)
+    window = windows(grid, 128.0, 8.0)
+    along = torch.linspace(100.0, 1050.0, 60, dtype=torch.float64)
+    near = [torch.stack([torch.full_like(along, x), along], dim=-1) for x in (20.0, 580.0, 4 * 289 - 20.0)]
+
+    def variance(places):
+        images = CutImages(ArraySource(images=noise, grid=grid), [window], [places[:, None]], resolution_angstrom=8.0,
+                           coarsest_angstrom=400.0, used=np.ones(1, dtype=bool), memory_bytes=1e9)  # fmt: skip
+        counted = torch.ones(len(places), 1, dtype=torch.bool)
+        share = mean_share(images.share_recorded[0], counted)
+        return (first_variance(images, [window.band], [counted])[0] / share)[0, 3:].mean(), float(share)
+
+    found, shares = zip(*map(variance, near), strict=True)
+    assert shares[1] == 1
+    assert shares[0] == pytest.approx(1 / 2 + 20 / 128, abs=1 / 32)  # whole pixels
+    assert shares[2] == pytest.approx(1 / 2 + 20 / 128, abs=1 / 32)
+    for one in found:
+        assert float(one / found[1]) == pytest.approx(1, abs=0.05)  # a window counts for one, as neighbours overlap
 
 
 def test_memory_is_said_of_windows_as_they_are_kept_or_cut_again():

@@ -243,6 +243,9 @@ class CutImages:
         self._kept: dict[int, list[BandValues]] | None = {} if n_bytes <= memory_bytes else None
         pixel = self._binned.pixel_size_angstrom
         self.centre_angstrom = [torch.round(where / pixel) * pixel for where in self._position]
+        # rows and columns of the binned image within what was recorded; both share the centre of the corner pixel
+        ratio = source.grid.pixel_size_angstrom / pixel
+        self._recorded = [math.ceil((side - 0.5) * ratio) for side in source.grid.shape]
 
     def __iter__(self) -> Iterator[tuple[int, list[BandValues]]]:
         """Yield the number of each used image, and of each species what was cut out, (P, K)."""
@@ -253,6 +256,16 @@ class CutImages:
     def keeps(self) -> bool:
         """Whether there is memory for windows, twice over."""
         return self._kept is not None
+
+    @property
+    def share_recorded(self) -> list[Tensor]:
+        """Which share of each window lies within its image, float64, (P, T), of each species."""
+        found = []
+        for window, centre in zip(self._windows, self.centre_angstrom, strict=True):
+            first = torch.round(centre / self._binned.pixel_size_angstrom) - window.grid.side // 2
+            end = torch.minimum(first + window.grid.side, first.new_tensor(self._recorded[::-1]))
+            found.append(((end - first.clamp(min=0)).clamp(min=0) / window.grid.side).prod(-1))
+        return found
 
     def of_neighbours(self, t: int, shown: Sequence[BandValues]) -> list[BandValues]:
         """Return what windows of an image hold of all other particles, of each species; beyond its rim nothing.
@@ -272,9 +285,11 @@ class CutImages:
             offsets = torch.arange(window.grid.side)
             places.append((corner[:, 1, None] + offsets, corner[:, 0, None] + offsets))
         least = [min(int(place[axis].min()) for place in places) for axis in (0, 1)]
-        size = [1 + max(int(place[axis].max()) for place in places) - least[axis] for axis in (0, 1)]
-        canvas = boxes[0].new_zeros(size)
-        inside = [self._is_recorded(axis, least[axis] + torch.arange(size[axis])) for axis in (0, 1)]
+        most = [1 + max(int(place[axis].max()) for place in places) for axis in (0, 1)]
+        canvas = boxes[0].new_zeros([end - first for first, end in zip(least, most, strict=True)])
+        inside = [
+            (at >= 0) & (at < end) for at, end in zip(map(torch.arange, least, most), self._recorded, strict=True)
+        ]
         is_recorded = (inside[0][:, None] & inside[1]).to(canvas.device)
         where = [
             ((rows - least[0])[:, :, None].to(canvas.device), (columns - least[1])[:, None, :].to(canvas.device))
@@ -286,12 +301,6 @@ class CutImages:
             window.band.gather(window.grid.rfft((canvas[at] - box) * is_recorded[at]))[:, : values.shape[1]]
             for window, at, box, values in zip(self._windows, where, boxes, shown, strict=True)
         ]
-
-    def _is_recorded(self, axis: int, binned_pixel: Tensor) -> Tensor:
-        """Return whether rows (axis 0) or columns of the binned image lie within what was recorded."""
-        ratio = self._binned.pixel_size_angstrom / self._source.grid.pixel_size_angstrom
-        place = binned_pixel * ratio  # both grids share the centre of the corner pixel
-        return (place > -0.5) & (place < self._source.grid.shape[axis] - 0.5)
 
     def _of(self, t: int) -> list[BandValues]:
         if self._kept is not None and t in self._kept:

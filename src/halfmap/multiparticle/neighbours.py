@@ -17,6 +17,10 @@ class OverlappingWindows(Protocol):
     def keeps(self) -> bool:
         """Whether there is memory for windows, twice over."""
 
+    @property
+    def share_recorded(self) -> list[Tensor]:
+        """Which share of each window lies within its image, (P, T), of each species."""
+
     def of_neighbours(self, t: int, shown: Sequence[BandValues]) -> list[BandValues]:
         """Return what windows of an image hold of all other particles, of each species."""
 

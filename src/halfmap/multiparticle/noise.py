@@ -56,6 +56,19 @@ def first_variance(
     ]
 
 
+def mean_share(share: Tensor, counted: Tensor) -> Tensor:
+    """Return the mean over the particles that count in an image, float64, shape (T, 1); 1 where none does.
+
+    Parameters
+    ----------
+    share : float64, shape (P, T): of each window, what lies within the image and so has noise.
+    counted : bool, shape (P, T).
+    """
+    n = counted.sum(0)
+    mean = torch.where(counted, share, 0.0).sum(0) / n.clamp(min=1)
+    return torch.where(n > 0, mean, 1.0)[:, None]
+
+
 def data_sums(
     images: Iterable[tuple[int, list[BandValues]]], bands: Sequence[FourierBand], counted: Sequence[Tensor]
 ) -> list[Tensor]:

@@ -12,7 +12,7 @@ from halfmap.fourier.band import FourierBand
 from halfmap.multiparticle import solve
 from halfmap.multiparticle.fit import Comparison, ImagePasses, Parameters, Visited, prior_of, resolution_of, visit
 from halfmap.multiparticle.neighbours import OverlappingWindows, WithoutNeighbours
-from halfmap.multiparticle.noise import first_variance, residual_variance
+from halfmap.multiparticle.noise import first_variance, mean_share, residual_variance
 from halfmap.multiparticle.objectives import descent_of
 from halfmap.multiparticle.parameter_layout import Layout
 from halfmap.multiparticle.params import ParameterChoice, PriorWidths
@@ -105,7 +105,14 @@ def fit_windows(
             f"{sum(map(len, taking_part))} in {int(series.is_used.sum())} used images of {len(series)}; look at "
             "positions, and at which images are excluded."
         )
-    first_noise = noise = first_variance(images, bands, taking_part)
+    # windows have no noise where they reach beyond the rim of an image
+    recorded = [torch.ones((len(series), 1), dtype=torch.float64)] * len(states)
+    if overlapping is not None:
+        recorded = [mean_share(*one) for one in zip(overlapping.share_recorded, taking_part, strict=True)]
+    first_noise = [
+        variance / share for variance, share in zip(first_variance(images, bands, taking_part), recorded, strict=True)
+    ]
+    noise = first_noise
     parameters, steps, descent = start, list[Step](), descent_of(schedule)
     has_searched = False
     searches_shifts = schedule.search_angstrom > 0 and bool(choice.image_warp or choice.volume_warp or choice.positions)
@@ -132,10 +139,10 @@ def fit_windows(
             has_searched = True
         # poses and warps of the first sub-iteration may be too far off to judge particles by
         sets_aside = descent.sets_aside and number > 1
-        comparison, noise = _with_noise(comparison, parameters, noise, sets_aside=sets_aside)
+        comparison, noise = _with_noise(comparison, parameters, noise, recorded, sets_aside=sets_aside)
         if overlapping is not None and number > 1:
             comparison = _without_neighbours(comparison, parameters, overlapping, clear)
-            comparison, noise = _with_noise(comparison, parameters, noise, sets_aside=sets_aside)
+            comparison, noise = _with_noise(comparison, parameters, noise, recorded, sets_aside=sets_aside)
         if comparison.faint is not None:  # of which nothing has been compared
             is_faint = comparison.faint.is_faint[:, None]
             noise = [torch.where(is_faint, one, other) for one, other in zip(first_noise, noise, strict=True)]
@@ -175,7 +182,12 @@ def _without_neighbours(
 
 
 def _with_noise(
-    comparison: Comparison, parameters: Parameters, noise: Sequence[Tensor], *, sets_aside: bool
+    comparison: Comparison,
+    parameters: Parameters,
+    noise: Sequence[Tensor],
+    recorded: Sequence[Tensor],
+    *,
+    sets_aside: bool,
 ) -> tuple[Comparison, list[Tensor]]:
     """Return the comparison with the noise that parameters leave, the scales that they expect, and who counts."""
     looks = comparison.looked_at(parameters)
@@ -192,8 +204,8 @@ def _with_noise(
             "pixel size, and whether positions belong to this series."
         )
     updated = []
-    for before, one in zip(noise, looks, strict=True):
-        estimated = residual_variance(one.shell_sums, one.scale)
+    for before, one, share in zip(noise, looks, recorded, strict=True):
+        estimated = residual_variance(one.shell_sums, one.scale) / share
         # shells beyond what has been compared keep what they had
         updated.append(torch.cat([estimated, before[:, estimated.shape[1] :]], dim=1))
     priors = [ScalePrior(scale=scale) if scale > 0 else None for scale in scales]
