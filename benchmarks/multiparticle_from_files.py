@@ -1,7 +1,7 @@
 """Populations from files, by commands alone: simulate, create, add-source, add-species, refine, estimate-weights.
 
     python benchmarks/multiparticle_from_files.py ladder --kind tilts [--alone]
-    python benchmarks/multiparticle_from_files.py ladder --kind frames
+    python benchmarks/multiparticle_from_files.py ladder --kind frames [--alone]
     python benchmarks/multiparticle_from_files.py two-species [--seeds 1 2 3]
     python benchmarks/multiparticle_from_files.py growth
 
@@ -67,15 +67,28 @@ LADDER = {
         ("+ weights of frames", ("estimate-weights m --resolve images",), ""),
     ),
 }
-ALONE = {
-    "image warp": "--image-warp 2x2",
-    "positions": "--positions",
-    "angles": "--angles",
-    "poses": POSES,
-    "stage angles": "--stage-angles",
+OPTICS_ALONE = {
     "defocus": "--defocus",
     "magnification": "--magnification",
     "odd aberrations": "--odd-zernike-order 3",
+}
+ALONE = {
+    "tilts": {
+        "image warp": "--image-warp 2x2",
+        "positions": "--positions",
+        "angles": "--angles",
+        "poses": POSES,
+        "stage angles": "--stage-angles",
+        **OPTICS_ALONE,
+    },
+    "frames": {
+        "image warp": "--image-warp 1x1",
+        "positions": "--positions",
+        "angles": "--angles",
+        "poses": POSES,
+        "doming": "--doming",
+        **OPTICS_ALONE,
+    },
 }
 SMALL, LARGE = "compact-c1-80", "compact-d2-160"
 FIELD = (
@@ -108,7 +121,7 @@ def ladder(options: argparse.Namespace, folder: Path) -> None:
     print("| | half-maps, masked | unmasked | to the truth | angle | place | defocus | CPU s |\n" + "|---" * 8 + "|")
     show("start", project, project.refine(""))
     if options.alone:
-        for number, (name, choice) in enumerate(ALONE.items()):
+        for number, (name, choice) in enumerate(ALONE[options.kind].items()):
             alone = copied(project, f"alone_{number}")
             show(name, alone, alone.refine(f"{choice} {CTF}"))
     else:
