@@ -105,7 +105,8 @@ def test_number_of_workers_changes_nothing(project):
 def test_micrographs_can_be_given_without_a_table(project):
     images = tuple(project.root / f"Micrographs/{name}.mrc" for name in TRUTHS)
     optics = {"voltage_kv": 300.0, "spherical_aberration_mm": 2.7, "amplitude_contrast": 0.1}
-    table = relion.read_micrographs(project.ctf(micrographs=images, **optics).main_output)
+    folder = project.root / "Micrographs"
+    table = relion.read_micrographs(project.ctf(micrographs=(folder,), **optics).main_output)
     expected = relion.read_micrographs(project.ctf().main_output)
     np.testing.assert_array_equal(table["defocus_u_angstrom"], expected["defocus_u_angstrom"])
     with pytest.raises(InconsistentDataError, match="--voltage --spherical-aberration --amplitude-contrast"):
@@ -141,8 +142,15 @@ def test_inputs_that_cannot_work_are_refused_before_work_starts(project):
         project.ctf(phase_shift=True, known_phase_shift_degrees=90.0)
     with pytest.raises(InputError, match="four or more"):
         project.ctf(patches=(1, 2))
+    with pytest.raises(InconsistentDataError, match="at most 1000 kV; got 300000 kV"):
+        project.ctf(voltage_kv=300_000.0)
+    (project.root / "Empty").mkdir()
+    with pytest.raises(InputError, match=r"must hold some .* got none in .*Empty"):
+        project.ctf(micrographs=(project.root / "Empty",))
 
 
 def test_micrographs_too_small_for_the_box_fail_with_what_to_do(project):
     with pytest.raises(JobFailed, match="smaller --box"):
         project.ctf(box_pixel=512)
+    with pytest.raises(JobFailed, match="got 8,8 patches of 440×420 px; give fewer"):
+        project.ctf(patches=(8, 8))

@@ -137,6 +137,17 @@ def test_binned_sums_cover_the_same_field(project):
     assert image.mean() == pytest.approx(4 * 120, rel=0.01)  # four pixels in one
 
 
+def test_the_pixel_size_in_the_table_is_that_of_sums_whose_sides_are_even(project):
+    result = project.motion(bin=1.3, dose_per_frame_e_per_angstrom2=None, movies=(project.root / "Movies/m1.mrc",))
+    table = relion.read_micrographs(result.main_output)
+    header = mrc.read_header(result.folder / "Movies/m1.mrc")
+    assert header.shape[2] == 172  # 224 / 1.3 = 172.3
+    assert table.optics["micrograph_pixel_size_angstrom"].tolist() == [pytest.approx(header.pixel_size_angstrom)]
+    assert header.pixel_size_angstrom == pytest.approx(PIXEL_SIZE * SHAPE[1] / 172)
+    assert "rlnAccumMotionTotal" in table
+    assert "rlnAccumMotionEarly" not in table  # nothing tells early from late
+
+
 def test_bad_movies_are_set_aside_with_their_reason(project):
     path = project.root / "Movies/m2.mrc"
     path.write_bytes(path.read_bytes()[: -4 * SHAPE[0] * SHAPE[1]])  # one frame less than its header says
@@ -166,6 +177,9 @@ def test_a_turned_gain_stops_the_job_before_it_starts(project):
         ({"voltage_kv": 1000.0}, InputError, "80 to 300 kV"),
         ({"gain": "other.mrc"}, JobFailed, "must have the sides"),
         ({"defects": "defects.txt"}, JobFailed, "defects.txt"),
+        ({"bin": 10.0}, JobFailed, "--bin must leave 64 pixels"),
+        ({"hot_pixels": False, "movies": "nan.mrc"}, JobFailed, "Frames must hold numbers; got 1 pixels with others"),
+        ({"movies": "one.mrc"}, JobFailed, "two or more frames"),
     ],
 )
 def test_bad_input_is_said_before_work_begins(project, options, error, said):
@@ -173,6 +187,10 @@ def test_bad_input_is_said_before_work_begins(project, options, error, said):
         "other.mrc", np.ones((50, 60), dtype=np.float32), ImageGrid(shape=(50, 60), pixel_size_angstrom=1.0)
     )
     (project.root / "defects.txt").write_text("1000 1000 5 5\n")
+    frames = raw_frames(1)
+    frames[2][5, 5] = np.nan
+    for name, some in (("nan", frames), ("one", frames[:1])):
+        project.write(f"../{name}", some)
     paths = {key: project.root / value if isinstance(value, str) else value for key, value in options.items()}
     with pytest.raises(error, match=said):
         project.motion(**paths)

@@ -1,5 +1,7 @@
 """Movies of known motion: what is found, and what is left out."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -101,7 +103,8 @@ def test_shift_larger_than_a_quarter_of_a_patch_needs_the_limit_raised():
 @pytest.mark.parametrize(
     ("frames", "settings", "said"),
     [
-        (np.ones((1, SIDE, SIDE)), {}, "two or more groups"),
+        (np.ones((1, SIDE, SIDE)), {}, "two or more frames"),
+        (np.ones((4, SIDE, SIDE)), {"group_frames": 3}, "two or more groups"),
         (np.ones((4, SIDE, SIDE)), {"patches": (16, 16)}, "fewer --patches"),
         (np.zeros((4, SIDE, SIDE)), {}, "must hold electrons"),
     ],
@@ -152,3 +155,10 @@ def test_totals_count_early_and_late_steps():
         series.movement_y_angstrom.values.flatten().diff().numpy(),
     )
     np.testing.assert_allclose([total, early, late], [steps.sum(), steps[:2].sum(), steps[2:].sum()], rtol=1e-12)
+
+
+def test_without_doses_nothing_tells_early_from_late():
+    series = replace(true_series(local_pixel=0.0), dose_e_per_angstrom2=np.zeros(N))
+    total, early, late = totals(series)
+    assert total > 0
+    assert np.isnan([early, late]).all()

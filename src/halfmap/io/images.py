@@ -189,3 +189,4 @@ _READERS: dict[str, Callable[[Path], Float32Array]] = {
     **dict.fromkeys((".jpg", ".jpeg"), _read_jpeg),
     **dict.fromkeys((".tif", ".tiff"), _read_tiff),
 }
+MICROGRAPH_SUFFIXES = tuple(_READERS)

@@ -16,8 +16,8 @@ class CtfJobParams(CtfEstimationParams):
     """Inputs and settings of ``halfmap ctf``."""
 
     micrographs: tuple[Path, ...]
-    """STAR file of micrographs, or micrographs themselves; or tilt series: RELION's tomograms.star, or Warp's .xml of
-    each."""
+    """STAR file of micrographs, or micrographs themselves, or a folder of them; or tilt series: RELION's
+    tomograms.star, or Warp's .xml of each."""
 
     pixel_size_angstrom: Annotated[float, Gt(0)] | None = None
     """Pixel size of the micrographs. Default: that of their table, or of the first one's header."""

@@ -86,15 +86,20 @@ def estimate_micrograph(task: CtfTask) -> CtfMicrograph:
     local = None
     if task.spectrum is None or task.patches != (1, 1):
         image = read_finite(task.path).to(task_device())
-        windows = windows_of((image.shape[0], image.shape[1]), task.pixel_size_angstrom, task.params.box_pixel)
+        shape = (image.shape[0], image.shape[1])
+        windows = windows_of(shape, task.pixel_size_angstrom, task.params.box_pixel)
+        groups = patches_of(windows, shape, task.patches)
+        if len(np.unique(groups)) < task.patches[0] * task.patches[1]:
+            raise InputError(
+                f"Each of --patches must hold a window of {windows.side_pixel} px; got {task.patches[0]},"
+                f"{task.patches[1]} patches of {shape[1]}×{shape[0]} px; give fewer, or a smaller --box."
+            )
     if task.spectrum is None:
         spectra = power_spectra(image, windows, pixel_size_angstrom=task.pixel_size_angstrom)
     else:
         spectra = _given(task.spectrum)
     found = estimate(spectra, task.microscope, task.params, phase_shift_degrees=task.phase_shift_degrees)
     if task.patches != (1, 1) and not found.failure:
-        shape = (image.shape[0], image.shape[1])
-        groups = patches_of(windows, shape, task.patches)
         parts = power_spectra(image, windows, pixel_size_angstrom=task.pixel_size_angstrom, groups=groups)
         middle = (np.array(shape[::-1]) - 1) / 2
         position = np.array(

@@ -13,6 +13,7 @@ from halfmap.ctf_estimation.rings import Microscope
 from halfmap.data.micrographs import MicrographSet
 from halfmap.errors import InconsistentDataError, InputError
 from halfmap.io import relion, star
+from halfmap.io.images import MICROGRAPH_SUFFIXES
 from halfmap.io.relion_paths import path_in_job
 from halfmap.jobs import ctf_report
 from halfmap.jobs.ctf import CtfJobParams
@@ -26,6 +27,7 @@ DETAILS = 60
 """Micrographs whose spectrum is shown large on the page, evenly spaced; the others as cards."""
 
 _SPECTRUM = "rlnCtfPowerSpectrum"
+_HIGHEST_VOLTAGE_KV = 1000.0
 _OPTICS = ("voltage_kv", "spherical_aberration_mm", "amplitude_contrast")
 
 
@@ -102,8 +104,22 @@ def _opened(context: JobContext, params: CtfJobParams) -> OpenedMicrographs:
         )
     if tables:
         return open_micrographs(context, tables[0], pixel_size_angstrom=params.pixel_size_angstrom)
+    paths = tuple(path for given in paths for path in _micrographs_of(given))
     names = [context.relative(path) for path in paths]
     return open_micrographs_named(context, paths[0], names, pixel_size_angstrom=params.pixel_size_angstrom)
+
+
+def _micrographs_of(given: Path) -> list[Path]:
+    """Return a micrograph as it is, of a folder all micrographs in it, by name."""
+    if not given.is_dir():
+        return [given]
+    found = sorted(path for path in given.iterdir() if path.suffix.lower() in MICROGRAPH_SUFFIXES)
+    if not found:
+        raise InputError(
+            f"A folder of micrographs must hold some ({', '.join(MICROGRAPH_SUFFIXES)}); got none in {given}; choose "
+            "another."
+        )
+    return found
 
 
 def _with_optics(micrographs: MicrographSet, params: CtfJobParams) -> MicrographSet:
@@ -119,6 +135,12 @@ def _with_optics(micrographs: MicrographSet, params: CtfJobParams) -> Micrograph
         raise InconsistentDataError(
             f"Voltage, spherical aberration and amplitude contrast must be known; got no {', '.join(missing)} for "
             f"the micrographs; give {wanted}."
+        )
+    voltage = float(np.max(optics["voltage_kv"]))
+    if voltage > _HIGHEST_VOLTAGE_KV:
+        raise InconsistentDataError(
+            f"The voltage of micrographs must be at most {_HIGHEST_VOLTAGE_KV:g} kV; got {voltage:g} kV; give it in kV "
+            "with --voltage."
         )
     return replace(micrographs, optics=optics)
 

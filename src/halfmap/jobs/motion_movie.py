@@ -10,6 +10,7 @@ import torch
 from halfmap.ctf_estimation.periodogram import FINEST_PIXEL_ANGSTROM, PowerSpectra, power_spectra, windows_of
 from halfmap.data.image_series import FrameSeries, SeriesOptics
 from halfmap.data.image_source import Float32Array
+from halfmap.errors import InputError
 from halfmap.fourier.resample import rescale, rescaled_grid
 from halfmap.fourier.shells import radial_mean
 from halfmap.grid import ImageGrid
@@ -30,6 +31,7 @@ _FRAMES_OF_SPECTRUM = 4
 _MODEL_ERROR_PIXEL = 0.2
 _MOST_HOT = 0.01
 _COPIES_OF_KEPT = 3
+_LEAST_SIDE_PIXEL = 64
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -64,7 +66,8 @@ class MovieResult:
 
     Parameters
     ----------
-    total_angstrom, early_angstrom, late_angstrom : motion of the whole frame, added up.
+    total_angstrom, early_angstrom, late_angstrom : motion of the whole frame, added up; NaN for early and late where
+        doses are not known.
     trajectory_angstrom : (P, n, 2), of the patches.
     patch_centre : (P, 2), 0 to 1.
     agreement : (n,), correlation of each frame with the sum of the others.
@@ -112,7 +115,13 @@ def correct_movie(task: MotionTask) -> MovieResult:
         if len(source.hot_pixels) > _MOST_HOT * source.grid.n_pixels:
             concerns.append(f"{len(source.hot_pixels)} hot pixels")
     grid = binned_grid(source.grid, params.bin)
-    unaligned = torch.from_numpy(source.total(raw_total))
+    plain = source.total(raw_total)
+    if not np.isfinite(plain).all():
+        raise InputError(
+            f"Frames must hold numbers; got {int((~np.isfinite(plain)).sum())} pixels with others; leave --hot-pixels "
+            "on, which fills them, or list them as --defects."
+        )
+    unaligned = torch.from_numpy(plain)
     if grid != source.grid:
         unaligned, _ = rescale(unaligned, source.grid, grid.shape)
     frequency, before = _profile(unaligned.numpy(), grid, params.spectrum_pixel)
@@ -154,10 +163,22 @@ def _series(task: MotionTask, source: MovieSource, motion: MovieMotion) -> Frame
 
 
 def binned_grid(grid: ImageGrid, factor: float) -> ImageGrid:
-    """Return the grid of the sums: even sides, as near to the factor as they come."""
+    """Return the grid of the sums: even sides, as near to the factor as they come.
+
+    Raises
+    ------
+    InputError
+        Hardly anything would be left.
+    """
     if factor == 1:
         return grid
-    return rescaled_grid(grid, tuple(2 * round(side / factor / 2) for side in grid.shape))
+    sides = tuple(2 * round(side / factor / 2) for side in grid.shape)
+    if min(sides) < _LEAST_SIDE_PIXEL:
+        raise InputError(
+            f"--bin must leave {_LEAST_SIDE_PIXEL} pixels along each side; got {sides[1]} × {sides[0]} of "
+            f"{grid.shape[1]} × {grid.shape[0]} by {factor:g}; give a smaller one."
+        )
+    return rescaled_grid(grid, sides)
 
 
 def _summed(task: MotionTask, source: MovieSource, series: FrameSeries, grid: ImageGrid) -> tuple[Sums, PowerSpectra]:

@@ -1,10 +1,12 @@
 """What the page of ``halfmap motion`` shows: trajectories, how much was moved, and what is out of the ordinary."""
 
 import io
+import math
 from collections.abc import Sequence
 from pathlib import PurePath
 
 import numpy as np
+from numpy.typing import ArrayLike
 from PIL import Image, ImageDraw
 
 from halfmap.jobs.motion_movie import MovieResult
@@ -86,7 +88,7 @@ def _gallery(done: Sequence[tuple[str, MovieResult]]) -> RankedGallery:
     names = short if len(set(short)) == len(short) else [name for name, _ in done]
     large = set(np.linspace(0, len(done) - 1, min(len(done), DETAILS)).astype(int).tolist())
     return RankedGallery(
-        quantities=_QUANTITIES,
+        quantities=_QUANTITIES if _has_early([one for _, one in done]) else (_QUANTITIES[0], *_QUANTITIES[2:]),
         entries=tuple(
             _entry(name, one, is_large=row in large)
             for row, (name, (_, one)) in enumerate(zip(names, done, strict=True))
@@ -107,7 +109,12 @@ def _entry(name: str, one: MovieResult, *, is_large: bool) -> Entry:
     return Entry(
         name=name,
         picture=drawn.reduced(min(1.0, _CARD_SIDE / max(drawn.shape))),
-        values=(one.total_angstrom, one.early_angstrom, float(np.median(one.agreement)), len(one.bad_frames)),
+        values=(
+            one.total_angstrom,
+            *((one.early_angstrom,) if _has_early([one]) else ()),
+            float(np.median(one.agreement)),
+            len(one.bad_frames),
+        ),
         remark=remark,
         level="warning" if remark else "plain",
         detail=drawn if is_large else None,
@@ -135,12 +142,18 @@ def _drawn(one: MovieResult) -> tuple[Picture, float]:
 
 
 def _distributions(results: Sequence[MovieResult]) -> tuple[Block, ...]:
-    early = np.array([one.early_angstrom for one in results])
-    late = np.array([one.late_angstrom for one in results])
+    parts: dict[str, ArrayLike]
+    if _has_early(results):
+        parts = {
+            "early": np.array([one.early_angstrom for one in results]),
+            "late": np.array([one.late_angstrom for one in results]),
+        }
+    else:
+        parts = {"motion": np.array([one.total_angstrom for one in results])}
     shown = results[len(results) // 2]
     inside = shown.frequency > shown.frequency[-1] / 20
     return (
-        Histogram.of({"early": early, "late": late}, title="Early and late motion", x=Axis(label="motion", unit="Å")),
+        Histogram.of(parts, title="Motion", x=Axis(label="motion", unit="Å")),
         Curve(
             title="Power of a sum, before and after",
             lines=(
@@ -165,15 +178,28 @@ def _distributions(results: Sequence[MovieResult]) -> tuple[Block, ...]:
     )
 
 
+def _has_early(results: Sequence[MovieResult]) -> bool:
+    """Return whether doses tell early from late motion."""
+    return all(math.isfinite(one.early_angstrom) for one in results)
+
+
 def _table(done: Sequence[tuple[str, MovieResult]]) -> Table:
+    has_early = _has_early([one for _, one in done])
     return Table(
-        columns=("movie", "motion [Å]", "early [Å]", "late [Å]", "agreement", "bad frames", "hot pixels", "concern"),
+        columns=(
+            "movie",
+            "motion [Å]",
+            *(("early [Å]", "late [Å]") if has_early else ()),
+            "agreement",
+            "bad frames",
+            "hot pixels",
+            "concern",
+        ),
         rows=[
             (
                 name,
                 round(one.total_angstrom, 2),
-                round(one.early_angstrom, 2),
-                round(one.late_angstrom, 2),
+                *((round(one.early_angstrom, 2), round(one.late_angstrom, 2)) if has_early else ()),
                 round(float(np.median(one.agreement)), 4),
                 len(one.bad_frames),
                 one.n_hot_pixels,

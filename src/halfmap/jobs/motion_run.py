@@ -16,7 +16,7 @@ from halfmap.io.relion_paths import path_in_job
 from halfmap.jobs import motion_report
 from halfmap.jobs.motion import MotionJobParams
 from halfmap.jobs.motion_inputs import OpenedMovies, open_movies
-from halfmap.jobs.motion_movie import MotionTask, MovieResult, correct_movie, memory_bytes
+from halfmap.jobs.motion_movie import MotionTask, MovieResult, binned_grid, correct_movie, memory_bytes
 from halfmap.jobs.per_micrograph import Rejected, forget_states, rejected_micrographs, resumable_map
 from halfmap.optics.dose import critical_exposure
 from halfmap.project.job import JobContext
@@ -162,12 +162,13 @@ def _table(
         "optics_group": opened.optics_group[rows],
         "rlnCtfPowerSpectrum": names("_PS.mrc"),
         "rlnAccumMotionTotal": _text(f"{one.total_angstrom:.6f}" for one in results),
-        "rlnAccumMotionEarly": _text(f"{one.early_angstrom:.6f}" for one in results),
-        "rlnAccumMotionLate": _text(f"{one.late_angstrom:.6f}" for one in results),
         "halfmapBadFrames": _text(str(len(one.bad_frames)) for one in results),
         "halfmapFrameAgreement": _text(f"{np.median(one.agreement):.6f}" for one in results),
         "halfmapMotionConcern": _text("; ".join(one.concerns) or "none" for one in results),
     }
+    if params.dose_per_frame_e_per_angstrom2 is not None:
+        columns["rlnAccumMotionEarly"] = _text(f"{one.early_angstrom:.6f}" for one in results)
+        columns["rlnAccumMotionLate"] = _text(f"{one.late_angstrom:.6f}" for one in results)
     is_weighted = params.dose_weighting and params.dose_per_frame_e_per_angstrom2 is not None
     if is_weighted and params.save_unweighted:
         columns["rlnMicrographNameNoDW"] = names("_noDW.mrc")
@@ -175,6 +176,9 @@ def _table(
         columns |= {"rlnMicrographNameEven": names("_EVN.mrc"), "rlnMicrographNameOdd": names("_ODD.mrc")}
     optics = opened.optics
     size = optics["original_pixel_size_angstrom"] * params.bin
+    for task, row, _ in reversed(done):  # sides are even, so not quite the factor; that of a group's first movie counts
+        of_group = optics["optics_group"] == opened.optics_group[row]
+        size[of_group] = binned_grid(task.source.grid, params.bin).pixel_size_angstrom
     return MicrographSet(columns=columns, optics=optics.with_columns(micrograph_pixel_size_angstrom=size))
 
 

@@ -1,5 +1,6 @@
 """From the frames of a movie to its motion: what is found, what is left out, and why."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -125,11 +126,15 @@ def totals(series: FrameSeries, early_e_per_angstrom2: float = 4.0) -> tuple[flo
 
     Notes
     -----
-    RELION's columns ``rlnAccumMotionTotal``, ``Early`` and ``Late``; steps of the whole frame.
+    RELION's columns ``rlnAccumMotionTotal``, ``Early`` and ``Late``; steps of the whole frame. Without doses early and
+    late are NaN.
     """
     x, y = series.movement_x_angstrom.values.flatten(), series.movement_y_angstrom.values.flatten()
     steps = torch.hypot(x.diff(), y.diff()).numpy()
-    is_early = np.asarray(series.dose_e_per_angstrom2)[1:] < early_e_per_angstrom2
+    dose = np.asarray(series.dose_e_per_angstrom2)
+    if not np.ptp(dose) > 0:
+        return float(steps.sum()), math.nan, math.nan
+    is_early = dose[1:] < early_e_per_angstrom2
     return float(steps.sum()), float(steps[is_early].sum()), float(steps[~is_early].sum())
 
 

@@ -112,6 +112,11 @@ def patch_spectra(
 
 
 def _groups(n_frames: int, params: MotionParams) -> tuple[tuple[int, ...], ...]:
+    if n_frames < 2:
+        raise InputError(
+            f"A movie must have two or more frames to be compared; got {n_frames}; leave it out: an image that is a "
+            "sum already needs no motion correction."
+        )
     size = params.group_frames or math.ceil(n_frames / MOST_GROUPS)
     starts = range(0, n_frames - size + 1, size)
     groups = [tuple(range(start, start + size)) for start in starts]
