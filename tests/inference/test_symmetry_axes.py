@@ -10,13 +10,15 @@ import torch
 from halfmap import keyed_random
 from halfmap.errors import InputError
 from halfmap.fourier.resample import shift
-from halfmap.geometry.rotations import random_rotations
+from halfmap.geometry.rotations import matrix_from_rotation_vector, random_rotations, rotation_vector_from_matrix
 from halfmap.geometry.symmetric_volumes import rotate_volume, symmetrise_volume
 from halfmap.geometry.symmetry import operators
 from halfmap.grid import ImageGrid
 from halfmap.inference.symmetry_axes import (
+    SymmetryAxes,
     aligned,
     find_axes,
+    in_nearest_setting,
     radius_of_round,
     share_off_round,
     without_round_part,
@@ -61,6 +63,47 @@ def test_a_turned_map_gets_its_axes_back(group):
     back = aligned(volume, GRID, axes)
     with_symmetry = symmetrise_volume(back, GRID, group)
     assert float((back * with_symmetry).sum() / (back.norm() * with_symmetry.norm())) > 0.998
+
+
+@pytest.mark.parametrize(
+    ("group", "angle", "axis"),
+    [
+        ("C4", 77.0, 2),
+        ("C4", 180.0, 0),
+        ("D2", 90.0, 1),
+        ("D3", 60.0, 2),
+        ("D7", 180.0, 0),
+        ("O", 90.0, 2),
+    ],
+)
+def test_a_map_that_lies_as_its_group_has_it_is_not_turned(group, angle, axis):
+    small = matrix_from_rotation_vector(torch.tensor([0.02, -0.01, 0.0], dtype=torch.float64))
+    vector = torch.zeros(3, dtype=torch.float64)
+    vector[axis] = math.radians(angle)
+    found = SymmetryAxes(
+        rotation=small @ matrix_from_rotation_vector(vector),
+        centre_angstrom=MOVED,
+        correlation=1.0,
+        resolution_angstrom=10.0,
+    )
+    nearest = in_nearest_setting(found, group).rotation
+    ops = operators(group)
+    images, wanted = (one @ ops @ one.mT for one in (nearest, small))
+    assert float((images[:, None] - wanted).abs().amax((-2, -1)).amin(1).max()) < 1e-9  # the same axes
+    turn = rotation_vector_from_matrix(nearest).norm()
+    assert float(turn) == pytest.approx(math.hypot(0.02, 0.01), rel=1e-3)
+
+
+def test_the_two_ways_in_which_t_may_lie_are_settings_of_it():
+    twofold = next(one for one in operators("T") if abs(float(one.trace()) + 1) < 1e-6)
+    axis = torch.linalg.eigh(twofold)[1][:, 2]
+    found = SymmetryAxes(
+        rotation=matrix_from_rotation_vector(axis * math.pi / 2),
+        centre_angstrom=MOVED,
+        correlation=1.0,
+        resolution_angstrom=10.0,
+    )
+    torch.testing.assert_close(in_nearest_setting(found, "T").rotation, torch.eye(3, dtype=torch.float64))
 
 
 def test_orientations_follow_the_map():

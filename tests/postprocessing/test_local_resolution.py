@@ -56,6 +56,7 @@ def test_no_place_is_finer_than_the_band_of_the_maps():
     free, told = (local_resolution(*halves, mask, PARAMS, band_shell=shell) for shell in (None, 10))
     assert free.point_resolution_angstrom.median() < 6
     assert told.point_resolution_angstrom.min() == pytest.approx(8.0)
+    assert (free.n_at_finest, told.n_at_finest) == (0, int((free.point_resolution_angstrom <= 8.0).sum()))
 
 
 def test_noise_has_the_worst_resolution():

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -260,7 +261,7 @@ def test_offsets_follow_their_errors_and_changes(
     ],
 )
 def test_finer_faster_goes_by_the_resolution(order: int, gain: int, resolution: float, is_finer: bool) -> None:
-    progression = Progression(resolution_angstrom=resolution, iterations_without_gain=gain)
+    progression = Progression(resolution_angstrom=resolution, iterations_without_gain=gain, tells_poses=True)
     settings = {**SETTINGS, "resolution_angstrom": resolution, "finer_faster": True}
     sampling, _ = decisions.next_sampling(a_sampling(order), progression, **settings)
     assert (sampling.healpix_order > order) == is_finer
@@ -271,7 +272,7 @@ def test_finer_faster_goes_by_the_resolution(order: int, gain: int, resolution: 
     [(INF, 20.0, 0), (20.0, 19.0, 0), (20.0, 20.0, 3), (20.0, 25.0, 3), (INF, INF, 3)],
 )
 def test_a_gain_is_one_over_the_best_so_far(best: float, resolution: float, without: int) -> None:
-    progression = Progression(resolution_angstrom=best, iterations_without_gain=2)
+    progression = Progression(resolution_angstrom=best, iterations_without_gain=2, tells_poses=True)
     after = decisions.progressed(
         progression,
         resolution_angstrom=resolution,
@@ -338,7 +339,7 @@ def test_first_changes_are_large_unless_small_against_the_steps() -> None:
 )
 def test_while_poses_are_unknown_a_growing_likelihood_is_a_gain(accuracy: float, growth: float, without: int) -> None:
     after = decisions.progressed(
-        Progression(resolution_angstrom=20.0, iterations_without_gain=2),
+        Progression(resolution_angstrom=20.0, iterations_without_gain=2, tells_poses=True),
         resolution_angstrom=20.0,
         rotation_change_degrees=9.0,
         offset_change_angstrom=9.0,
@@ -369,7 +370,35 @@ def test_a_refinement_ends_where_nothing_gains(fine: bool, gain: int, change: in
 
 @pytest.mark.parametrize(("accuracy", "power"), [(NAN, 1.0), (30.0, 2.0), (10.1, 2.0), (9.9, 1.0), (0.5, 1.0)])
 def test_likelihoods_are_sharper_only_while_poses_are_unknown(accuracy: float, power: float) -> None:
-    assert decisions.likelihood_power(accuracy) == power
+    assert decisions.likelihood_power(accuracy, tells_poses=False) == power
+    assert decisions.likelihood_power(accuracy, tells_poses=True) == 1.0  # once they have been known
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "before", "tells", "without_gain"),
+    [
+        (9.9, False, True, 0),
+        (9.9, True, True, 1),
+        (10.1, False, False, 1),
+        (10.1, True, True, 1),
+        (NAN, False, False, 1),
+    ],
+)
+def test_a_refinement_does_not_end_where_its_maps_first_tell_poses(
+    accuracy: float, before: bool, tells: bool, without_gain: int
+) -> None:
+    after = decisions.progressed(
+        Progression(resolution_angstrom=10.0, tells_poses=before),
+        resolution_angstrom=10.0,
+        rotation_change_degrees=1.0,
+        offset_change_angstrom=1.0,
+        rotation_accuracy_degrees=accuracy,
+        log_likelihood_growth=0.0,
+        sampling=a_sampling(),
+    )
+    assert (after.tells_poses, after.iterations_without_gain) == (tells, without_gain)
+    _, at_finer_steps = decisions.next_sampling(a_sampling(), replace(STALLED, tells_poses=tells), **SETTINGS)
+    assert at_finer_steps.tells_poses == tells
 
 
 def test_a_run_of_good_poses_goes_through_all_orders_and_converges() -> None:

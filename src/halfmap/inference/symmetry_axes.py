@@ -1,7 +1,7 @@
 """Where a map's symmetry axes lie, and how it must be turned and moved so that they lie where its group has them."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -121,6 +121,39 @@ def find_axes(
         axis = rotation[:, 2]
         centre = centre + axis * torch.dot(middle - centre, axis)
     return SymmetryAxes(rotation=rotation, centre_angstrom=centre, correlation=score, resolution_angstrom=fine)
+
+
+def in_nearest_setting(axes: SymmetryAxes, symmetry: str) -> SymmetryAxes:
+    """Return the same axes such that the map turns least, of the settings that its group leaves open.
+
+    Parameters
+    ----------
+    symmetry : of the axes.
+
+    Notes
+    -----
+    Settings are what rotations N with N⁻¹ G N = G make of one another: those of the group itself, for C also any turn
+    about z and up for down, for D2 those of O, for other D half a step about z, for T a quarter turn about twofold
+    axes.
+    """
+    group = canonical_name(symmetry)
+    ops = operators(group)
+    x_axis, _, z_axis = torch.eye(3, dtype=torch.float64)
+    if group[0] == "C":
+        upside_down = torch.stack([torch.eye(3, dtype=torch.float64), matrix_from_rotation_vector(math.pi * x_axis)])
+        found = axes.rotation @ upside_down
+        angle = torch.atan2(found[:, 0, 1] - found[:, 1, 0], found[:, 0, 0] + found[:, 1, 1])
+        settings = found @ matrix_from_rotation_vector(angle[:, None] * z_axis)
+    else:
+        half_step = matrix_from_rotation_vector(z_axis * math.pi * 2 / len(ops))
+        along = torch.linalg.eigh(ops[(ops.diagonal(dim1=-2, dim2=-1).sum(-1) + 1).abs() < 1e-6])[1][..., 2]
+        quarter_turn = matrix_from_rotation_vector(along[0] * math.pi / 2)
+        changes = torch.cat([ops, operators("O"), half_step @ ops, quarter_turn @ ops])
+        conjugates = changes.mT[:, None] @ ops @ changes[:, None]
+        away = (conjugates[:, :, None] - ops).abs().amax((-2, -1)).amin(-1).amax(-1)
+        settings = axes.rotation @ changes[away < 1e-6]
+    least = settings.diagonal(dim1=-2, dim2=-1).sum(-1).argmax()
+    return replace(axes, rotation=settings[least])
 
 
 def aligned(volume: Volumes, grid: ImageGrid, axes: SymmetryAxes) -> Volumes:

@@ -59,6 +59,13 @@ def local_resolution_report(
                 level="warning" if found.n_at_worst > 0.1 * len(points) else "plain",
             )
         )
+    if found.n_at_finest:
+        blocks.append(
+            Note(
+                text=f"At {found.n_at_finest} of {len(points)} points the halves agree up to {points.min():.3g} Å, "
+                "where the band of the refinement's last iteration ends; these may be finer than is told."
+            )
+        )
     return Report(
         title="Local resolution",
         summary=f"{halves[0].name} with {halves[1].name}, at {len(points)} points.",

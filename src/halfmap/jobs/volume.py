@@ -228,26 +228,30 @@ def symmetrise(context: JobContext, params: VolumeSymmetriseParams) -> Path:
 def symmetry_align(context: JobContext, params: VolumeSymmetryAlignParams) -> Path:
     """Write the map turned and moved so that its symmetry axes lie where the group has them."""
     from halfmap.data.volumes import Volume
-    from halfmap.geometry.rotations import euler_from_matrix
+    from halfmap.geometry.rotations import euler_from_matrix, rotation_vector_from_matrix
     from halfmap.geometry.symmetric_volumes import symmetrise_volume
     from halfmap.geometry.symmetry_names import order
-    from halfmap.inference.symmetry_axes import aligned, find_axes
+    from halfmap.inference.symmetry_axes import aligned, find_axes, in_nearest_setting
 
     n_rotations = order(params.symmetry)
     before = _read(params.volume, params.header_pixel_size_angstrom)
     _require_cubic(params.volume, before)
     context.progress.message(f"Looking for the axes of {params.symmetry.upper()}")
-    axes = find_axes(before.values, before.grid, params.symmetry, resolution_angstrom=params.resolution_angstrom)
+    axes = in_nearest_setting(
+        find_axes(before.values, before.grid, params.symmetry, resolution_angstrom=params.resolution_angstrom),
+        params.symmetry,
+    )
     values = aligned(before.values, before.grid, axes)
     if params.symmetrise:
         values = symmetrise_volume(values, before.grid, params.symmetry)
     rot, tilt, psi = euler_from_matrix(axes.rotation).tolist()
-    x, y, z = axes.centre_angstrom.tolist()
+    turn = float(rotation_vector_from_matrix(axes.rotation).norm().rad2deg())
+    x, y, z = (axes.centre_angstrom.round(decimals=2) + 0.0).tolist()  # no −0
     note = (
         f"Correlation of the aligned map with its mean over the {n_rotations} rotations of "
         f"{params.symmetry.upper()}, at {axes.resolution_angstrom:.3g} Å: {axes.correlation:.3f}. The map was turned "
-        f"by rot {rot:.2f}°, tilt {tilt:.2f}°, psi {psi:.2f}° about the point ({x:.2f}, {y:.2f}, {z:.2f}) Å from its "
-        "centre voxel, which is now the centre."
+        f"by {turn:.2f}° (rot {rot:.2f}°, tilt {tilt:.2f}°, psi {psi:.2f}°) about the point ({x:.2f}, {y:.2f}, "
+        f"{z:.2f}) Å from its centre voxel, which is now the centre."
     )
     context.progress.message(note)
     if axes.correlation < LEAST_SYMMETRY:

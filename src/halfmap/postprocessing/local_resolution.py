@@ -38,12 +38,14 @@ class LocalResolution:
     points_pixel : voxels (x, y, z) at which the FSC was measured; int64, shape (n, 3).
     point_resolution_angstrom : there; float64, shape (n,).
     n_at_worst : points at which the FSC was below the threshold before the worst resolution allowed.
+    n_at_finest : points at which it stood above it to the end of the half maps' band.
     """
 
     resolution: Volume
     points_pixel: Tensor
     point_resolution_angstrom: Tensor
     n_at_worst: int
+    n_at_finest: int = 0
 
 
 def sampling_points(mask: Volume, step_angstrom: float) -> Tensor:
@@ -178,6 +180,7 @@ def local_resolution(
     del padded, inner
     n_at_worst = int((frequency <= slowest).sum())
     fastest = math.inf if band_shell is None else 1 / shell_resolution_angstrom(band_shell, grid)
+    n_at_finest = int((frequency >= fastest).sum())
     frequency.clamp_(min=slowest, max=max(slowest, fastest))
 
     field = _between_points(frequency, points, sphere.cpu(), grid, slowest)
@@ -186,6 +189,7 @@ def local_resolution(
         points_pixel=points,
         point_resolution_angstrom=1 / frequency,
         n_at_worst=n_at_worst,
+        n_at_finest=n_at_finest,
     )
 
 

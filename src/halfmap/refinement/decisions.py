@@ -264,7 +264,7 @@ def next_sampling(
         offset_step_angstrom=step,
         offset_range_angstrom=reach,
     )
-    return finer, Progression(resolution_angstrom=progression.resolution_angstrom)
+    return finer, Progression(resolution_angstrom=progression.resolution_angstrom, tells_poses=progression.tells_poses)
 
 
 def progressed(
@@ -292,13 +292,16 @@ def progressed(
     -----
     A gain of resolution is one over the best so far (RELION: over the last, so that a resolution that goes back
     and forth gains for ever). While the maps tell poses no better than to 10°, as those of a hollow shell whose
-    helices are still blurred, a likelihood that grows by a tenth of a nat is a gain too. Changes are no longer large
-    where they are below 0.4 fine steps, or above the smallest so far at this sampling over 1.03, in rotations and
+    helices are still blurred, a likelihood that grows by a tenth of a nat is a gain too; and so it is that they first
+    tell poses, since searches took short cuts before (`search.search_of`) and go further without. Changes are no longer
+    large where they are below 0.4 fine steps, or above the smallest so far at this sampling over 1.03, in rotations and
     offsets alike. RELION also looks at changes of class, which one class does not have.
     """
     gained = resolution_angstrom < progression.resolution_angstrom * (1 - 1e-4)
     if rotation_accuracy_degrees > _POSES_UNKNOWN_DEGREES:
         gained |= log_likelihood_growth > _GROWING_NATS
+    tells_poses = progression.tells_poses or rotation_accuracy_degrees <= _POSES_UNKNOWN_DEGREES
+    gained |= tells_poses and not progression.tells_poses
     rotations_settled = (
         rotation_change_degrees < _SETTLED_STEPS * sampling.rotation_step_degrees
         or _SLACK * rotation_change_degrees >= progression.smallest_rotation_change_degrees
@@ -310,6 +313,7 @@ def progressed(
     settled = rotations_settled and offsets_settled
     return replace(
         progression,
+        tells_poses=tells_poses,
         resolution_angstrom=_smaller(progression.resolution_angstrom, resolution_angstrom),
         iterations_without_gain=0 if gained else progression.iterations_without_gain + 1,
         iterations_without_large_changes=progression.iterations_without_large_changes + 1 if settled else 0,
@@ -339,16 +343,17 @@ def is_fine_enough(rotation_step_degrees: float, rotation_accuracy_degrees: floa
     return rotation_step_degrees < _SAFETY * rotation_accuracy_degrees
 
 
-def likelihood_power(rotation_accuracy_degrees: float) -> float:
+def likelihood_power(rotation_accuracy_degrees: float, *, tells_poses: bool) -> float:
     """Return the power that likelihoods of poses are raised to in the next E-step.
 
     Parameters
     ----------
     rotation_accuracy_degrees : expected error of rotations against the present maps; nan: not known.
+    tells_poses : of the progression.
 
     Returns
     -------
-    2 while the maps tell poses no better than to 10°, else 1.
+    2 while the maps tell poses no better than to 10° and never have, else 1.
 
     Notes
     -----
@@ -358,7 +363,8 @@ def likelihood_power(rotation_accuracy_degrees: float) -> float:
     sharp throughout, because it takes the noise of masked images for that of whole ones; ours are exact again as soon
     as poses are known.
     """
-    return _SHARPER_POWER if rotation_accuracy_degrees > _POSES_UNKNOWN_DEGREES else 1.0
+    is_wide = rotation_accuracy_degrees > _POSES_UNKNOWN_DEGREES
+    return _SHARPER_POWER if is_wide and not tells_poses else 1.0
 
 
 def local_sigma_degrees(sampling: PoseSampling) -> float:

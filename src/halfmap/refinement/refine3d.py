@@ -195,6 +195,7 @@ def advance(
         shell=state.shell,
         median_n_significant=_median_n_significant(state, told_from=3 if is_low_passed_twice else 2),
         rotation_accuracy_degrees=state.rotation_accuracy_degrees,
+        is_thorough=state.progression.tells_poses,
     )
     if by_correlation:
         search = replace(search, low_share=1.0)
@@ -306,7 +307,8 @@ def _expected(
             offset_sigma_angstrom=mine.offset_sigma_angstrom,
             prior_offset_angstrom=torch.zeros((1, 2), dtype=torch.float64),
         ),
-        noise_variance=mine.noise_variance / decisions.likelihood_power(state.rotation_accuracy_degrees),
+        noise_variance=mine.noise_variance
+        / decisions.likelihood_power(state.rotation_accuracy_degrees, tells_poses=state.progression.tells_poses),
         scale=mine.scale,
         norm=found.norm,
         origin_angstrom=found.origin_angstrom,

@@ -153,6 +153,7 @@ def search_of(
     shell: int,
     median_n_significant: float,
     rotation_accuracy_degrees: float,
+    is_thorough: bool,
 ) -> Search:
     """Return the search of an iteration.
 
@@ -163,12 +164,13 @@ def search_of(
     median_n_significant : coarse poses that had weight in the iteration before, of the median particle; infinity where
         that iteration tells nothing of this one.
     rotation_accuracy_degrees : expected error of rotations against the references; nan: not known.
+    is_thorough : whether a global search takes no short cuts.
 
     Notes
     -----
     There are no finer poses while the reference holds no more than what coarse steps resolve and the posterior is
-    wide, nor while it is very wide: then all shells are compared at the coarse poses, by one product. Rotations are no
-    finer while coarse ones are fine enough for what the references tell of them.
+    wide. Short cuts: none, too, while it is very wide: then all shells are compared at the coarse poses, by one
+    product; and rotations are no finer while coarse ones are fine enough for what the references tell of them.
     """
     field = problem.field_angstrom
     fine = min(reference_shell, shell)
@@ -177,7 +179,7 @@ def search_of(
     coarse_step = 2 * sampling.rotation_step_degrees
     coarse = decisions.coarse_shell(coarse_step, params.mask_diameter_angstrom, field, fine)
     oversampling = int(needs_fine_sampling(coarse, fine, median_n_significant))
-    if WIDE_POSTERIOR < median_n_significant < math.inf:
+    if not is_thorough and WIDE_POSTERIOR < median_n_significant < math.inf:
         oversampling, coarse = 0, fine
     known = params.sigma_angles_degrees
     if sampling.is_local or known is not None:
@@ -187,7 +189,8 @@ def search_of(
             sampling,
             problem.symmetry,
             oversampling=oversampling,
-            finer_rotations=not decisions.is_fine_enough(coarse_step, rotation_accuracy_degrees),
+            finer_rotations=(is_thorough and not sampling.is_local)
+            or not decisions.is_fine_enough(coarse_step, rotation_accuracy_degrees),
             widest_degrees=math.inf if known is None else known,
             mates=None if params.relax_symmetry is None else mates(params.relax_symmetry, problem.symmetry),
             free_rot=params.free_rot,

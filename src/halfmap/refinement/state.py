@@ -93,6 +93,7 @@ class Progression:
     iterations_without_large_changes : of poses.
     smallest_rotation_change_degrees, smallest_offset_change_angstrom : so far at this sampling; inf at first.
     is_fine_enough : whether finer steps would tell nothing.
+    tells_poses : whether the maps of any iteration have told rotations to 10°; from then on searches are thorough.
     """
 
     resolution_angstrom: float = float("inf")
@@ -101,6 +102,7 @@ class Progression:
     smallest_rotation_change_degrees: float = float("inf")
     smallest_offset_change_angstrom: float = float("inf")
     is_fine_enough: bool = False
+    tells_poses: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
