@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import time
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from halfmap.errors import InputError
 from halfmap.io import relion, star
 from halfmap.sessions.index import index_of
 from halfmap.sessions.observation import Observation
+from halfmap.sessions.watch import Watch
 from halfmap.sessions.watching import Source, open_source, recognise
 from support.live_folders import GRID, PER_MICROGRAPH, LiveFolder
 
@@ -351,3 +353,23 @@ def test_a_table_whose_columns_have_another_order_and_more_of_them_is_read(tmp_p
     columns["rlnExtra"] = star.compact_text(["1"] * len(table))
     star.write(folder.table, [star.StarTable(name="", columns=columns)])
     assert looked(open_source(tmp_path, Path("unused"))).n_particles == PER_MICROGRAPH
+
+
+def test_particles_that_were_there_when_a_folder_is_opened_make_no_rate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = LiveFolder(tmp_path, n_micrographs=4)
+    folder.arrive(range(3))
+    now = 1000.0
+    monkeypatch.setattr(time, "time", lambda: now)
+    watch = Watch(open_source(tmp_path, Path("unused")), 1.0)
+    for number in range(6):
+        if number == 4:
+            folder.arrive(range(4))
+        watch.take(watch.look())
+        now += 30.0
+        if number == 3:
+            assert watch.counted[-1][1] == 3 * PER_MICROGRAPH
+            assert watch.rate_per_hour() == 0.0
+    assert watch.observation.n_particles == 4 * PER_MICROGRAPH
+    assert watch.rate_per_hour() == pytest.approx(PER_MICROGRAPH / 150 * 3600)  # since the second look

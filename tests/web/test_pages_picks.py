@@ -6,6 +6,7 @@ import numpy as np
 
 import halfmap
 from halfmap.io import relion
+from support.blob_micrographs import PIXEL_SIZE
 from support.chromium import chromium
 from support.live_servers import a_server
 from support.pages_server import listening
@@ -30,6 +31,7 @@ def test_ten_picks_of_which_two_are_deleted_leave_eight_particles(tmp_path):
         page.ask("[...document.querySelectorAll('tbody a')].find((one) => one.innerText === 'mic1').click()")
         page.until("document.querySelector('#micrograph')?.dataset.view")
         page.until("document.querySelector('#pick-count').innerText === '0 picks'")
+        assert int(page.ask("document.querySelector('#radius').value")) == round(100 / 1.2 / PIXEL_SIZE)  # of the mask
         page.until_drawn("#micrograph", 20)  # grey values; from now on the canvas stays where it is
         for number, (x, y) in enumerate(places):
             page.click_at(*_on_screen(page, x, y))

@@ -10,6 +10,7 @@ _QUIET_LOOKS = 20
 _COUNTED = 20_000
 _RATE_SECONDS = 3600.0
 _SECOND_LOOK_SECONDS = 1.0
+_FIRST_LOOKS = 2  # until all that was there is known: a first look waits for the youngest stack
 
 
 class Watch:
@@ -25,7 +26,7 @@ class Watch:
         self.source = source
         self.observation = Observation(settings=source.settings())
         self.counted: list[tuple[float, int]] = []
-        """When the number of particles changed, in seconds since 1970, and to what."""
+        """When the number of particles changed, in seconds since 1970, and to what; begins with what was there."""
         self._seconds, self._next, self._quiet, self._looks = seconds, 0.0, 0, 0
 
     @property
@@ -36,7 +37,7 @@ class Watch:
     @property
     def is_settled(self) -> bool:
         """Whether it has looked twice: before, the youngest stack is waited for, whenever it was written."""
-        return self._looks > 1
+        return self._looks >= _FIRST_LOOKS
 
     def look(self) -> Observation:
         """Look, and return what is known now; it becomes `observation` by `take`, in the thread that shows it.
@@ -58,7 +59,9 @@ class Watch:
         self._looks += 1
         pause = self._seconds * min(_MOST, 1 + self._quiet // _QUIET_LOOKS)
         self._next = time.monotonic() + (pause if self.is_settled else min(pause, _SECOND_LOOK_SECONDS))
-        if not self.counted or self.counted[-1][1] != n:
+        if self._looks <= _FIRST_LOOKS:  # what was there before is no particle that has just come
+            self.counted = [(time.time(), n)]
+        elif self.counted[-1][1] != n:
             self.counted = [*self.counted[-_COUNTED:], (time.time(), n)]
         return changed
 

@@ -12,10 +12,13 @@ const NO_CYCLES = 1e6;
 const NO_PICKS = [];
 const PICKERS = ["AutoPick", "ManualPick"];
 const USUAL_SHARE = 1 / 60;
+const FINDS_ITSELF = ["movies", "micrographs"]; // particles, of the diameter for which the mask is right
 
 // The particle's radius in pixels of the micrograph, where its diameter is known.
 function radiusOf(session, shown) {
-  const diameter = session?.source.settings.diameter_angstrom?.value;
+  const wanted = { ...session?.settings, ...session?.staged };
+  const picked = FINDS_ITSELF.includes(session?.kind) ? wanted.mask_radius_angstrom / 0.6 : null;
+  const diameter = session?.source.settings.diameter_angstrom?.value ?? picked;
   if (diameter && shown?.pixel_size_angstrom) return diameter / 2 / shown.pixel_size_angstrom;
   return shown ? shown.width * USUAL_SHARE : 20;
 }
