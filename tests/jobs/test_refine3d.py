@@ -122,6 +122,7 @@ def test_detail_that_both_halves_began_with_is_no_resolution(project, pages):
     log = (job.folder / "run.log").read_text()
     assert "Nothing beyond the join." in log
     assert "has not converged within 1 iterations" in log
+    assert "--start-from run_itNNN_optimiser.star" in log  # what has ended is no start
 
 
 @pytest.mark.parametrize(

@@ -166,7 +166,7 @@ def guinier_curve(guinier: GuinierPlot, b_factor_angstrom2: float) -> Curve:
     if not np.array_equal(guinier.weighted.numpy(), guinier.mtf_corrected.numpy(), equal_nan=True):
         lines.append(Line(label="weighted by the FSC", x=x, y=guinier.weighted.numpy()))
     lines.append(Line(label="sharpened", x=x, y=guinier.sharpened.numpy()))
-    caption = f"B-factor {b_factor_angstrom2:.0f} Å², given."
+    caption = f"B-factor {b_factor_angstrom2:.0f} Å², given." if b_factor_angstrom2 else "No line was fitted."
     if math.isfinite(guinier.slope_angstrom2):
         fitted = x[guinier.is_fitted.numpy()]
         line = guinier.intercept + guinier.slope_angstrom2 * fitted

@@ -204,7 +204,8 @@ class _Course:
         if state.outcome == "iteration limit":
             self._warn(
                 f"The refinement has not converged within {state.iteration} iterations: maps or poses still gained. "
-                "Go on with --start-from this folder, or give more --max-iterations."
+                "Give more --max-iterations, and begin anew or with --start-from run_itNNN_optimiser.star, the last in "
+                "this folder."
             )
         known = float(state.orientations.max_probability.mean())
         if known < POSES_UNKNOWN:
