@@ -80,7 +80,7 @@ def _shown(drawn, p, t, change):
     moved = moved + torch.stack([by_name["shift_x"], by_name["shift_y"]])
     phase = odd_phase(band.frequencies, odd_zernike=odd, voltage_kv=300.0, spherical_aberration_mm=2.7)
     factor = shift_phases(band.frequencies, moved, torch.complex128) * torch.polar(torch.ones_like(phase), phase)
-    weight = model._weights[t].double()
+    weight = model._weights.of_image(t, band.frequencies).double()
     return factor * transfer * weight * view
 
 
