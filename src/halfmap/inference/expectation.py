@@ -49,8 +49,8 @@ _IMAGES_AT_ONCE = 128
 _TRANSFERS = 32
 """Particles whose transfer tells on which shells the signal lies."""
 
-_kept: list[tuple["Model", References, CoarseReferences | None]] = []
-_kept_for: list[tuple[Broadcast, Broadcast, str]] = []
+_kept: list[tuple[tuple[Broadcast, Broadcast, str], tuple["Model", References, CoarseReferences | None]]] = []
+"""The model that was prepared last, and for what."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -186,12 +186,13 @@ def expect_chunk(data: Broadcast, model: Broadcast, rows: NDArray[np.int64]) -> 
 
 def _prepared(model: Broadcast, data: Broadcast, device: str) -> tuple[Model, References, CoarseReferences | None]:
     """Return the model and its references, kept for the next chunk, those of another model let go before."""
-    if _kept_for != [(model, data, device)]:
-        _kept_for.clear()
+    wanted = model, data, device
+    found = [prepared for of, prepared in _kept if of == wanted]
+    if not found:
         _kept.clear()  # slices of both would not fit
-        _kept.append(_prepare(model, data, device))
-        _kept_for.append((model, data, device))
-    return _kept[0]
+        found = [_prepare(*wanted)]
+        _kept[:] = [(wanted, found[0])]
+    return found[0]
 
 
 def _prepare(model: Broadcast, data: Broadcast, device: str) -> tuple[Model, References, CoarseReferences | None]:
