@@ -35,10 +35,14 @@ from halfmap.inference.priors import Priors
 from halfmap.inference.reconstruction import SliceAccumulator, join_low_shells
 from halfmap.inference.sampling import perturbation
 from halfmap.inference.sums import Sums
-from halfmap.postprocessing.half_map_fsc import half_map_fsc
-from halfmap.postprocessing.masks import automatic_mask
-from halfmap.postprocessing.postprocess import mean_map
 from halfmap.refinement import decisions, earlier
+from halfmap.refinement.half_map_curves import (
+    fsc_in_automatic_mask,
+    fsc_of_joined,
+    resolution_angstrom,
+    unmasked_fsc,
+    used_fsc,
+)
 from halfmap.refinement.hands import are_of_opposite_hands, turned_over
 from halfmap.refinement.params import RefinementParams
 from halfmap.refinement.problem import RefinementProblem
@@ -221,8 +225,8 @@ def advance(
         joined = join_low_shells(accumulators[0], accumulators[1], join)
         plain = [one.volume() for one in joined]
     del accumulators
-    fsc = _fsc(problem, plain, state.shell)
-    used = _used_fsc(problem, params, plain, fsc, state.shell)
+    fsc = unmasked_fsc(problem, plain, state.shell)
+    used = used_fsc(problem, params, plain, fsc, state.shell)
     is_last = state.is_last_next
     halves = tuple(
         _updated_half(problem, params, state.halves[h], sums[h], joined[h], plain[h], used, by_correlation)
@@ -243,7 +247,7 @@ def advance(
     )
     if iteration == 1:
         changed = (float("nan"), float("nan"))
-    resolution = _resolution_angstrom(_of_joined(used) if is_last else used, problem, 0.5)
+    resolution = resolution_angstrom(fsc_of_joined(used) if is_last else used, problem, 0.5)
     after = replace(
         state,
         iteration=iteration,
@@ -377,35 +381,6 @@ def _updated_orientations(
     return Orientations(**columns)
 
 
-def _fsc(problem: RefinementProblem, plain: Sequence[Tensor], shell: int) -> Tensor:
-    """Return the FSC of unregularised half maps, 0 beyond the band that they were made of."""
-    grid = problem.volume_grid
-    curve = shells.fsc(grid.rfft(plain[0].double()), grid.rfft(plain[1].double()), grid)
-    curve[0] = 1.0
-    curve[shell + 1 :] = 0.0
-    return curve
-
-
-def _used_fsc(
-    problem: RefinementProblem, params: RefinementParams, plain: Sequence[Tensor], fsc: Tensor, shell: int
-) -> Tensor:
-    if not params.solvent_flattened_fsc:
-        return fsc
-    grid = problem.volume_grid
-    first, second, mask = (Volume(values=values, grid=grid) for values in (*plain, problem.solvent_mask))
-    return half_map_fsc(first, second, mask, band_shell=shell, seed=params.seed).corrected.clamp(min=0.0)
-
-
-def _fsc_in_automatic_mask(problem: RefinementProblem, params: RefinementParams, state: RefinementState) -> Tensor:
-    """Return the corrected FSC in the mask that post-processing would make, 0 beyond the band; all 1 without maps."""
-    grid = problem.volume_grid
-    first, second = (Volume(values=half.unregularised, grid=grid) for half in state.halves)
-    if not bool(first.values.any()):  # of an earlier refinement only regularised maps are known
-        return torch.ones_like(state.used_fsc)
-    mask = automatic_mask(mean_map(first, second))
-    return half_map_fsc(first, second, mask, band_shell=state.shell, seed=params.seed).corrected
-
-
 def _decided(
     problem: RefinementProblem,
     params: RefinementParams,
@@ -448,7 +423,7 @@ def _decided(
     )
     side = problem.grid.side
     if is_last_next:
-        in_mask = _fsc_in_automatic_mask(problem, params, state)
+        in_mask = fsc_in_automatic_mask(problem, params, state)
         shell = decisions.last_shell(state.used_fsc, in_mask, state.shell, side)
     else:
         shell = decisions.next_shell(
@@ -498,20 +473,6 @@ def _log_likelihood_growth(state: RefinementState) -> float:
 def _median_n_significant(state: RefinementState, *, told_from: int) -> float:
     """Return how many coarse poses had weight; infinity while references were low-passed before iteration told_from."""
     return float(np.median(state.orientations.n_significant)) if state.iteration >= told_from else float("inf")
-
-
-def _of_joined(fsc: Tensor) -> Tensor:
-    """Return the FSC of the map of all particles with the truth, from that of the halves: √(2F / (1 + F)).
-
-    Rosenthal and Henderson 2003, J. Mol. Biol. 333, 721; it is 0.5 where the halves' is 0.143.
-    """
-    known = fsc.nan_to_num(0.0).clamp(min=0.0)
-    return (2 * known / (1 + known)).sqrt()
-
-
-def _resolution_angstrom(fsc: Tensor, problem: RefinementProblem, threshold: float) -> float:
-    shell = decisions.resolution_shell(fsc, threshold=threshold)
-    return problem.grid.side * problem.grid.pixel_size_angstrom / shell if shell > 0 else float("inf")
 
 
 def _known_shell(state: RefinementState) -> int:
