@@ -3,7 +3,7 @@
     python benchmarks/live.py [--particles 500 1000 2000] [--classes 50] [--idle-seconds 60]
 
 Processor time of one process with one thread, which a busy machine hardly changes; 64 px of 3 Å. Cycles over 50,000
-particles are extrapolated from the line through what was measured.
+particles are extrapolated from the line through what was measured, where that is more than one number of particles.
 """
 
 import argparse
@@ -148,8 +148,9 @@ def main() -> None:
         for n in options.particles:
             measured.append(cycle_seconds(simulated(project, n), project / f"work{n}", options.classes))
             print(f"| {measured[-1][0]} | {measured[-1][1]:.1f} |", flush=True)
-        slope, start = np.polyfit(*np.array(measured).T, 1)
-        print(f"| {WANTED}, extrapolated | {start + slope * WANTED:.0f} |")
+        if len(measured) > 1:
+            slope, start = np.polyfit(*np.array(measured).T, 1)
+            print(f"| {WANTED}, extrapolated | {start + slope * WANTED:.0f} |")
         print(f"a server that waits: {idle_percent(project, options.idle_seconds):.2f} % of one core")
 
 
