@@ -19,6 +19,7 @@ from halfmap.jobs import ctf_report
 from halfmap.jobs.ctf import CtfJobParams
 from halfmap.jobs.ctf_micrograph import CtfMicrograph, CtfTask, estimate_micrograph
 from halfmap.jobs.extract_inputs import DEFOCUS_SLOPES
+from halfmap.jobs.given_files import files_of
 from halfmap.jobs.micrograph_inputs import OpenedMicrographs, open_micrographs, open_micrographs_named
 from halfmap.jobs.per_micrograph import Rejected, forget_states, rejected_micrographs, resumable_map
 from halfmap.project.job import JobContext
@@ -104,22 +105,9 @@ def _opened(context: JobContext, params: CtfJobParams) -> OpenedMicrographs:
         )
     if tables:
         return open_micrographs(context, tables[0], pixel_size_angstrom=params.pixel_size_angstrom)
-    paths = tuple(path for given in paths for path in _micrographs_of(given))
+    paths = tuple(files_of(paths, MICROGRAPH_SUFFIXES, "micrographs"))
     names = [context.relative(path) for path in paths]
     return open_micrographs_named(context, paths[0], names, pixel_size_angstrom=params.pixel_size_angstrom)
-
-
-def _micrographs_of(given: Path) -> list[Path]:
-    """Return a micrograph as it is, of a folder all micrographs in it, by name."""
-    if not given.is_dir():
-        return [given]
-    found = sorted(path for path in given.iterdir() if path.suffix.lower() in MICROGRAPH_SUFFIXES)
-    if not found:
-        raise InputError(
-            f"A folder of micrographs must hold some ({', '.join(MICROGRAPH_SUFFIXES)}); got none in {given}; choose "
-            "another."
-        )
-    return found
 
 
 def _with_optics(micrographs: MicrographSet, params: CtfJobParams) -> MicrographSet:

@@ -14,6 +14,7 @@ from halfmap.io.frames import EER_SUFFIXES, MOVIE_SUFFIXES, MRC_SUFFIXES, MovieS
 from halfmap.io.mrc import read_header
 from halfmap.io.relion_optics import read_optics
 from halfmap.io.relion_paths import resolve_paths
+from halfmap.jobs.given_files import files_of
 from halfmap.jobs.motion import MotionJobParams
 from halfmap.jobs.per_micrograph import Rejected, check_rejections
 from halfmap.project.job import JobContext
@@ -87,7 +88,7 @@ def open_movies(context: JobContext, params: MotionJobParams) -> OpenedMovies:
 def _listed(context: JobContext, params: MotionJobParams) -> tuple[list[str], list[Path], np.ndarray, OpticsGroups]:
     tables = [path for path in params.movies if path.suffix == ".star"]
     if not tables:
-        paths = [path for given in params.movies for path in _movies_of(given)]
+        paths = files_of(params.movies, MOVIE_SUFFIXES, "movies")
         names = [context.relative(path) for path in paths]
         return (
             names,
@@ -119,18 +120,6 @@ def _listed(context: JobContext, params: MotionJobParams) -> tuple[list[str], li
         one = np.ones(len(names), dtype=np.int64)
         return names, [root / name for name in names], one, OpticsGroups(columns={"optics_group": np.array([1])})
     return names, [root / name for name in names], rows.integers("rlnOpticsGroup"), found
-
-
-def _movies_of(given: Path) -> list[Path]:
-    """Return a movie as it is, of a folder all movies in it, by name."""
-    if not given.is_dir():
-        return [given]
-    found = sorted(path for path in given.iterdir() if path.suffix.lower() in MOVIE_SUFFIXES)
-    if not found:
-        raise InputError(
-            f"A folder of movies must hold some ({', '.join(MOVIE_SUFFIXES)}); got none in {given}; choose another."
-        )
-    return found
 
 
 def _completed(optics: OpticsGroups, params: MotionJobParams, first: Path) -> OpticsGroups:
