@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+import pytest
 
 from halfmap.jobs.step_states import StepStates
 from support.contexts import a_context
@@ -53,3 +54,29 @@ def test_what_else_lies_in_the_folder_stays(tmp_path):
         other.write_bytes(b"theirs")
         some_states(context, 4).keep_only_newest()
         assert other.exists()
+
+
+def test_each_state_that_follows_is_saved_before_it_is_told_and_a_cancelled_job_ends_between_two(tmp_path, monkeypatch):
+    with a_context(tmp_path) as context:
+        states = StepStates(context, "count", Counted)
+        seen = []
+        cancelled_after = 3
+
+        def further(state):
+            return Counted(number=state.number + 1, values=np.arange(state.number + 1))
+
+        monkeypatch.setattr(context, "is_cancelled", lambda: len(seen) == cancelled_after)
+
+        def follow(state):
+            for current in states.follow(state, further, lambda last: last.number == 5, lambda last: last.number):
+                assert states.newest().number == current.number
+                seen.append(current.number)
+
+        with pytest.raises(KeyboardInterrupt):
+            follow(Counted(number=0, values=np.arange(0)))
+        assert seen == [1, 2, 3]
+        cancelled_after = 0
+        follow(states.newest())
+        assert seen == [1, 2, 3, 4, 5]
+        follow(states.newest())
+        assert seen == [1, 2, 3, 4, 5]

@@ -16,7 +16,6 @@ from halfmap.classification.ranking.scores import score
 from halfmap.classification.state import ClassificationState
 from halfmap.data.class_averages import ClassRun
 from halfmap.data.repeats import NEAR_DIAMETERS
-from halfmap.inference.iterate import iterate
 from halfmap.io.relion_classes import particle_table, read_class_run, write_class_run
 from halfmap.jobs.class2d import Class2DJobParams
 from halfmap.jobs.class2d_members import members
@@ -66,8 +65,7 @@ def classify(context: JobContext, params: Class2DJobParams) -> Path:
             context.progress.message(f"Goes on after {_place(params, state)}.")
         context.progress.message(state.reason)
         course.leave(state)
-        for current in iterate(state, course.advance, lambda last: class2d.is_done(params, last)):
-            states.save(_number(current), current)
+        for current in states.follow(state, course.advance, lambda last: class2d.is_done(params, last), _number):
             course.tell(current)
             course.leave(current)
             state = current
@@ -106,8 +104,6 @@ class _Course:
         )
 
     def advance(self, state: ClassificationState) -> ClassificationState:
-        if self.context.is_cancelled():
-            raise KeyboardInterrupt
         return class2d.advance(self.problem, self.params, state, self.context.executor, self.context.progress)
 
     def tell(self, state: ClassificationState) -> None:

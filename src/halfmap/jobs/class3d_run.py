@@ -4,7 +4,6 @@ import math
 from pathlib import Path
 
 from halfmap.data.volumes import Volume
-from halfmap.inference.iterate import iterate
 from halfmap.io.relion_class3d_writer import write_class3d_run
 from halfmap.jobs.class3d import Class3DJobParams
 from halfmap.jobs.class3d_report import class3d_report
@@ -53,8 +52,7 @@ def classify(context: JobContext, params: Class3DJobParams) -> Path:
         else:
             check_same_particles(len(state.assignments.class_index), len(inputs.particles))
             context.progress.message(f"Goes on after iteration {state.iteration}.")
-        for current in iterate(state, course.advance, class3d.is_done):
-            states.save(current.iteration, current)
+        for current in states.follow(state, course.advance, class3d.is_done, lambda last: last.iteration):
             context.progress.message(_line(current))
             course.leave(current)
             state = current
@@ -112,8 +110,6 @@ class _Course:
         return found
 
     def advance(self, state: Classification3DState) -> Classification3DState:
-        if self.context.is_cancelled():
-            raise KeyboardInterrupt
         return class3d.advance(self.problem, self.params, state, self.context.executor, self.context.progress)
 
     def leave(self, state: Classification3DState) -> None:

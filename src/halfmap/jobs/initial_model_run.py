@@ -3,7 +3,6 @@
 import math
 from pathlib import Path
 
-from halfmap.inference.iterate import iterate
 from halfmap.io import mrc, relion
 from halfmap.jobs.initial_model import InitialModelJobParams
 from halfmap.jobs.initial_model_report import initial_model_report
@@ -53,8 +52,9 @@ def make_model(context: JobContext, params: InitialModelJobParams) -> Path:
         else:
             check_same_particles(len(state.assignments.class_index), len(inputs.particles))
             context.progress.message(f"Goes on after mini-batch {state.iteration}.")
-        for current in iterate(state, course.advance, lambda last: ab_initio.is_done(params, last)):
-            states.save(current.iteration, current)
+        for current in states.follow(
+            state, course.advance, lambda last: ab_initio.is_done(params, last), lambda last: last.iteration
+        ):
             course.tell(state, current)
             course.leave(current)
             state = current
@@ -99,8 +99,6 @@ class _Course:
         )
 
     def advance(self, state: InitialModelState) -> InitialModelState:
-        if self.context.is_cancelled():
-            raise KeyboardInterrupt
         return ab_initio.advance(self.problem, self.params, state, self.context.executor, self.context.progress)
 
     def tell(self, before: InitialModelState, state: InitialModelState) -> None:

@@ -5,7 +5,6 @@ from dataclasses import replace
 
 from halfmap.data.volumes import Volume
 from halfmap.errors import InputError
-from halfmap.inference.iterate import iterate
 from halfmap.jobs.initial_model_run import TOLD_EVERY, line
 from halfmap.jobs.refine3d import Refine3DJobParams
 from halfmap.jobs.step_states import StepStates
@@ -131,12 +130,11 @@ def _first_map(
         state = ab_initio.start(own, settings)
 
     def advance(before: InitialModelState) -> InitialModelState:
-        if context.is_cancelled():
-            raise KeyboardInterrupt
         return ab_initio.advance(own, settings, before, context.executor, context.progress)
 
-    for current in iterate(state, advance, lambda last: ab_initio.is_done(settings, last)):
-        states.save(current.iteration, current)
+    for current in states.follow(
+        state, advance, lambda last: ab_initio.is_done(settings, last), lambda last: last.iteration
+    ):
         is_due = current.iteration % TOLD_EVERY == 0 or ab_initio.is_done(settings, current)
         say = context.progress.message if is_due else context.log
         say(f"First map of half {half + 1}: {line(current, n_iterations(settings))}")

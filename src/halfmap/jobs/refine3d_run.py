@@ -14,7 +14,6 @@ from halfmap.data.volumes import Volume
 from halfmap.errors import InputError
 from halfmap.geometry.symmetry_names import canonical_name
 from halfmap.grid import ImageGrid
-from halfmap.inference.iterate import iterate
 from halfmap.io import mrc
 from halfmap.io.relion_refinement import read_refinement_run, write_refinement_run
 from halfmap.jobs import half_map_inputs
@@ -90,8 +89,9 @@ def refine(context: JobContext, params: Refine3DJobParams) -> Path:
             if course.has_own_first_maps and not are_first_maps_kept(context):
                 course.leave_first_maps_out(none_agree(params))
             context.progress.message(f"Goes on after iteration {state.iteration}.")
-        for current in iterate(state, course.advance, lambda last: refine3d.is_done(params, last)):
-            states.save(current.iteration, current)
+        for current in states.follow(
+            state, course.advance, lambda last: refine3d.is_done(params, last), lambda last: last.iteration
+        ):
             course.tell(current)
             course.leave(current)
             state = current
@@ -178,8 +178,6 @@ class _Course:
         self.params, self.has_own_first_maps = self.asked, False
 
     def advance(self, state: RefinementState) -> RefinementState:
-        if self.context.is_cancelled():
-            raise KeyboardInterrupt
         give_back()  # or sums and maps of the iterations would lie side by side in the gaps that they have left
         return refine3d.advance(self.problem, self.params, state, self.context.executor, self.context.progress)
 

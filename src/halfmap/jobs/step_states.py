@@ -1,9 +1,11 @@
 """States of a step, kept as it goes on, so that a killed job goes on from the last one."""
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Generic, TypeVar
 
 from halfmap.errors import FormatError
+from halfmap.inference.iterate import iterate
 from halfmap.io import states
 from halfmap.project.job import JobContext
 
@@ -49,6 +51,37 @@ class StepStates(Generic[State]):
                 self._context.progress.message(f"Passed over a saved state: {error}")
                 path.unlink()
         return None
+
+    def follow(
+        self,
+        state: State,
+        advance: Callable[[State], State],
+        is_done: Callable[[State], bool],
+        number: Callable[[State], int],
+    ) -> Iterator[State]:
+        """Yield the states that follow, each once it is complete and saved, until one is done.
+
+        Parameters
+        ----------
+        state : to go on from; not yielded itself.
+        advance : gives the next state.
+        is_done : tells whether a state is the last.
+        number : of a state; it grows from state to state.
+
+        Raises
+        ------
+        KeyboardInterrupt
+            The job is cancelled.
+        """
+
+        def further(before: State) -> State:
+            if self._context.is_cancelled():
+                raise KeyboardInterrupt
+            return advance(before)
+
+        for current in iterate(state, further, is_done):
+            self.save(number(current), current)
+            yield current
 
     def keep_only_newest(self) -> None:
         """Remove all but the last state, when the job is complete."""
