@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -16,8 +16,12 @@ from halfmap.geometry.rotations import matrix_from_rotation_vector
 from halfmap.optics.aberrations import even_index, odd_index
 from halfmap.simulation import truth
 from halfmap.simulation.series_params import SeriesSimulationParams
+from halfmap.splines.grids import SplineGrid
 
 S = TypeVar("S", TiltSeries, FrameSeries)
+
+FOCUS = ("defocus_angstrom", "astigmatism_angstrom", "astigmatism_angle_degrees", "phase_shift_degrees")
+"Grids of a series that tell how its images are focused."
 
 _TRIES_PER_PARTICLE = 60
 _PARTICLES_PER_SPECIES = 1 << 16
@@ -140,27 +144,51 @@ def with_errors_of_optics(stated: SeriesOptics, params: SeriesSimulationParams, 
     )
 
 
-def defocus_of_series(number: int, params: SeriesSimulationParams) -> tuple[float, float, float]:
-    """Return what the files say: mean defocus in Å, U − V in Å and the angle of U in degrees."""
-    drawn = truth.defocus(
-        params.seed,
-        np.array([number]),
-        minimum_angstrom=params.min_defocus_angstrom,
-        maximum_angstrom=params.max_defocus_angstrom,
-        astigmatism_angstrom=params.astigmatism_angstrom,
-    )
-    u, v = float(drawn.u_angstrom[0]), float(drawn.v_angstrom[0])
-    return (u + v) / 2, u - v, float(drawn.angle_degrees[0])
+def stated_focus(number: int, params: SeriesSimulationParams, shape: tuple[int, int, int]) -> dict[str, Any]:
+    """Return grids of defocus, astigmatism and phase shift, one value each, that the files say; shape is (z, y, x)."""
+    values = (*_drawn_focus(number, params), params.phase_shift_degrees)
+    return {name: SplineGrid.constant(value, shape) for name, value in zip(FOCUS, values, strict=True)}
 
 
-def astigmatism_with_error(
-    difference_angstrom: float, angle_degrees: float, error_angstrom: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return U − V and the angle of U after adding errors, shape (T, 2), to δ cos 2θ and δ sin 2θ."""
-    double = math.radians(2 * angle_degrees)
-    a = difference_angstrom * math.cos(double) + error_angstrom[:, 0]
-    b = difference_angstrom * math.sin(double) + error_angstrom[:, 1]
-    return np.hypot(a, b), np.degrees(np.arctan2(b, a)) / 2
+def focus_with_errors(
+    number: int,
+    params: SeriesSimulationParams,
+    *,
+    of_phase_shift: tuple[int, int, int],
+    of_astigmatism: tuple[int, int, int],
+) -> dict[str, Any]:
+    """Return grids, of these shapes (z, y, x), of the phase shift and the astigmatism that are not as the files say.
+
+    Notes
+    -----
+    Astigmatism errs in δ cos 2θ and δ sin 2θ, where δ is U − V and θ the angle of U.
+    """
+    found: dict[str, Any] = {}
+    if params.phase_shift_error_degrees:
+        error = drawn_grid("phase shift error", number, params, of_phase_shift, params.phase_shift_error_degrees)
+        found["phase_shift_degrees"] = SplineGrid(values=params.phase_shift_degrees + error.values)
+    if params.astigmatism_error_angstrom:
+        _, difference, direction = _drawn_focus(number, params)
+        errors = params.astigmatism_error_angstrom * keyed_random.normal(
+            params.seed, "astigmatism error", number, size=(*of_astigmatism, 2)
+        )
+        double = math.radians(2 * direction)
+        a, b = difference * math.cos(double) + errors[..., 0], difference * math.sin(double) + errors[..., 1]
+        found["astigmatism_angstrom"] = grid_of(np.hypot(a, b))
+        found["astigmatism_angle_degrees"] = grid_of(np.degrees(np.arctan2(b, a)) / 2)
+    return found
+
+
+def drawn_grid(
+    purpose: str, number: int, params: SeriesSimulationParams, shape: tuple[int, int, int], rms: float, *, draw: int = 0
+) -> SplineGrid:
+    """Return a grid of normal values about 0, shape (z, y, x)."""
+    return grid_of(rms * keyed_random.normal(params.seed, purpose, number, draw=draw, size=shape))
+
+
+def grid_of(values: NDArray[np.float64]) -> SplineGrid:
+    """Return a grid of these values, shape (z, y, x)."""
+    return SplineGrid(values=torch.from_numpy(np.ascontiguousarray(values)))
 
 
 def walk(steps: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -243,3 +271,16 @@ def _aberrations(
         for order, weight in lower.items():
             coefficients[names.index((order, m))] += weight * draw / (multiple * nyquist**n)
     return coefficients
+
+
+def _drawn_focus(number: int, params: SeriesSimulationParams) -> tuple[float, float, float]:
+    """Return what the files say: mean defocus in Å, U − V in Å and the angle of U in degrees."""
+    drawn = truth.defocus(
+        params.seed,
+        np.array([number]),
+        minimum_angstrom=params.min_defocus_angstrom,
+        maximum_angstrom=params.max_defocus_angstrom,
+        astigmatism_angstrom=params.astigmatism_angstrom,
+    )
+    u, v = float(drawn.u_angstrom[0]), float(drawn.v_angstrom[0])
+    return (u + v) / 2, u - v, float(drawn.angle_degrees[0])

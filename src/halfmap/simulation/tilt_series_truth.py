@@ -2,22 +2,21 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from halfmap import keyed_random
 from halfmap.data.image_series import TiltSeries
 from halfmap.simulation.series_params import TiltSeriesSimulationParams
 from halfmap.simulation.series_truth import (
     SeriesTruth,
-    astigmatism_with_error,
-    defocus_of_series,
     draw_species,
+    drawn_grid,
+    focus_with_errors,
     optics,
+    stated_focus,
     with_errors_of_optics,
 )
 from halfmap.splines.grids import LinearGrid, SplineGrid
@@ -77,21 +76,18 @@ def _as_stated(number: int, params: TiltSeriesSimulationParams) -> TiltSeries:
     is_used = np.ones(n, dtype=np.bool_)
     if params.exclude_bad_images:
         is_used[list(params.bad_images)] = False
-    mean, difference, direction = defocus_of_series(number, params)
+    offset = keyed_random.normal(params.seed, "axis offset", number, size=(n, 2))
     return TiltSeries(
         name=name,
         image_size_angstrom=params.field_angstrom,
         dose_e_per_angstrom2=rank.astype(np.float64) * params.dose_per_tilt_e_per_angstrom2,
         is_used=is_used,
         optics=optics(params),
-        defocus_angstrom=_per_tilt(np.full(n, mean)),
-        astigmatism_angstrom=_per_tilt(np.full(n, difference)),
-        astigmatism_angle_degrees=_per_tilt(np.full(n, direction)),
-        phase_shift_degrees=_per_tilt(np.full(n, params.phase_shift_degrees)),
+        **stated_focus(number, params, (n, 1, 1)),
         volume_size_angstrom=params.volume_angstrom,
         tilt_angle_degrees=angle,
         axis_angle_degrees=np.full(n, params.axis_angle_degrees),
-        axis_offset_angstrom=params.axis_offset_angstrom * _normal(params, "axis offset", number, (n, 2)),
+        axis_offset_angstrom=params.axis_offset_angstrom * offset,
         level_angle_x_degrees=params.level_angle_x_degrees,
         level_angle_y_degrees=params.level_angle_y_degrees,
         are_angles_inverted=params.inverted_angles,
@@ -105,31 +101,25 @@ def _as_stated(number: int, params: TiltSeriesSimulationParams) -> TiltSeries:
 def _as_it_was(stated: TiltSeries, number: int, params: TiltSeriesSimulationParams) -> TiltSeries:
     """Return the series with all errors; grids without any stay as they are."""
     n = len(stated)
+    per_tilt = n, 1, 1
     width, height = params.image_warp_nodes
-    changed: dict[str, Any] = {}
+    changed = focus_with_errors(number, params, of_phase_shift=per_tilt, of_astigmatism=per_tilt)
     if params.image_warp_angstrom:
         for axis in "xy":
-            drawn = _normal(params, f"image warp {axis}", number, (n, height, width))
-            changed[f"movement_{axis}_angstrom"] = _grid(params.image_warp_angstrom * drawn)
+            changed[f"movement_{axis}_angstrom"] = drawn_grid(
+                f"image warp {axis}", number, params, (n, height, width), params.image_warp_angstrom
+            )
     if params.volume_warp_angstrom:
         for axis in "xyz":
             changed[f"volume_warp_{axis}_angstrom"] = _volume_warp(axis, number, params)
     if params.stage_angle_error_degrees:
         for axis in "xyz":
-            drawn = _normal(params, f"stage angle {axis}", number, (n,))
-            changed[f"stage_angle_{axis}_degrees"] = _per_tilt(params.stage_angle_error_degrees * drawn)
+            changed[f"stage_angle_{axis}_degrees"] = drawn_grid(
+                f"stage angle {axis}", number, params, per_tilt, params.stage_angle_error_degrees
+            )
     if params.defocus_error_angstrom:
-        error = params.defocus_error_angstrom * _normal(params, "defocus error", number, (n,))
-        changed["defocus_angstrom"] = _per_tilt(stated.defocus_angstrom.values[:, 0, 0].numpy() + error)
-    if params.phase_shift_error_degrees:
-        error = params.phase_shift_error_degrees * _normal(params, "phase shift error", number, (n,))
-        changed["phase_shift_degrees"] = _per_tilt(params.phase_shift_degrees + error)
-    if params.astigmatism_error_angstrom:
-        _, difference, direction = defocus_of_series(number, params)
-        error = params.astigmatism_error_angstrom * _normal(params, "astigmatism error", number, (n, 2))
-        differences, directions = astigmatism_with_error(difference, direction, error)
-        changed["astigmatism_angstrom"] = _per_tilt(differences)
-        changed["astigmatism_angle_degrees"] = _per_tilt(directions)
+        error = drawn_grid("defocus error", number, params, per_tilt, params.defocus_error_angstrom)
+        changed["defocus_angstrom"] = SplineGrid(values=stated.defocus_angstrom.values + error.values)
     return replace(
         stated,
         optics=with_errors_of_optics(stated.optics, params, number),
@@ -140,24 +130,6 @@ def _as_it_was(stated: TiltSeries, number: int, params: TiltSeriesSimulationPara
 def _volume_warp(axis: str, number: int, params: TiltSeriesSimulationParams) -> LinearGrid:
     """Return a warp that grows evenly with the dose from none, other at each node."""
     width, height, depth, duration = params.volume_warp_nodes
-    end = params.volume_warp_angstrom * _normal(params, f"volume warp {axis}", number, (depth, height, width))
-    growth = np.arange(duration) / max(duration - 1, 1)
-    return LinearGrid(values=_tensor(growth[:, None, None, None] * end))
-
-
-def _normal(
-    params: TiltSeriesSimulationParams, purpose: str, number: int, size: tuple[int, ...]
-) -> NDArray[np.float64]:
-    return keyed_random.normal(params.seed, purpose, number, size=size)
-
-
-def _per_tilt(values: NDArray[np.float64]) -> SplineGrid:
-    return _grid(values[:, None, None])
-
-
-def _grid(values: NDArray[np.float64]) -> SplineGrid:
-    return SplineGrid(values=_tensor(values))
-
-
-def _tensor(values: NDArray[np.float64]) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float64))
+    end = drawn_grid(f"volume warp {axis}", number, params, (depth, height, width), params.volume_warp_angstrom)
+    growth = torch.arange(duration, dtype=torch.float64) / max(duration - 1, 1)
+    return LinearGrid(values=growth[:, None, None, None] * end.values)
