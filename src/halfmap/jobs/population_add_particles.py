@@ -8,20 +8,15 @@ from typing import Annotated
 from annotated_types import Gt
 
 from halfmap.errors import InputError
+from halfmap.jobs.population_params import SpeciesOfPopulation
 from halfmap.project.job import ImmediateCommand
 
 _DUPLICATE_SHARE = 0.25
 
 
 @dataclass(frozen=True, kw_only=True)
-class AddParticlesParams:
+class AddParticlesParams(SpeciesOfPopulation):
     """What `population add-particles` takes."""
-
-    population: Path
-    """The .population file, or the folder that holds it."""
-
-    species: str
-    """Name of the species."""
 
     particles: Path
     """Particles as `population add-species` takes them."""

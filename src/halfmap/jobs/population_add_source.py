@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from annotated_types import Ge
 
 from halfmap.errors import InputError
+from halfmap.jobs.population_params import PopulationParams
 from halfmap.project.job import ImmediateCommand
 
 if TYPE_CHECKING:
@@ -20,11 +21,8 @@ _NAMED = 10
 
 
 @dataclass(frozen=True, kw_only=True)
-class AddSourceParams:
+class AddSourceParams(PopulationParams):
     """What `population add-source` takes."""
-
-    population: Path
-    """The .population file, or the folder that holds it."""
 
     processing: Path
     """What to make it of: the .settings file of a Warp project, of frame series or of tilt series; the tomograms.star

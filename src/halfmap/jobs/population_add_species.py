@@ -7,15 +7,13 @@ from typing import Annotated
 from annotated_types import Ge, Gt, Le
 
 from halfmap.errors import InputError
+from halfmap.jobs.population_params import PopulationParams
 from halfmap.project.job import JobContext, JobType
 
 
 @dataclass(frozen=True, kw_only=True)
-class AddSpeciesParams:
+class AddSpeciesParams(PopulationParams):
     """Inputs and settings of ``halfmap population add-species``."""
-
-    population: Path
-    """The .population file, or the folder that holds it."""
 
     name: str
     """Name of the species, and of its files."""

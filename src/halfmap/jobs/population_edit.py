@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from annotated_types import Ge, Gt, Le
 
 from halfmap.errors import InputError
+from halfmap.jobs.population_params import MeasuredSpeciesParams, SpeciesOfPopulation
 from halfmap.project.job import ImmediateCommand, JobContext, JobType
 
 if TYPE_CHECKING:
@@ -19,26 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SpeciesOfPopulation:
-    """A species of a population."""
-
-    population: Path
-    """The .population file, or the folder that holds it."""
-
-    species: str
-    """Name of the species."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ChangedMapsParams(SpeciesOfPopulation):
-    """A species whose maps are changed, and measured again."""
-
-    seed: int = 1
-    """Seed of the random phases."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class RotateParams(ChangedMapsParams):
+class RotateParams(MeasuredSpeciesParams):
     """Inputs and settings of ``halfmap population rotate``."""
 
     rot_degrees: float = 0.0
@@ -56,7 +38,7 @@ class RotateParams(ChangedMapsParams):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ShiftParams(ChangedMapsParams):
+class ShiftParams(MeasuredSpeciesParams):
     """Inputs and settings of ``halfmap population shift``."""
 
     x_angstrom: float = 0.0
@@ -74,7 +56,7 @@ class ShiftParams(ChangedMapsParams):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ResampleMapsParams(ChangedMapsParams):
+class ResampleMapsParams(MeasuredSpeciesParams):
     """Inputs and settings of ``halfmap population resample``."""
 
     pixel_size_angstrom: Annotated[float, Gt(0)] | None = None
@@ -149,7 +131,7 @@ def _resample(context: JobContext, params: ResampleMapsParams) -> Path:
 
 def _with_changed_maps(
     context: JobContext,
-    params: ChangedMapsParams,
+    params: MeasuredSpeciesParams,
     of_map: Callable[["Volume"], "Volume"],
     of_particles: Callable[["SpeciesParticles"], "SpeciesParticles"],
     fields: dict[str, Any] | None = None,

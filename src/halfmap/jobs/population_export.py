@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from halfmap.jobs.population_params import SpeciesOfPopulation
 from halfmap.multiparticle.export_params import ExportParams
 from halfmap.project.job import JobContext, JobType
 
@@ -15,14 +16,8 @@ _OUTPUTS = {"images": "images.star", "relion5": "optimisation_set.star", "sub-to
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExportPopulationParams(ExportParams):
+class ExportPopulationParams(ExportParams, SpeciesOfPopulation):
     """Inputs and settings of ``halfmap population export``."""
-
-    population: Path
-    """The .population file, or the folder that holds it."""
-
-    species: str
-    """Name of the species."""
 
     kind: Literal["images", "relion5", "sub-tomograms"] = "images"
     """What to write: one stack an item and a table in which every image has its own pose and CTF; what RELION 5 takes

@@ -7,20 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from halfmap.errors import InputError, ProjectError
+from halfmap.jobs.population_params import PopulationParams
 from halfmap.project.job import ImmediateCommand
 
 if TYPE_CHECKING:
     from halfmap.data.population import DataSource, SourceItem
     from halfmap.jobs.population_files import OpenPopulation
     from halfmap.jobs.population_members import OpenSource
-
-
-@dataclass(frozen=True, kw_only=True)
-class PopulationParams:
-    """A population."""
-
-    population: Path
-    """The .population file, or the folder that holds it."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 from annotated_types import Ge
 
 from halfmap.errors import InputError
+from halfmap.jobs.population_params import PopulationParams
 from halfmap.multiparticle.params import GeometryChoice, ParameterChoice
 from halfmap.multiparticle.reconstruction_params import ReconstructionParams
 from halfmap.multiparticle.schedule import Schedule
@@ -18,11 +19,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RefinePopulationParams(ParameterChoice, Schedule, ReconstructionParams):
+class RefinePopulationParams(ParameterChoice, Schedule, ReconstructionParams, PopulationParams):
     """Inputs and settings of ``halfmap population refine``; where nothing is to be fitted, maps are only made again."""
-
-    population: Path
-    """The .population file, or the folder that holds it."""
 
     min_particles: Annotated[int, Ge(1)] = 1
     """Leave items with fewer particles, of all species together, as they are; their particles still count in the

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from annotated_types import Gt
 
 from halfmap.errors import InputError
+from halfmap.jobs.population_params import MeasuredSpeciesParams
 from halfmap.project.job import JobContext, JobType
 
 if TYPE_CHECKING:
@@ -15,14 +16,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class UpdateMaskParams:
+class UpdateMaskParams(MeasuredSpeciesParams):
     """Inputs and settings of ``halfmap population update-mask``."""
-
-    population: Path
-    """The .population file, or the folder that holds it."""
-
-    species: str
-    """Name of the species."""
 
     mask: Path | None = None
     """The mask, on the grid of the species; what reaches 0.25 counts."""
@@ -35,9 +30,6 @@ class UpdateMaskParams:
 
     low_pass_angstrom: Annotated[float, Gt(0)] = 15.0
     """Low-pass the map at this resolution first."""
-
-    seed: int = 1
-    """Seed of the random phases."""
 
     def __post_init__(self) -> None:
         if self.mask is not None and self.from_ is not None:

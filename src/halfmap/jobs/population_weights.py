@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from halfmap.jobs.population_params import PopulationParams
 from halfmap.multiparticle.weight_params import WeightParams
 from halfmap.project.job import JobContext, JobType
 
@@ -21,11 +22,8 @@ _TOLD_APART = 6
 
 
 @dataclass(frozen=True, kw_only=True)
-class EstimateWeightsParams(WeightParams):
+class EstimateWeightsParams(WeightParams, PopulationParams):
     """Inputs and settings of ``halfmap population estimate-weights``."""
-
-    population: Path
-    """The .population file, or the folder that holds it."""
 
     sources: tuple[str, ...] = ()
     """Names of the sources whose items to weigh. Default: all."""
