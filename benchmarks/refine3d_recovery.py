@@ -135,7 +135,7 @@ COLUMNS = {
 }
 
 
-def make_set(folder: Path, name: str, recipe: Recipe) -> Path:
+def make_set(folder: Path, name: str, recipe: Recipe, data_seed: int = DATA_SEED) -> Path:
     """Simulate a set, unless the folder holds it."""
     made = folder / name
     (folder / ".halfmap").mkdir(exist_ok=True)  # a project of its own: paths in STAR files start here
@@ -144,15 +144,15 @@ def make_set(folder: Path, name: str, recipe: Recipe) -> Path:
         command = [HALFMAP, "simulate", "particles", flag, str(SHARED / file), "--out", name, "--no-float16"]
         for flag, value in (
             ("--number", recipe.number), ("--box", recipe.box_pixel), ("--pixel-size", recipe.pixel_size_angstrom),
-            ("--snr", recipe.snr), ("--shift-sigma", SHIFT_ANGSTROM), ("--seed", DATA_SEED),
+            ("--snr", recipe.snr), ("--shift-sigma", SHIFT_ANGSTROM), ("--seed", data_seed),
         ):  # fmt: skip
             command += [flag, str(value)]
         subprocess.run(command, cwd=folder, check=True, capture_output=True)
     return made
 
 
-def figures(made: Path, symmetry: str, run: Path, spent: float = float("nan")) -> Figures:
-    """Return the figures of a refinement of a simulated set, ours or RELION's."""
+def compared(made: Path, symmetry: str, run: Path) -> tuple[str, agreement.PoseErrors, agreement.MapAgreement]:
+    """Return the hand of a refinement of a simulated set, ours or RELION's, and how far poses and maps are right."""
     truth, found = read_particles(made / "ground_truth.star"), read_particles(run / "run_data.star")
     true = truth.take(truth.rows_of_uids(found.uid))
     halves = [read_volume(run / f"run_half{h}_class001_unfil.mrc") for h in (1, 2)]
@@ -176,6 +176,12 @@ def figures(made: Path, symmetry: str, run: Path, spent: float = float("nan")) -
     maps = agreement.map_agreement(
         first, second, reference, automatic_mask(reference), join_resolution_angstrom=JOIN_ANGSTROM
     )
+    return hand, errors, maps
+
+
+def figures(made: Path, symmetry: str, run: Path, spent: float = float("nan")) -> Figures:
+    """Return the figures of a refinement of a simulated set, ours or RELION's."""
+    hand, errors, maps = compared(made, symmetry, run)
     mean, largest = maps.calibration
     return Figures(
         angle_degrees=median(errors.angle_degrees),
