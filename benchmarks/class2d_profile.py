@@ -99,8 +99,8 @@ def attach(clock: Clock) -> None:
         (sparse, "score_children", "few poses one by one"),
         (sparse, "keep_mass", "pruning"),
         (sparse, "list_weighted", "weights"),
-        (sparse, "sum_into_rows", "sums: images into slices"),
-        (sparse, "model_sums", "sums: residuals"),
+        (sparse, "sum_poses", "sums: images into slices, slices into images"),
+        (sparse.Expected, "by_shell", "sums: residuals"),
         (references.References, "take", "slices of references"),
         (sums.GradientSums, "insert", "slices into averages"),
     ):

@@ -420,29 +420,25 @@ def _summed(
         into: GradientSums | SliceSums = SliceSums.none(n_halves, references)
     else:
         into = GradientSums.none(n_halves, references, data.grid, band)
-    cross = torch.zeros((len(rows), shells), dtype=torch.float64, device=device)
-    square, change = torch.zeros_like(cross), torch.zeros_like(cross)
-    told = None
-    if spectra.weight is not None:
-        told = images.masked * spectra.weight[..., None], images.power * spectra.weight
+    expected = sparse.Expected.none(images.power)
     rotations = rotations_of(images, grid, fine=True)
     for block in references.blocks(rotations, found.poses.row, 1, search.shell):
         place, inside = block.place(found.poses.row)
         mine = sparse.WeightedPoses(
             image=found.poses.image, row=place, shift=found.poses.shift, weight=found.poses.weight
         )
-        mine = mine if inside is None else mine.take(inside)
-        one, two = sparse.model_sums(mine, images.masked, images.power, block.values, factors, band.shell_of, shells)
-        cross += one
-        square += two
-        if told is not None:
-            one, two = sparse.model_sums(mine, *told, block.values, factors, band.shell_of, shells)
-        change += 2 * one - two
-        by_row = mine.sorted_by_row()
+        by_row = (mine if inside is None else mine.take(inside)).sorted_by_row()
         for h in range(n_halves):
             chosen = by_row.take(half[by_row.image] == h) if n_halves > 1 else by_row
-            total, weight = sparse.sum_into_rows(chosen, images.whole, images.power, factors, len(block.values))
+            total, weight = sparse.sum_poses(chosen, images.whole, images.power, block.values, factors, expected)
             into.insert(h, block, total, weight, band, references)
+    cross, square = expected.by_shell(images.masked, images.power, band.shell_of, shells)
+    change = 2 * cross - square
+    if spectra.weight is not None:
+        one, two = expected.by_shell(
+            images.masked * spectra.weight[..., None], images.power * spectra.weight, band.shell_of, shells
+        )
+        change = 2 * one - two
     return _collected(data, model, rotations, rows, images, spectra, found, into, half, (cross, square, change))
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from halfmap.kernels import pose_lists, sparse_poses
+from halfmap.kernels import pose_lists, pose_scores, pose_sums
 
 _VALUES_AT_ONCE = 1 << 24
 """Numbers in a temporary of the tensor path."""
@@ -66,7 +66,7 @@ def score_children(
     """
     J, M = scores.shape[1:]
     if weighted.device.type == "cpu":
-        sparse_poses.score_children(
+        pose_scores.score_children(
             poses.first.numpy(),
             poses.row.numpy(),
             poses.shift.numpy(),
@@ -119,7 +119,7 @@ def keep_mass(
     """
     # small beside the scores, whatever the device
     within = torch.zeros(len(first) - 1) if nats is None else nats
-    kept, facts = sparse_poses.keep_mass(
+    kept, facts = pose_lists.keep_mass(
         first.cpu().numpy(),
         log_weights.float().cpu().numpy(),
         float(kept_mass),
@@ -246,107 +246,107 @@ def list_weighted(poses: PoseList, scores: Tensor, kept: Tensor, counts: Tensor,
     return WeightedPoses(image=image, row=row, shift=shift, weight=weight).take(order)
 
 
-def sum_into_rows(
-    poses: WeightedPoses, weighted: Tensor, power: Tensor, factors: Tensor, n_rows: int
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Expected:
+    """What the posterior expects of each of n images before its transfer, summed in place by `sum_poses`.
+
+    Parameters
+    ----------
+    mean : Σ weight · conj(factor) · reference, complex64, shape (n, K).
+    mean_square : Σ weight · |reference|², float32, shape (n, K).
+    """
+
+    mean: Tensor
+    mean_square: Tensor
+
+    @classmethod
+    def none(cls, power: Tensor) -> "Expected":
+        """Return what no pose adds to, for images whose power has shape (n, K)."""
+        return cls(mean=torch.zeros_like(power, dtype=torch.complex64), mean_square=torch.zeros_like(power))
+
+    def by_shell(self, weighted: Tensor, power: Tensor, shell_of: Tensor, n_shells: int) -> tuple[Tensor, Tensor]:
+        """Return what the residual of each image needs, shell by shell.
+
+        Parameters
+        ----------
+        weighted : s C X / σ² of the masked images, float32, shape (n, K, 2).
+        power : s² C² / σ², float32, shape (n, K).
+        shell_of : shape (K,).
+
+        Returns
+        -------
+        cross : float64, shape (n, n_shells), Σ weight Re(factor · weighted · conj(reference)).
+        square : float64, shape (n, n_shells), Σ weight · power · |reference|².
+        """
+        if power.device.type == "cpu":
+            cross, square = pose_sums.shell_sums(
+                _numpy(torch.view_as_real(self.mean)),
+                _numpy(self.mean_square),
+                _numpy(weighted),
+                _numpy(power),
+                shell_of.numpy(),
+                n_shells,
+                n_threads=torch.get_num_threads(),
+            )
+            return torch.from_numpy(cross), torch.from_numpy(square)
+        products = (torch.view_as_complex(weighted.contiguous()) * self.mean.conj()).real
+        by_shell = torch.zeros((2, len(power), n_shells), dtype=torch.float64, device=power.device)
+        by_shell.index_add_(2, shell_of, torch.stack([products, power * self.mean_square]).double())
+        return by_shell[0], by_shell[1]
+
+
+def sum_poses(
+    poses: WeightedPoses, weighted: Tensor, power: Tensor, references: Tensor, factors: Tensor, expected: Expected
 ) -> tuple[Tensor, Tensor]:
     """Add images, shifted and weighted by their posterior, into the rows of the references: the M-step's sums.
 
     Parameters
     ----------
-    poses : sorted by row.
+    poses : sorted by row, then image.
     weighted : s C X / σ² of the images without mask, float32, shape (n, K, 2).
     power : s² C² / σ², float32, shape (n, K).
-    factors : complex64, shape (fine shifts, K).
-    n_rows : number of fine rows.
-
-    Returns
-    -------
-    data : complex64, shape (n_rows, K), Σ weight · factor · weighted.
-    total : float32, shape (n_rows, K), Σ weight · power.
-    """
-    K = power.shape[1]
-    data = torch.zeros((n_rows, K, 2), dtype=torch.float32, device=power.device)
-    total = torch.zeros((n_rows, K), dtype=torch.float32, device=power.device)
-    if power.device.type == "cpu":
-        if len(poses.image):
-            sparse_poses.sum_into_rows(
-                poses.runs().numpy(),
-                *_arrays(poses),
-                _numpy(weighted),
-                _numpy(power),
-                _numpy(factors.real),
-                _numpy(factors.imag),
-                data.numpy(),
-                total.numpy(),
-                n_threads=torch.get_num_threads(),
-            )
-        return torch.view_as_complex(data), total
-    images = torch.view_as_complex(weighted)
-    complex_data = torch.view_as_complex(data)
-    for some in torch.arange(len(poses.image), device=power.device).split(max(1, _VALUES_AT_ONCE // K)):
-        weight = poses.weight[some][:, None]
-        complex_data.index_add_(0, poses.row[some], images[poses.image[some]] * factors[poses.shift[some]] * weight)
-        total.index_add_(0, poses.row[some], power[poses.image[some]] * weight)
-    return complex_data, total
-
-
-def model_sums(
-    poses: WeightedPoses,
-    weighted: Tensor,
-    power: Tensor,
-    references: Tensor,
-    factors: Tensor,
-    shell_of: Tensor,
-    n_shells: int,
-) -> tuple[Tensor, Tensor]:
-    """Return what the residual of each image needs, shell by shell.
-
-    Parameters
-    ----------
-    poses : sorted by image, then row.
-    weighted : s C X / σ² of the masked images, float32, shape (n, K, 2).
     references : complex64, shape (rows, K).
-    shell_of : shape (K,).
+    factors : complex64, shape (fine shifts, K).
+    expected : of the images, added to in place.
 
     Returns
     -------
-    cross : float64, shape (n, n_shells), Σ weight Re(factor · weighted · conj(reference)).
-    square : float64, shape (n, n_shells), Σ weight · power · |reference|².
+    data : complex64, shape (rows, K), Σ weight · factor · weighted.
+    total : float32, shape (rows, K), Σ weight · power.
     """
-    n, K = power.shape
-    cross = torch.zeros((n, n_shells), dtype=torch.float64, device=power.device)
-    square = torch.zeros((n, n_shells), dtype=torch.float64, device=power.device)
+    shape = references.shape
     if power.device.type == "cpu":
-        if len(poses.image):
-            sparse_poses.model_sums(
-                poses.runs().numpy(),
-                *_arrays(poses),
-                _numpy(weighted),
-                _numpy(power),
-                _numpy(torch.view_as_real(references)),
-                _numpy(factors.real),
-                _numpy(factors.imag),
-                shell_of.numpy(),
-                cross.numpy(),
-                square.numpy(),
-                n_threads=torch.get_num_threads(),
-            )
-        return cross, square
+        data = torch.empty((*shape, 2), dtype=torch.float32)
+        total = torch.empty(shape, dtype=torch.float32)
+        pose_sums.sum_poses(
+            poses.runs().numpy(),
+            poses.image.numpy(),
+            poses.row.numpy(),
+            poses.shift.numpy(),
+            poses.weight.numpy(),
+            _numpy(weighted),
+            _numpy(power),
+            _numpy(torch.view_as_real(references)),
+            _numpy(factors.real),
+            _numpy(factors.imag),
+            data.numpy(),
+            total.numpy(),
+            torch.view_as_real(expected.mean).numpy(),
+            expected.mean_square.numpy(),
+            n_threads=torch.get_num_threads(),
+        )
+        return torch.view_as_complex(data), total
+    summed = torch.zeros(shape, dtype=torch.complex64, device=power.device)
+    total = torch.zeros(shape, dtype=torch.float32, device=power.device)
     images = torch.view_as_complex(weighted)
-    for some in torch.arange(len(poses.image), device=power.device).split(max(1, _VALUES_AT_ONCE // K)):
-        image, weight = poses.image[some], poses.weight[some][:, None]
-        slices = references[poses.row[some]]
-        products = (images[image] * factors[poses.shift[some]] * slices.conj()).real * weight
-        squares = power[image] * slices.abs().square() * weight
-        for sums, values in ((cross, products), (square, squares)):
-            by_shell = torch.zeros((len(some), n_shells), dtype=torch.float64, device=values.device)
-            by_shell.index_add_(1, shell_of, values.double())
-            sums.index_add_(0, image, by_shell)
-    return cross, square
-
-
-def _arrays(poses: WeightedPoses) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    return poses.image.numpy(), poses.row.numpy(), poses.shift.numpy(), poses.weight.numpy()
+    for some in torch.arange(len(poses.image), device=power.device).split(max(1, _VALUES_AT_ONCE // shape[1])):
+        image, row, weight = poses.image[some], poses.row[some], poses.weight[some][:, None]
+        factor, slices = factors[poses.shift[some]] * weight, references[row]
+        summed.index_add_(0, row, images[image] * factor)
+        total.index_add_(0, row, power[image] * weight)
+        expected.mean.index_add_(0, image, slices * factor.conj())
+        expected.mean_square.index_add_(0, image, slices.abs().square() * weight)
+    return summed, total
 
 
 def _numpy(tensor: Tensor) -> np.ndarray:

@@ -17,6 +17,108 @@ Float64: TypeAlias = npt.NDArray[np.float64]
 Int64: TypeAlias = npt.NDArray[np.int64]
 Bools: TypeAlias = npt.NDArray[np.bool_]
 
+_FLOOR = np.float32(100)
+"""Samples that many nats below the largest weigh nothing."""
+
+_BINS_PER_NAT = np.float32(32)
+_BINS = 3200
+
+
+def keep_mass(
+    first: Int64, log_weights: Float32, kept_mass: float, nats: Float32, most: int, *, n_threads: int = 1
+) -> tuple[Bools, Float64]:
+    """Find for each image the few samples that hold a share of its weight.
+
+    Parameters
+    ----------
+    first : the samples of image i are those from first[i] to first[i + 1].
+    log_weights : shape (S,).
+    kept_mass : the share, up to 1.
+    nats : shape (n,): samples within so much of the best are kept too, up to 100.
+    most : keep about so many for an image at most; 0: any number.
+    n_threads : threads to share the images among; the result is the same for any number.
+
+    Returns
+    -------
+    kept : bool, shape (S,)
+        All samples above a threshold, which is a whole multiple of 1/32 nat below the largest: so a few per cent more
+        than the smallest set, without sorting. At least one of each image.
+    facts : float64, shape (n, 6): largest log weight, logarithm of the sum of all weights, share of the sum that
+        the kept ones hold, position of the largest within the image's samples, number of kept ones, and of those that
+        the share alone would keep.
+    """
+    kept = np.zeros(len(log_weights), dtype=np.bool_)
+    facts = np.empty((len(first) - 1, 6), dtype=np.float64)
+
+    def task(part: int, n_parts: int) -> None:
+        share = part_of(len(facts), part, n_parts)
+        _keep_mass(share.start, share.stop, first, log_weights, kept_mass, nats, most, kept, facts)
+
+    run_in_parts(task, min(n_threads, len(facts)))
+    return kept, facts
+
+
+@njit(fastmath={"contract", "nsz", "arcp"}, nogil=True, cache=True, error_model="numpy")
+def _keep_mass(
+    start: int,
+    stop: int,
+    first: Int64,
+    log_weights: Float32,
+    kept_mass: float,
+    nats: Float32,
+    most: int,
+    kept: Bools,
+    facts: Float64,
+) -> None:
+    mass_of = np.empty(_BINS, np.float64)
+    count_of = np.empty(_BINS, np.int64)
+    for n in range(start, stop):
+        low, high = first[n], first[n + 1]
+        best = log_weights[low]
+        where = low
+        for i in range(low, high):
+            if log_weights[i] > best:
+                best = log_weights[i]
+                where = i
+        mass_of[:] = 0
+        count_of[:] = 0
+        total = 0.0
+        for i in range(low, high):
+            below = best - log_weights[i]
+            if below < _FLOOR:
+                weight = np.exp(-below)
+                bin_number = int(below * _BINS_PER_NAT)
+                mass_of[bin_number] += weight
+                count_of[bin_number] += 1
+                total += weight
+        mass = mass_of[0]
+        count = count_of[0]
+        last = 1
+        while last < _BINS and mass < kept_mass * total and not (most > 0 and count + count_of[last] > most):
+            mass += mass_of[last]
+            count += count_of[last]
+            last += 1
+        facts[n, 5] = count
+        within = min(_BINS, int(np.ceil(nats[n] * _BINS_PER_NAT)))
+        while last < within and not (most > 0 and count + count_of[last] > most):
+            mass += mass_of[last]
+            count += count_of[last]
+            last += 1
+        limit = np.float32(last) / _BINS_PER_NAT
+        everything = kept_mass >= 1 and most == 0
+        number = 0
+        for i in range(low, high):
+            mark = everything or best - log_weights[i] < limit
+            kept[i] = mark
+            number += mark
+        facts[n, 0] = best
+        facts[n, 1] = best + np.log(total)
+        facts[n, 2] = 1.0 if everything else mass / total
+        facts[n, 3] = where - low
+        facts[n, 4] = number
+        if everything:
+            facts[n, 5] = number
+
 
 def list_marked(
     scores: Float32, which: Int64, marked: Bools, first: Int64, *, n_threads: int = 1
@@ -254,3 +356,41 @@ def order_by_row(row: Int64) -> Int64:
         order[place[row[s]]] = s
         place[row[s]] += 1
     return order
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def runs_by_row(first: Int64, row: Int64, first_row: int, n_rows: int) -> Int64:
+    """Return runs of poses that share image and row, sorted by row, then image.
+
+    Parameters
+    ----------
+    first, row : of poses, sorted by image, then row.
+    first_row, n_rows : the rows whose runs are listed.
+
+    Returns
+    -------
+    int64, shape (runs, 4): image, row counted from ``first_row`` on, and first and last pose, the last excluded.
+    """
+    place = np.zeros(n_rows + 1, np.int64)
+    for n in range(len(first) - 1):
+        for s in range(first[n], first[n + 1]):
+            r = row[s] - first_row
+            if r >= 0 and r < n_rows and (s == first[n] or row[s] != row[s - 1]):
+                place[r + 1] += 1
+    for r in range(n_rows):
+        place[r + 1] += place[r]
+    runs = np.empty((place[n_rows], 4), np.int64)
+    at = 0
+    for n in range(len(first) - 1):
+        for s in range(first[n], first[n + 1]):
+            r = row[s] - first_row
+            if r < 0 or r >= n_rows:
+                continue
+            if s == first[n] or row[s] != row[s - 1]:
+                at = place[r]
+                place[r] += 1
+                runs[at, 0] = n
+                runs[at, 1] = r
+                runs[at, 2] = s
+            runs[at, 3] = s + 1
+    return runs
