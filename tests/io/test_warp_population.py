@@ -219,6 +219,20 @@ def test_one_angle_for_several_positions_is_repeated_and_other_numbers_are_refus
         files.read_species_particles_of_m(path)
 
 
+def test_particles_without_hashes_have_the_names_of_their_items_alone(tmp_path):
+    path = tmp_path / "s_particles.star"
+    files.write_species_particles_of_m(path, particles())
+    path.write_text(path.read_text().replace("wrpSourceHash", "wrpOther"))
+    again = files.read_species_particles_of_m(path)
+    assert again.source_hash.tolist() == ["", "", ""]
+    assert again.source_name.tolist() == ["TS_1.tomostar"] * 3
+
+
+def test_a_half_set_that_there_is_not_is_named():
+    with pytest.raises(InconsistentDataError, match="1 or 2; got 3 for 2 of 3"):
+        particles(random_subset=np.array([3, 2, 3]))
+
+
 def test_a_particle_whose_pose_is_not_finite_is_named(tmp_path):
     path = tmp_path / "s_particles.star"
     files.write_species_particles_of_m(path, particles())

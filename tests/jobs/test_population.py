@@ -176,6 +176,19 @@ def test_names_that_do_not_match_are_named_with_their_reason_and_none_at_all_is_
     assert not open_population(Path("m")).species
 
 
+def test_particles_of_one_half_set_alone_are_said():
+    with_source()
+    path = projects.write_particles(Path("run_data.star"), ("TS_1", "TS_2"))
+    pixels = {"coordinate_pixel_size_angstrom": None, "shift_pixel_size_angstrom": None}
+    sources, told = open_population(Path("m")).sources, []
+    link, _ = linked_particles(path, sources, **pixels, say=told.append)
+    assert "half-set" not in said(told)
+    first = link.particles.take(link.particles.random_subset == 1)
+    warp_population.write_species_particles_of_m("first.star", first)
+    linked_particles(Path("first.star"), sources, **pixels, say=told.append)
+    assert "none of them is in half-set 2" in said(told)
+
+
 def test_maps_of_other_pixels_are_resampled_and_a_given_mask_becomes_binary():
     paths, told = projects.write_half_maps(Path("maps")), []
     grid = ImageGrid.cubic(40, projects.PIXEL)

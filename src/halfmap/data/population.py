@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from halfmap.data.half_sets import HALVES
 from halfmap.errors import InconsistentDataError
 
 
@@ -57,8 +58,12 @@ class SpeciesParticles:
                 f"Particles of a species must have finite positions and angles; got others for {wrong.size} of {n}, "
                 f"the first of them number {wrong[0] + 1}, in {self.source_name[wrong[0]]}; mend or remove them."
             )
-        if not np.isin(self.random_subset, (1, 2)).all():
-            raise InconsistentDataError("Every particle's random_subset must be 1 or 2; assign half-sets first.")
+        other = self.random_subset[~np.isin(self.random_subset, HALVES)]
+        if len(other):
+            raise InconsistentDataError(
+                f"Every particle's random_subset must be 1 or 2; got {other[0]} for {len(other)} of {n}; assign "
+                "half-sets first."
+            )
 
     def __len__(self) -> int:
         """Return the number of particles."""

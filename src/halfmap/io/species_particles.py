@@ -26,7 +26,8 @@ def read_species_particles_of_m(path: str | Path) -> SpeciesParticles:
     -------
     SpeciesParticles
         As many temporal samples as there are numbered columns; where only positions or only angles have several,
-        the other's one sample is repeated. Identity from ``_halfmapUid``, else from source and position.
+        the other's one sample is repeated. Identity from ``_halfmapUid``, else from source and position. Hashes may be
+        missing: such particles have only the name of their source.
 
     Raises
     ------
@@ -55,7 +56,7 @@ def read_species_particles_of_m(path: str | Path) -> SpeciesParticles:
         rotation=array_from_euler(angles[..., 0], angles[..., 1], angles[..., 2]),
         random_subset=table.integers(_SUBSET),
         source_name=source,
-        source_hash=table.text(_HASH),
+        source_hash=table.text(_HASH) if _HASH in table else np.full(len(source), "", dtype=object),
         uid=table.integers(UID_LABEL) if UID_LABEL in table else uids_of_positions(source, position[:, 0]),
         further={label: table.text(label) for label in table.labels if label not in used},
     )

@@ -56,7 +56,10 @@ def add_source(params: AddSourceParams) -> Iterator[str]:
     from halfmap.multiparticle.linking import check_apart
 
     if not params.processing.is_file():
-        raise InputError(f"What a source is made of must be a file; got {params.processing}; name a .settings file.")
+        raise InputError(
+            f"What a source is made of must be a file; got {params.processing}; name the .settings file of a Warp "
+            "project, the tomograms.star or corrected_micrographs.star of a RELION project, or a .source file."
+        )
     only = None if params.files is None else _lines(params.files)
     said: list[str] = []
     with changing(params.population, said.append) as opened:

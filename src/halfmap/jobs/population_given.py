@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from halfmap.data.half_sets import HALVES
 from halfmap.data.volumes import Volume
 from halfmap.errors import InputError
 from halfmap.jobs.half_map_inputs import find_halves, read_halves, read_mask
@@ -166,6 +167,9 @@ def linked_particles(
         )
     if found.n_outside:
         say(f"Warning: {outside_text(found)}")
+    for half in HALVES:
+        if half not in found.particles.random_subset:
+            say(f"Warning: none of them is in half-set {half}; a species needs both half-sets to be refined.")
     return found, given.notes
 
 

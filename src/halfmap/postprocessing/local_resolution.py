@@ -68,7 +68,8 @@ def sampling_points(mask: Volume, step_angstrom: float) -> Tensor:
     points = torch.stack([x[inside], y[inside], z[inside]], dim=1)
     if not len(points):
         raise InputError(
-            f"A mask must hold points of a lattice of {step_angstrom:g} Å; got none; choose a smaller --step."
+            f"A mask must hold points of a lattice of {step_angstrom:g} Å; got none; give a mask that "
+            "holds the particle, or a smaller --step."
         )
     return points
 
