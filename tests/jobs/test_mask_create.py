@@ -88,6 +88,16 @@ def test_maps_and_masks_that_do_not_fit_are_refused(a_map, project):
         halfmap.mask_create(volume=a_map, subtract=project / "other.mrc")
     with pytest.raises(InputError, match="≥ 0"):
         halfmap.mask_create(volume=a_map, soft_edge="-2px")
+    mrc.write_volume(project / "all.mrc", sphere_mask(GRID, radius_angstrom=200, edge_angstrom=6))
+    with pytest.raises(InputError, match=r"hold a voxel above 0\.5; got none after masks were combined"):
+        halfmap.mask_create(volume=a_map, subtract=project / "all.mrc")
+
+
+def test_a_mask_of_a_shape_to_be_doubted_is_said_in_the_log_and_on_the_page(a_map):
+    for edge, n_said in (("6px", 0), ("0px", 1)):
+        folder = halfmap.mask_create(volume=a_map, soft_edge=edge).folder
+        for name in ("run.log", "report.html"):
+            assert (folder / name).read_text().count("Mask has a hard edge.") == n_said
 
 
 def test_a_dark_map_is_said_and_a_bright_one_is_not(a_map, project):

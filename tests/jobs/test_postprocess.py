@@ -117,6 +117,14 @@ def test_without_a_mask_one_is_made_and_it_is_said(source, project):
     assert "rlnRandomiseFrom" not in general
 
 
+def test_dark_half_maps_are_said_before_a_mask_is_made_of_them(source, project):
+    for number in (1, 2):
+        half = mrc.read_volume(source / f"run_half{number}_class001_unfil.mrc")
+        mrc.write_volume(project / f"half{number}.mrc", Volume(values=-half.values, grid=GRID))
+    log = (halfmap.postprocess(half1=project / "half1.mrc", directional=False).folder / "run.log").read_text()
+    assert "change the sign first, with `halfmap volume flip --contrast`" in log
+
+
 def test_calibrated_pixel_size_rescales_the_resolution_alone(source, project):
     results = [
         halfmap.postprocess(half1=source, mask=source, directional=False, b_factor_angstrom2=-50, **given)
@@ -202,6 +210,12 @@ def test_inputs_that_do_not_go_together_are_refused(source, project):
     mrc.write_volume(other, Volume(values=torch.full((48, 48, 48), 5.0), grid=GRID))
     with pytest.raises(InputError, match=r"mask\.mrc must hold values from 0 to 1; got 5 to 5"):
         halfmap.postprocess(half1=source, mask=other)
+    with pytest.raises(InputError, match="second half map must be a file; got the folder"):
+        halfmap.postprocess(half1=first, half2=source)
+    with pytest.raises(
+        InputError, match=r"multiplies those at the Nyquist frequency by more than e\^80; give one above"
+    ):
+        halfmap.postprocess(half1=source, mask=source, b_factor_angstrom2=-1e6)
     with pytest.raises(InputError, match="must say half1 or half2"):
         halfmap.postprocess(half1=source / "mask.mrc")
     with pytest.raises(InputError, match="--mtf-pixel-size must go with an MTF"):

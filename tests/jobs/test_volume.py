@@ -90,6 +90,19 @@ def test_filters_multiply_the_transform(a_map):
     assert torch.allclose(mrc.read_volume(result.main_output).values, expected, atol=1e-6)
 
 
+@pytest.mark.parametrize("shape", [(24, 24, 24), (21, 24, 26)])
+def test_flipped_map_is_the_mirror_image_of_the_other_contrast_in_place(tmp_path, shape):
+    grid = ImageGrid(shape=shape, pixel_size_angstrom=3.0)
+    path = written(tmp_path / "map.mrc", blob(grid, centre=(9.0, -6.0, 3.0)))
+    mirrored = mrc.read_volume(halfmap.volume_flip(volume=path, hand=True).main_output)
+    assert mirrored.grid == grid
+    inside = (slice(1, None),) * 3  # of even sides the first voxel has no mirror image
+    expected = blob(grid, centre=(-9.0, 6.0, -3.0)).values
+    assert torch.allclose(mirrored.values[inside], expected[inside], atol=1e-6)
+    dark = mrc.read_volume(halfmap.volume_flip(volume=path, hand=True, contrast=True).main_output)
+    assert torch.equal(dark.values, -mirrored.values)
+
+
 def test_symmetrised_map_equals_itself_turned(a_map):
     result = halfmap.volume_symmetrise(volume=a_map, symmetry="C2")
     values = mrc.read_volume(result.main_output).values[1:, 1:, 1:]
@@ -219,7 +232,9 @@ def test_maps_of_different_boxes_or_pixel_sizes_are_not_correlated(a_map, tmp_pa
     other = written(tmp_path / "other.mrc", blob(ImageGrid.cubic(32, 3.6)))
     with pytest.raises(InconsistentDataError, match=r"pixel size of .*3\.54 Å; got 3\.6 Å; use"):
         halfmap.volume_fsc(volumes=(a_map, other))
-    assert halfmap.volume_fsc(volumes=(a_map, other), header_pixel_size_angstrom=3.54).main_output.exists()
+    mask = written(tmp_path / "mask.mrc", blob(ImageGrid.cubic(32, 1.0)))  # its header is as wrong as that of the map
+    stated = {"header_pixel_size_angstrom": 3.54, "mask": mask}
+    assert halfmap.volume_fsc(volumes=(a_map, other), **stated).main_output.exists()
     with pytest.raises(InputError, match="two maps; got 1"):
         halfmap.volume_fsc(volumes=(a_map,))
 
@@ -228,7 +243,7 @@ def test_mask_outside_its_range_or_empty_is_refused(a_map, tmp_path):
     grid = ImageGrid.cubic(32, 3.54)
     for values in (torch.zeros(grid.shape), torch.full(grid.shape, 7.0)):
         mask = written(tmp_path / "mask.mrc", Volume(values=values, grid=grid))
-        with pytest.raises(InputError, match="values from 0 to 1"):
+        with pytest.raises(InputError, match=r"values (from 0 to 1|above 0\.5)"):
             halfmap.volume_fsc(volumes=(a_map, a_map), mask=mask)
 
 
@@ -252,6 +267,7 @@ def test_unequal_sides_are_cropped_but_not_symmetrised(tmp_path):
     ("command", "values", "message"),
     [
         ("volume_filter", {}, "A filter must be given"),
+        ("volume_flip", {}, "use --hand, --contrast or both"),
         ("volume_filter", {"low_pass_angstrom": 20, "high_pass_angstrom": 10}, "got 20 and 10 Å; exchange"),
         ("volume_resample", {}, "--pixel-size or --like"),
         ("volume_resample", {"like": "map.mrc", "box_pixel": 64}, "must not go with --like"),

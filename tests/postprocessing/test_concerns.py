@@ -80,6 +80,8 @@ def test_a_good_curve_raises_no_concern():
         (measured(falling(14), shell=None), "FSC never falls enough to randomise phases", "bad"),
         (measured(falling(14), randomised=falling(17)), "mask correlates", "warning"),
         (measured(falling(14), unmasked=falling(18)), "mask costs resolution", "warning"),
+        (measured(falling(14), shell=16), "resolution read where the mask is not corrected for", "warning"),
+        (measured(torch.ones(N), unmasked=torch.ones(N)), "half maps are one map", "bad"),
     ],
 )
 def test_each_cause_raises_its_concern_alone(fsc, kind, level):
@@ -115,6 +117,17 @@ def test_masks_of_bad_shape_raise_concerns():
     assert kinds(concerns.concerns_about_mask(good, molecular_mass_kilodalton=0.81e-3 * volume / 6)) == [
         "mask generous"
     ]
+
+
+def test_half_maps_that_were_masked_before_raise_a_concern():
+    halves = half_maps(white(GRID, 0), GRID, noise=1.0)
+    assert concerns.concerns_about_halves(*halves) == []
+    mask = sphere_mask(GRID, radius_angstrom=45, edge_angstrom=6).values
+    masked = (Volume(values=half.values * mask, grid=GRID) for half in halves)
+    found = concerns.concerns_about_halves(*masked)
+    assert kinds(found) == ["half maps are masked already"]
+    assert found[0].words.startswith("Half maps are masked already. ")
+    assert "hold the same value in both" in found[0].text
 
 
 def test_fits_of_b_factors_raise_concerns():

@@ -93,7 +93,7 @@ def test_points_are_a_lattice_through_the_centre_in_the_mask():
     assert sampling_points(lopsided, 6.0).tolist() == [[9, 15, 12]]
     lopsided.values.zero_()
     lopsided.values[11, 11, 11] = 1.0
-    with pytest.raises(InputError, match="got none; choose a smaller --step"):
+    with pytest.raises(InputError, match="got none; give a mask that holds the particle, or a smaller --step"):
         sampling_points(lopsided, 6.0)
 
 
@@ -129,3 +129,6 @@ def test_settings_that_cannot_be_met_are_refused():
     halves = half_maps(particle(grid, radius_angstrom=60), grid, noise=0.4)
     with pytest.raises(InputError, match=r"--randomise-from .* Nyquist frequency, 28 Å; got 25 Å"):
         local_resolution(*halves, sphere_mask(grid, radius_angstrom=60, edge_angstrom=14), PARAMS)
+    small = LocalResolutionParams(radius_angstrom=4.0, sphere_edge_angstrom=4.0, randomise_from_angstrom=30.0)
+    with pytest.raises(InputError, match=r"must reach half of --randomise-from, 15 Å; got 14 Å"):
+        local_resolution(*halves, sphere_mask(grid, radius_angstrom=60, edge_angstrom=14), small)

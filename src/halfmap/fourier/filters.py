@@ -9,6 +9,8 @@ from halfmap.errors import InputError
 from halfmap.fourier.shells import n_shells, shell_radius
 from halfmap.grid import ImageGrid
 
+_LARGEST_EXPONENT = 80.0  # float32 ends at e^88
+
 
 def low_pass(
     grid: ImageGrid,
@@ -79,10 +81,16 @@ def b_factor(
     Raises
     ------
     InputError
-        The B-factor is not finite.
+        The B-factor is not finite, or sharpens beyond what a number can hold.
     """
     if not math.isfinite(b_factor_angstrom2):
         raise InputError(f"A B-factor must be finite; got {b_factor_angstrom2} Å²; give a number in Å².")
+    strongest = -4 * _LARGEST_EXPONENT * (2 * grid.pixel_size_angstrom) ** 2
+    if b_factor_angstrom2 < strongest:
+        raise InputError(
+            f"A B-factor must leave amplitudes that a map can hold; got {b_factor_angstrom2:g} Å², which multiplies "
+            f"those at the Nyquist frequency by more than e^{_LARGEST_EXPONENT:g}; give one above {strongest:.3g} Å²."
+        )
     s = grid.frequencies(device=device).norm(dim=-1)
     inside = s <= 0.5 / grid.pixel_size_angstrom * (1 + 1e-9)
     return torch.where(inside, torch.exp(-0.25 * b_factor_angstrom2 * s * s), torch.zeros_like(s)).to(dtype)

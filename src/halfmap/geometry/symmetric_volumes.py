@@ -1,4 +1,4 @@
-"""Turning volumes, and making them and half-volume accumulators symmetric under a point group."""
+"""Turning and mirroring volumes, and making them and half-volume accumulators symmetric under a point group."""
 
 import math
 
@@ -88,6 +88,27 @@ def rotate_volume(volume: Volumes, grid: ImageGrid, rotation: Rotations) -> Volu
         coefficients.numpy(), matrices.numpy(), grid.side, n_threads=torch.get_num_threads()
     )
     return torch.from_numpy(turned).to(volume)
+
+
+def point_reflected(volume: Volumes, grid: ImageGrid) -> Volumes:
+    """Return the mirror image of a volume through its centre voxel: at v the volume at −v.
+
+    Parameters
+    ----------
+    volume : shape (z, y, x).
+
+    Returns
+    -------
+    Shape of ``volume``.
+
+    Notes
+    -----
+    Every point group keeps its axes, which a mirror plane would not leave to all. On even sides the voxels at −n/2,
+    which have no mirror image, take their period's place.
+    """
+    grid.check(volume, "volume")
+    axes = (-3, -2, -1)
+    return volume.flip(axes).roll([1 - side % 2 for side in grid.shape], axes)
 
 
 def symmetrise_accumulators(data: Tensor, weight: Tensor, name: str) -> tuple[Tensor, Tensor]:

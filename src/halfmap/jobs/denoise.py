@@ -43,9 +43,7 @@ def _run(context: JobContext, params: DenoiseJobParams) -> Path:
     from halfmap.jobs.denoise_report import denoise_report
     from halfmap.jobs.map_inputs import read_map
     from halfmap.postprocessing.half_map_fsc import check_same_grid, half_map_fsc
-    from halfmap.postprocessing.masks import automatic_mask
     from halfmap.postprocessing.params import SharpeningParams
-    from halfmap.postprocessing.postprocess import mean_map
     from halfmap.postprocessing.sharpening import sharpen
 
     paths = inputs.find_halves(params.half1, params.half2)
@@ -60,9 +58,7 @@ def _run(context: JobContext, params: DenoiseJobParams) -> Path:
     if params.mask is not None:
         mask = inputs.read_mask(params.mask, first, paths[0], params.pixel_size_angstrom)
     else:
-        context.progress.message("No mask was given: making one from the mean of the half maps.")
-        mask = automatic_mask(mean_map(first, second))
-        mrc.write_volume(context.folder / "mask.mrc", mask)
+        mask = inputs.made_mask(context, first, second)
     band_shell = inputs.band_shell_of(paths[0], first.grid)
     fsc = half_map_fsc(first, second, mask, band_shell=band_shell, seed=params.seed)
     to = params.to_angstrom or denoising.custom_limit_angstrom(fsc.resolution_angstrom, first.grid)

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from halfmap.data.volumes import Volume
     from halfmap.grid import ImageGrid
     from halfmap.postprocessing.sharpening import MtfCurve
+    from halfmap.project.job import JobContext
 
 _HALF = re.compile(r"(half(?:[_-]?map)?[_-]?)([12ab])(?![0-9a-z])", re.IGNORECASE)
 _OTHER = {"1": "2", "2": "1", "a": "b", "b": "a", "A": "B", "B": "A"}
@@ -30,8 +31,12 @@ def find_halves(half1: Path, half2: Path | None) -> tuple[Path, Path]:
     Raises
     ------
     InputError
-        The folder holds no half map or several, the name tells no half, or the other half is not there.
+        The folder holds no half map or several, the name tells no half, the other half is not there or is a folder.
     """
+    if half2 is not None and half2.is_dir():
+        raise InputError(
+            f"The second half map must be a file; got the folder {half2}; name the map, or give the folder alone."
+        )
     if half1.is_dir():
         half1 = _half_of_folder(half1)
     if half2 is not None:
@@ -122,6 +127,32 @@ def read_mask(path: Path, like: "Volume", like_path: Path, pixel_size_angstrom: 
     mask = read_map(path, pixel_size_angstrom)
     check_same_grid(mask, like, str(path), str(like_path))
     return checked_mask(mask, str(path))
+
+
+def made_mask(context: "JobContext", half1: "Volume", half2: "Volume") -> "Volume":
+    """Make a mask from the mean of two half maps, say so, and leave it as ``mask.mrc`` in the job's folder."""
+    from halfmap.io import mrc
+    from halfmap.postprocessing.masks import automatic_mask
+    from halfmap.postprocessing.postprocess import mean_map
+
+    context.progress.message("No mask was given: making one from the mean of the half maps.")
+    mean = mean_map(half1, half2)
+    warn_of_dark_density(context, mean)
+    mask = automatic_mask(mean)
+    mrc.write_volume(context.folder / "mask.mrc", mask)
+    return mask
+
+
+def warn_of_dark_density(context: "JobContext", volume: "Volume") -> None:
+    """Warn of a map from which a mask would hold what surrounds the particle."""
+    from halfmap.jobs.reference_inputs import dark_reach
+
+    if (reach := dark_reach(volume)) is not None:
+        context.progress.message(
+            f"Warning: The particle should be bright, above the solvent; got a map that reaches from {reach[0]:.3g} "
+            f"below to {reach[1]:.3g} above it, as one of inverted contrast does: the mask then holds what surrounds "
+            "the particle; change the sign first, with `halfmap volume flip --contrast`."
+        )
 
 
 def read_mtf(path: Path) -> "MtfCurve":

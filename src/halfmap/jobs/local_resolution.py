@@ -51,8 +51,6 @@ def _run(context: JobContext, params: LocalResolutionJobParams) -> Path:
     from halfmap.jobs.local_resolution_report import local_resolution_report
     from halfmap.postprocessing import local_resolution as local
     from halfmap.postprocessing.half_map_fsc import half_map_fsc
-    from halfmap.postprocessing.masks import automatic_mask
-    from halfmap.postprocessing.postprocess import mean_map
     from halfmap.postprocessing.sharpening import sharpen
 
     paths = inputs.find_halves(params.half1, params.half2)
@@ -63,9 +61,7 @@ def _run(context: JobContext, params: LocalResolutionJobParams) -> Path:
     if params.mask is not None:
         mask = inputs.read_mask(params.mask, first, paths[0], params.pixel_size_angstrom)
     else:
-        context.progress.message("No mask was given: making one from the mean of the half maps.")
-        mask = automatic_mask(mean_map(first, second))
-        mrc.write_volume(context.folder / "mask.mrc", mask)
+        mask = inputs.made_mask(context, first, second)
 
     band_shell = inputs.band_shell_of(paths[0], first.grid)
     context.progress.start("Points", len(local.sampling_points(mask, params.step_angstrom)))
@@ -99,6 +95,11 @@ def _run(context: JobContext, params: LocalResolutionJobParams) -> Path:
         local_resolution_report(found, filtered, mask, fsc.resolution_angstrom, weighted.b_factor_angstrom2, paths)
     )
     middle = float(found.point_resolution_angstrom.median())
+    if found.n_at_worst:
+        context.progress.message(
+            f"At {found.n_at_worst} of {len(found.points_pixel)} points the halves have nothing in common down to "
+            f"{params.worst_resolution_angstrom:g} Å."
+        )
     context.progress.message(f"Median {middle:.2f} Å over {len(found.points_pixel)} points.")
     return output
 

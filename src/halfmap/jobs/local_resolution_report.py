@@ -74,7 +74,7 @@ def local_resolution_report(
                 Fact(label="Median", value=float(f"{middle:.3g}"), unit="Å"),
                 Fact(label="Best 5 %", value=float(f"{low:.3g}"), unit="Å", note="or better"),
                 Fact(label="Worst 5 %", value=float(f"{high:.3g}"), unit="Å", note="or worse"),
-                Fact(label="Whole map", value=float(f"{global_angstrom:.3g}"), unit="Å", note="FSC = 0.143, corrected"),
+                _whole_map(global_angstrom),
                 Fact(label="B-factor", value=round(b_factor_angstrom2), unit="Å²", note="of the filtered map"),
             ]
         ),
@@ -83,6 +83,12 @@ def local_resolution_report(
             Section(title="Locally filtered map", blocks=[central_slices(filtered, "Locally filtered")]),
         ],
     )
+
+
+def _whole_map(global_angstrom: float) -> Fact:
+    if not np.isfinite(global_angstrom):
+        return Fact(label="Whole map", value="none", note="FSC = 0.143, corrected")
+    return Fact(label="Whole map", value=float(f"{global_angstrom:.3g}"), unit="Å", note="FSC = 0.143, corrected")
 
 
 def coloured_slices(resolution: Volume, density: Volume, mask: Volume, *, limits: tuple[float, float]) -> Gallery:

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from annotated_types import Gt
 
+from halfmap.errors import InputError
 from halfmap.postprocessing.params import MaskParams
 from halfmap.project.job import JobContext, JobType
 
@@ -35,20 +36,14 @@ class MaskCreateParams(MaskParams):
 
 def _run(context: JobContext, params: MaskCreateParams) -> Path:
     from halfmap.io import mrc
-    from halfmap.jobs.half_map_inputs import read_mask
+    from halfmap.jobs.half_map_inputs import read_mask, warn_of_dark_density
     from halfmap.jobs.map_inputs import read_map
     from halfmap.jobs.postprocess_report import mask_report
-    from halfmap.jobs.reference_inputs import dark_reach
-    from halfmap.postprocessing import masks
+    from halfmap.postprocessing import concerns, masks
     from halfmap.report.blocks import Fact
 
     volume = read_map(params.volume, params.pixel_size_angstrom)
-    if (reach := dark_reach(volume)) is not None:
-        context.progress.message(
-            f"Warning: The particle should be bright, above the solvent; got a map that reaches from {reach[0]:.3g} "
-            f"below to {reach[1]:.3g} above it, as one of inverted contrast does: the mask then holds what surrounds "
-            "the particle; change the map's sign first."
-        )
+    warn_of_dark_density(context, volume)
     mask, threshold = masks.mask_from_map(volume, params)
     how = "given" if params.threshold is not None else "found"
     context.progress.message(
@@ -58,8 +53,15 @@ def _run(context: JobContext, params: MaskCreateParams) -> Path:
     for path, combine in (*steps, (params.subtract, masks.difference)):
         if path is not None:
             mask = combine(mask, read_mask(path, volume, params.volume, params.pixel_size_angstrom))
+    found = concerns.concerns_about_mask(mask)
     if params.invert:
         mask = masks.inverted(mask)
+    if not bool((mask.values > 0.5).any()):
+        raise InputError(
+            "A mask must hold a voxel above 0.5; got none after masks were combined; look at what they have in common."
+        )
+    for concern in found:
+        context.progress.message(concern.words)
     output = context.folder / "mask.mrc"
     mrc.write_volume(output, mask)
 
@@ -74,7 +76,7 @@ def _run(context: JobContext, params: MaskCreateParams) -> Path:
         Fact(label="Soft edge", value=_length(params.soft_edge.to_angstrom(volume.grid.pixel_size_angstrom)), unit="Å"),
     ]
     summary = f"From {params.volume.name}, low-passed at {params.low_pass_angstrom:g} Å."
-    context.report(mask_report(mask, volume, title="Solvent mask", summary=summary, facts=facts))
+    context.report(mask_report(mask, volume, title="Solvent mask", summary=summary, facts=facts, concerns=found))
     return output
 
 

@@ -158,7 +158,7 @@ def _run(context: JobContext, params: AddSpeciesParams) -> Path:
             commit_species(new, staged, species)
         warp_population.write_population(opened.path, opened.listing(species=path))
     for concern in maps.result.concerns:
-        say(f"{concern.kind[0].upper()}{concern.kind[1:]}. {concern.text}")
+        say(concern.words)
     say(f"{species.name}: {len(particles)} particles, resolution {maps.resolution_angstrom:.2f} Å.")
     levels = [concern.level for concern in maps.result.concerns]
     context.report(

@@ -47,8 +47,7 @@ def _run(context: JobContext, params: PostprocessJobParams) -> Path:
     from halfmap.jobs import half_map_inputs as inputs
     from halfmap.jobs import postprocess_report
     from halfmap.jobs.postprocess_files import write_fsc_xml, write_postprocess_star
-    from halfmap.postprocessing.masks import automatic_mask
-    from halfmap.postprocessing.postprocess import mean_map, memory_bytes, postprocess
+    from halfmap.postprocessing.postprocess import memory_bytes, postprocess
 
     paths = inputs.find_halves(params.half1, params.half2)
     context.log(f"Half maps: {paths[0]} and {paths[1]}")
@@ -60,10 +59,8 @@ def _run(context: JobContext, params: PostprocessJobParams) -> Path:
         mask = inputs.read_mask(params.mask, first, paths[0], params.pixel_size_angstrom)
         mask_path = params.mask / "mask.mrc" if params.mask.is_dir() else params.mask
     elif params.automatic_mask:
-        context.progress.message("No mask was given: making one from the mean of the half maps.")
-        mask = automatic_mask(mean_map(first, second))
+        mask = inputs.made_mask(context, first, second)
         mask_path = context.folder / "mask.mrc"
-        mrc.write_volume(mask_path, mask)
 
     band_shell = inputs.band_shell_of(paths[0], first.grid)
     result = postprocess(first, second, mask, params, mtf=mtf, band_shell=band_shell, seed=params.seed)
@@ -82,7 +79,7 @@ def _run(context: JobContext, params: PostprocessJobParams) -> Path:
     write_postprocess_star(context.folder / "postprocess.star", result, names)
     write_fsc_xml(context.folder / "postprocess_fsc.xml", result.fsc)
     for concern in result.concerns:
-        context.progress.message(f"{concern.kind[0].upper()}{concern.kind[1:]}. {concern.text}")
+        context.progress.message(concern.words)
     context.progress.message(
         f"Resolution {result.resolution_angstrom:.2f} Å at FSC 0.143, B-factor {result.b_factor_angstrom2:.0f} Å²."
     )

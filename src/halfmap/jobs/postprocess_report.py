@@ -14,6 +14,7 @@ from halfmap.data.volumes import Volume
 from halfmap.fourier import shells
 from halfmap.jobs.volume_report import central_slices
 from halfmap.postprocessing import masks
+from halfmap.postprocessing.concerns import Concern
 from halfmap.postprocessing.directional import DirectionalFsc
 from halfmap.postprocessing.half_map_fsc import THRESHOLD, HalfMapFsc, shell_resolution_angstrom
 from halfmap.postprocessing.postprocess import PostprocessResult
@@ -95,10 +96,7 @@ def postprocess_facts(result: PostprocessResult) -> list[Fact]:
 
 def postprocess_sections(result: PostprocessResult, *, is_mask_automatic: bool) -> list[Section]:
     """Return the sections, for this page or that of a refinement that ends with post-processing."""
-    resolution: list[Block] = [
-        Note(text=f"{concern.kind[0].upper()}{concern.kind[1:]}. {concern.text}", level=concern.level)
-        for concern in result.concerns
-    ]
+    resolution: list[Block] = [*_notes(result.concerns)]
     if is_mask_automatic:
         resolution.append(
             Note(text="The mask was made from the mean of the half maps. Look at it below; --mask takes a better one.")
@@ -283,15 +281,22 @@ def _resolution_fact(label: str, value: float, note: str, level: Level = "plain"
     return Fact(label=label, value=_rounded(value) or 0.0, unit="Å", note=note, level=level)
 
 
+def _notes(concerns: Sequence[Concern]) -> list[Note]:
+    return [Note(text=concern.words, level=concern.level) for concern in concerns]
+
+
 def _rounded(value: float | None, digits: int = 3) -> float | None:
     if value is None or not math.isfinite(value):
         return None
     return float(f"{value:.{digits}g}")
 
 
-def mask_report(mask: Volume, source: Volume, *, title: str, summary: str, facts: Sequence[Fact]) -> Report:
+def mask_report(
+    mask: Volume, source: Volume, *, title: str, summary: str, facts: Sequence[Fact], concerns: Sequence[Concern] = ()
+) -> Report:
     """Return the page of a mask: its outline on the map that it was made from, the mask, the map."""
     blocks: list[Block] = [
+        *_notes(concerns),
         outlined_slices(source, mask, "Map, with the outline of the mask"),
         central_slices(mask, "Mask"),
         central_slices(source, "Map"),

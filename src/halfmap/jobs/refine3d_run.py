@@ -241,7 +241,7 @@ class _Course:
         )
         self._write_postprocessed(result)
         for concern in result.concerns:
-            context.progress.message(f"{concern.kind[0].upper()}{concern.kind[1:]}. {concern.text}")
+            context.progress.message(concern.words)
         by_number = [(len(self.problem.particles), result.resolution_angstrom)]
         by_number += resolutions_by_number(self.problem, self.params, state, mask, context.executor)
         if self.params.local_resolution:

@@ -134,6 +134,7 @@ COMMANDS: tuple[Entry, ...] = (
     Entry("volume resample", "halfmap.jobs.volume:RESAMPLE", "Change a map's pixel size exactly", _MAPS),
     Entry("volume crop", "halfmap.jobs.volume:CROP", "Cut a map, or surround it, about its centre", _MAPS),
     Entry("volume filter", "halfmap.jobs.volume:FILTER", "Low-pass, high-pass, sharpen or dampen a map", _MAPS),
+    Entry("volume flip", "halfmap.jobs.volume:FLIP", "Mirror a map of the wrong hand, or change its sign", _MAPS),
     Entry("volume symmetrise", "halfmap.jobs.volume:SYMMETRISE", "Average a map over a point group", _MAPS),
     Entry(
         "volume symmetry-align",

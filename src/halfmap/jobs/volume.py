@@ -1,4 +1,4 @@
-"""``halfmap volume``: resample, crop, filter, symmetrise, compare and describe maps.
+"""``halfmap volume``: resample, crop, filter, flip, symmetrise, compare and describe maps.
 
 Each command does one thing to one map, so their order is the order in which they are called. All keep grey
 values and the centre voxel where they are.
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 from annotated_types import Ge, Gt
 
 from halfmap.errors import InputError
-from halfmap.jobs.map_inputs import has_pixel_size, read_map
+from halfmap.jobs.map_inputs import read_map
 from halfmap.project.job import ImmediateCommand, JobContext, JobType
 
 if TYPE_CHECKING:
@@ -98,6 +98,21 @@ class VolumeFilterParams(MapParams):
             raise InputError(
                 f"--low-pass must be a finer resolution than --high-pass; got {low:g} and {high:g} Å; exchange them."
             )
+
+
+@dataclass(frozen=True, kw_only=True)
+class VolumeFlipParams(MapParams):
+    """Inputs and settings of ``halfmap volume flip``."""
+
+    hand: bool = False
+    """Write the mirror image, for a map of the wrong hand."""
+
+    contrast: bool = False
+    """Change the sign, for a map whose particle is dark."""
+
+    def __post_init__(self) -> None:
+        if not (self.hand or self.contrast):
+            raise InputError("What to flip must be given; got nothing; use --hand, --contrast or both.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -210,6 +225,23 @@ def filter_map(context: JobContext, params: VolumeFilterParams) -> Path:
     return _finish(context, params, "Filtered map", "filtered.mrc", before, after, f"Applied: {', '.join(done)}.")
 
 
+def flip(context: JobContext, params: VolumeFlipParams) -> Path:
+    """Write the map's mirror image, the map with its sign changed, or both."""
+    from halfmap.data.volumes import Volume
+    from halfmap.geometry.symmetric_volumes import point_reflected
+
+    before = _read(params.volume, params.header_pixel_size_angstrom)
+    values, notes = before.values, []
+    if params.hand:
+        values = point_reflected(values, before.grid)
+        notes.append("The mirror image, through the centre voxel: V(−x). Symmetry axes stay where they are.")
+    if params.contrast:
+        values = -values
+        notes.append("The sign was changed.")
+    after = Volume(values=values, grid=before.grid)
+    return _finish(context, params, "Flipped map", "flipped.mrc", before, after, " ".join(notes))
+
+
 def symmetrise(context: JobContext, params: VolumeSymmetriseParams) -> Path:
     """Write the mean of the map over the rotations of a point group."""
     from halfmap.data.volumes import Volume
@@ -266,6 +298,7 @@ def fsc(context: JobContext, params: VolumeFscParams) -> Path:
     """Write the correlation of two maps, shell by shell, as a table, and where it falls below 0.5 and 0.143."""
     from halfmap.fourier import shells
     from halfmap.jobs import volume_report
+    from halfmap.jobs.half_map_inputs import read_mask
     from halfmap.postprocessing.half_map_fsc import check_same_grid
 
     first, second = (_read(path, params.header_pixel_size_angstrom) for path in params.volumes)
@@ -273,14 +306,7 @@ def fsc(context: JobContext, params: VolumeFscParams) -> Path:
     grid = first.grid
     curves = {"unmasked": shells.fsc(grid.rfft(first.values), grid.rfft(second.values), grid)}
     if params.mask is not None:
-        mask = _read(params.mask, None if has_pixel_size(params.mask) else grid.pixel_size_angstrom)
-        check_same_grid(mask, first, str(params.mask), str(params.volumes[0]))
-        low, high = float(mask.values.min()), float(mask.values.max())
-        if low < -0.01 or high > 1.01 or high <= 0:
-            raise InputError(
-                f"{params.mask} must hold values from 0 to 1 with some above 0; got {low:g} to {high:g}; give a "
-                "mask of this box."
-            )
+        mask = read_mask(params.mask, first, params.volumes[0], params.header_pixel_size_angstrom)
         curves["masked"] = shells.fsc(
             grid.rfft(first.values * mask.values), grid.rfft(second.values * mask.values), grid
         )
@@ -349,6 +375,14 @@ FILTER = JobType(
     parameters=VolumeFilterParams,
     run=filter_map,
     summary="Low-pass, high-pass, sharpen or dampen a map",
+    inputs=("volume",),
+)
+FLIP = JobType(
+    command="volume flip",
+    folder="Volume",
+    parameters=VolumeFlipParams,
+    run=flip,
+    summary="Mirror a map of the wrong hand, or change its sign",
     inputs=("volume",),
 )
 SYMMETRISE = JobType(

@@ -11,7 +11,7 @@ from halfmap.data.volumes import Volume
 from halfmap.fourier import shells
 from halfmap.postprocessing import masks
 from halfmap.postprocessing.directional import DirectionalFsc
-from halfmap.postprocessing.half_map_fsc import THRESHOLD, HalfMapFsc, molecular_volume_angstrom3
+from halfmap.postprocessing.half_map_fsc import GUARD_SHELLS, THRESHOLD, HalfMapFsc, molecular_volume_angstrom3
 from halfmap.postprocessing.sharpening import SharpenedMap
 
 Kind: TypeAlias = Literal[
@@ -19,6 +19,9 @@ Kind: TypeAlias = Literal[
     "resolution limited by the band of the last iteration",
     "FSC does not fall to zero",
     "FSC never falls enough to randomise phases",
+    "half maps are one map",
+    "half maps are masked already",
+    "resolution read where the mask is not corrected for",
     "FSC rises again",
     "no resolution",
     "nothing beyond the join",
@@ -50,10 +53,17 @@ class Concern:
     text: str
     level: Literal["plain", "warning", "bad"] = "warning"
 
+    @property
+    def words(self) -> str:
+        """What it is and the sentence, as a log or a page says it."""
+        return f"{self.kind[0].upper()}{self.kind[1:]}. {self.text}"
+
 
 _NEAR_NYQUIST = 1.1
 _TAIL_SHARE, _TAIL_FSC = 0.1, 0.1
 _MASK_FSC = 0.1
+_OF_ONE_MAP_FSC = 0.9999
+_MASKED_SHARE = 0.25
 _HARD_STEP = 0.8
 _SPACIOUS = 5.0
 _ANISOTROPY_RATIO = 1.35
@@ -68,9 +78,18 @@ def concerns_about_fsc(fsc: HalfMapFsc) -> list[Concern]:
     above 0.143 where the band ends. Shells beyond the band are not looked at. The FSC is not falling to zero where it
     has crossed 0.143 before its last tenth, whose mean still exceeds 0.1. It rises again where, after the first
     crossing, three neighbouring shells exceed 0.143 by their noise. The mask correlates where the FSC of random phases
-    exceeds 0.1 at the resolution.
+    exceeds 0.1 at the resolution. An FSC above 0.9999 in all shells is that of a map with itself.
     """
     found: list[Concern] = []
+    if float(fsc.unmasked[1 : fsc.end_shell + 1].min()) > _OF_ONE_MAP_FSC:
+        return [
+            Concern(
+                kind="half maps are one map",
+                text="The unmasked FSC is 1 in every shell: one map is the other, but for its scale, and nothing is "
+                "told of the resolution. Name half 1 and half 2 of one refinement.",
+                level="bad",
+            )
+        ]
     resolution, nyquist = fsc.resolution_angstrom, 2 * fsc.grid.pixel_size_angstrom
     curve = fsc.corrected[: fsc.end_shell + 1]
     n_tail = max(3, math.ceil(_TAIL_SHARE * len(curve)))
@@ -135,6 +154,29 @@ def concerns_about_fsc(fsc: HalfMapFsc) -> list[Concern]:
     if fsc.masked is not fsc.unmasked:
         found += _concerns_about_masking(fsc)
     return found
+
+
+def concerns_about_halves(half1: Volume, half2: Volume) -> list[Concern]:
+    """Return whether two half maps have been masked before: what that mask correlates is not corrected for.
+
+    Notes
+    -----
+    In the sphere inscribed in the box, over a quarter of the voxels hold the same value in both; noise seldom does.
+    """
+    grid = half1.grid
+    inside = grid.radii() <= min(grid.shape) / 2 * grid.pixel_size_angstrom
+    share = float((half1.values == half2.values)[inside].double().mean())
+    if share <= _MASKED_SHARE:
+        return []
+    return [
+        Concern(
+            kind="half maps are masked already",
+            text=f"{100 * share:.0f} % of the voxels hold the same value in both half maps, as outside a mask. What "
+            "that mask adds to the FSC is not taken away, and the resolution may be too good: name the unmasked, "
+            "unfiltered half maps.",
+            level="bad",
+        )
+    ]
 
 
 def concerns_about_mask(mask: Volume, molecular_mass_kilodalton: float | None = None) -> list[Concern]:
@@ -237,7 +279,16 @@ def _concerns_about_masking(fsc: HalfMapFsc) -> list[Concern]:
         )
         return found
     at = min(fsc.last_shell, len(fsc.randomised) - 1)
-    if fsc.randomise_from_shell + 2 <= at and float(fsc.randomised[at]) > _MASK_FSC:
+    if at < fsc.randomise_from_shell + GUARD_SHELLS:
+        found.append(
+            Concern(
+                kind="resolution read where the mask is not corrected for",
+                text=f"The masked FSC falls below 0.143 within {GUARD_SHELLS} shells of where phases are randomised, "
+                f"{fsc.randomise_from_angstrom:.3g} Å, where what the mask adds cannot be told; without a mask it "
+                f"falls at {fsc.resolution_of(fsc.unmasked):.3g} Å. Give --randomise-from a lower resolution.",
+            )
+        )
+    elif float(fsc.randomised[at]) > _MASK_FSC:
         found.append(
             Concern(
                 kind="mask correlates",

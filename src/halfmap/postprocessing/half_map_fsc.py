@@ -25,7 +25,9 @@ DALTON_PER_CUBIC_ANGSTROM = 0.81
 PIXEL_SIZE_TOLERANCE = 1e-3
 """Largest relative difference between pixel sizes that count as one."""
 
-_GUARD_SHELLS = 2
+GUARD_SHELLS = 2
+"""From the first random one on, in which the mask mixes random and true phases, so that they are not corrected."""
+
 _SCATTERING_SHARE = 0.476  # of a protein against its solvent, in cisTEM's and RELION's particle FSC
 
 
@@ -205,7 +207,7 @@ def corrected_fsc(masked: Tensor, randomised: Tensor, randomise_from_shell: int)
     """
     room = (1 - randomised).clamp_min(1e-6)
     number = torch.arange(masked.shape[-1], device=masked.device)
-    return torch.where(number < randomise_from_shell + _GUARD_SHELLS, masked, (masked - randomised) / room)
+    return torch.where(number < randomise_from_shell + GUARD_SHELLS, masked, (masked - randomised) / room)
 
 
 def half_map_fsc(

@@ -124,7 +124,7 @@ def local_resolution(
     InconsistentDataError
         The maps do not go together.
     InputError
-        The mask holds no point, or the sphere is too small for its lowest resolution to be seen.
+        The mask holds no point, or the sphere is too small for phases to be made random within it.
 
     Notes
     -----
@@ -149,6 +149,11 @@ def local_resolution(
         raise InputError(
             f"--randomise-from must be a lower resolution than the Nyquist frequency, {2 * pixel_size:g} Å; got "
             f"{params.randomise_from_angstrom:g} Å; choose a larger one."
+        )
+    if side * pixel_size < params.randomise_from_angstrom:
+        raise InputError(
+            f"--radius and --sphere-edge together must reach half of --randomise-from, "
+            f"{params.randomise_from_angstrom / 2:g} Å; got {side * pixel_size / 2:g} Å; make the sphere larger."
         )
     points = sampling_points(masks.checked_mask(mask), params.step_angstrom)
     sphere = soft_sphere(window_grid, params.radius_angstrom, params.sphere_edge_angstrom, device=device)

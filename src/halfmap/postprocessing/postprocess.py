@@ -127,7 +127,7 @@ def postprocess(
             randomise_from_shell=fsc.randomise_from_shell,
             band_shell=band_shell,
         )
-    found = concerns.concerns_about_fsc(fsc)
+    found = concerns.concerns_about_halves(half1, half2) + concerns.concerns_about_fsc(fsc)
     if mask is None:
         found.append(
             Concern(kind="no mask", text="There was no mask: noise of the solvent lowers the FSC.", level="plain")
