@@ -74,12 +74,14 @@ def _score(
     J, M = scores.shape[1:]
     K = power.shape[1]
     n_blocks = (K + _BLOCK - 1) // _BLOCK
-    image = np.empty(3 * _BLOCK, np.float32)
+    images = np.empty((len(power), 3 * _BLOCK), np.float32)
     slices = np.empty((J, 3 * _BLOCK), np.float32)
     products = np.empty((J, 2 * _BLOCK), np.float32)
     norm = np.empty(J, np.float32)
     for block in range(n_blocks):
         low, high = K * block // n_blocks, K * (block + 1) // n_blocks
+        for n in range(len(power)):
+            _part_image(weighted[n, low:high], power[n, low:high], images[n])
         current = -1
         for u in range(len(runs)):
             n, r = runs[u, 0], runs[u, 1]
@@ -87,9 +89,8 @@ def _score(
                 for j in range(J):
                     _part_slice(references[r * J + j, low:high], slices[j])
                 current = r
-            _part_image(weighted[n, low:high], power[n, low:high], image)
             for j in range(J):
-                norm[j] = _multiply(image, slices[j], products[j], high - low)
+                norm[j] = _multiply(images[n], slices[j], products[j], high - low)
             for i in range(runs[u, 2], runs[u, 3]):
                 into = scores[i]
                 if block == 0:
@@ -99,9 +100,7 @@ def _score(
                     for j in range(0, J - 1, 2):
                         _add_two_by_four(products, j, cosine, sine, first + m, low, high, into, m)
                     if J % 2:
-                        for t in range(m, m + 4):
-                            c, s = cosine[first + t, low:high], sine[first + t, low:high]
-                            into[J - 1, t] += _sum(products[J - 1], c, s)
+                        _add_one_by_four(products[J - 1], cosine, sine, first + m, low, high, into[J - 1], m)
                 for m in range(M - M % 4, M):
                     for j in range(J):
                         into[j, m] += _sum(products[j], cosine[first + m, low:high], sine[first + m, low:high])
@@ -183,6 +182,26 @@ def _add_two_by_four(
     into[j + 1, m + 1] += b1
     into[j + 1, m + 2] += b2
     into[j + 1, m + 3] += b3
+
+
+@njit(fastmath=True, nogil=True, cache=True, error_model="numpy")
+def _add_one_by_four(
+    product: Float32, cosine: Float32, sine: Float32, t: int, low: int, high: int, into: Float32, m: int
+) -> None:
+    """Add the sums over a product at shifts t to t + 3."""
+    c0, c1, c2, c3 = cosine[t, low:high], cosine[t + 1, low:high], cosine[t + 2, low:high], cosine[t + 3, low:high]
+    s0, s1, s2, s3 = sine[t, low:high], sine[t + 1, low:high], sine[t + 2, low:high], sine[t + 3, low:high]
+    a0 = a1 = a2 = a3 = np.float32(0)
+    for k in range(len(c0)):
+        p, q = product[k], product[_BLOCK + k]
+        a0 += p * c0[k] + q * s0[k]
+        a1 += p * c1[k] + q * s1[k]
+        a2 += p * c2[k] + q * s2[k]
+        a3 += p * c3[k] + q * s3[k]
+    into[m] += a0
+    into[m + 1] += a1
+    into[m + 2] += a2
+    into[m + 3] += a3
 
 
 @njit(fastmath=True, nogil=True, cache=True, error_model="numpy")
