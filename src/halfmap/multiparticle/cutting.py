@@ -1,7 +1,7 @@
 """Images of particles cut out of the images of a series, one image after the other."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,9 @@ from halfmap.fourier.resample import crop_or_pad_transform
 from halfmap.grid import ImageGrid
 from halfmap.optics.ctf import phase_aberration
 from halfmap.tensors import BandValues
+
+ImagePasses = Iterable[tuple[int, list[BandValues]]]
+"""Numbers of images, and what was cut out of each for every species, (P, K); can be gone through again and again."""
 
 STEPS = 32
 "Images are binned by ratios of whole numbers to this, so that both sides shrink alike."

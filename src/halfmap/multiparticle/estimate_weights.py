@@ -61,7 +61,7 @@ class CorrelationSums:
 
     def over_images(self) -> "CorrelationSums":
         """Return the sums over all images, as one, (1, n)."""
-        return self._combined([self._parts()], axis=0)
+        return self._with(self._parts().sum(1, keepdims=True))
 
     @staticmethod
     def over_items(items: Sequence["CorrelationSums"]) -> "CorrelationSums":
@@ -78,23 +78,20 @@ class CorrelationSums:
                 f"Items whose images share weights must have equally many; got {', '.join(map(str, sizes))}; resolve "
                 "items and images instead."
             )
-        return items[0]._combined([item._parts() for item in items], axis=None)
+        first, *others = (item._parts() for item in items)
+        return items[0]._with(sum(others, start=first))
 
     @staticmethod
     def one_after_another(items: Sequence["CorrelationSums"]) -> "CorrelationSums":
         """Return the images of all items in one table, those of the first item first."""
-        cross, data, model, count = np.concatenate([item._parts() for item in items], axis=1)
-        return CorrelationSums(cross=cross, data=data, model=model, count=count, frequency=items[0].frequency)
+        return items[0]._with(np.concatenate([item._parts() for item in items], axis=1))
 
     def _parts(self) -> NDArray[np.float64]:
         return np.stack([self.cross, self.data, self.model, self.count])
 
-    def _combined(self, parts: list[NDArray[np.float64]], axis: int | None) -> "CorrelationSums":
-        total = sum(parts[1:], parts[0])
-        if axis is not None:
-            total = total.sum(axis + 1, keepdims=True)
-        cross, data, model, count = total
-        return CorrelationSums(cross=cross, data=data, model=model, count=count, frequency=self.frequency)
+    def _with(self, parts: NDArray[np.float64]) -> "CorrelationSums":
+        cross, data, model, count = parts
+        return replace(self, cross=cross, data=data, model=model, count=count)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -180,8 +177,8 @@ def fit_weights(species_sums: Sequence[CorrelationSums], params: WeightParams) -
     takes the very best unit for 1.
     """
     correlation, count, frequency = (
-        np.concatenate([getattr(one, name) if name != "correlation" else one.correlation() for one in species_sums], -1)
-        for name in ("correlation", "count", "frequency")
+        np.concatenate(columns, -1)
+        for columns in zip(*((one.correlation(), one.count, one.frequency) for one in species_sums), strict=True)
     )
     used = (frequency >= 1 / params.weight_coarsest_angstrom) & (count.sum(0) > 0)
     is_seen = count[:, used].sum(1) > 0

@@ -1,6 +1,6 @@
 """Gauss-Newton steps of a series: what is compared, which step is taken, and whether it is kept."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -12,15 +12,21 @@ from halfmap.fourier.band import FourierBand
 from halfmap.imaging.deformation import views
 from halfmap.imaging.series_transfer import CTF_PARAMETERS
 from halfmap.multiparticle import solve
+from halfmap.multiparticle.cutting import ImagePasses
 from halfmap.multiparticle.faint_images import FaintImages
 from halfmap.multiparticle.normal_equations import NormalEquations, assemble
 from halfmap.multiparticle.parameter_layout import LOCAL, Layout
 from halfmap.multiparticle.parameter_priors import particle_precision, shared_precision
 from halfmap.multiparticle.parameters import Design, apply, design
-from halfmap.multiparticle.series_model import BATCH_BYTES, ScalePrior, SpeciesLook, SpeciesModel, SpeciesState, look
-
-ImagePasses = Iterable[tuple[int, list[Tensor]]]
-"""Can be gone through again and again: see `halfmap.multiparticle.cutting.CutImages`."""
+from halfmap.multiparticle.series_model import (
+    BATCH_BYTES,
+    ScalePrior,
+    SpeciesLook,
+    SpeciesModel,
+    SpeciesState,
+    look,
+    resolution_of,
+)
 
 TOLERANCE = 0.1
 "A step is not worth it that promises less of the objective: one parameter off by its error bar costs 0.5."
@@ -138,11 +144,6 @@ class Visited:
     designs: tuple[Design, ...]
     objective: float
     equations: NormalEquations
-
-
-def resolution_of(band: FourierBand) -> float:
-    """Return the resolution that a band reaches to, Å."""
-    return 1 / float(band.frequencies.norm(dim=1).max())
 
 
 def memory_bytes(series: ImageSeries, layouts: Sequence[Layout]) -> int:

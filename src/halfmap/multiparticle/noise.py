@@ -1,12 +1,13 @@
 """The variance of the noise in the images of a series, by image and shell."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from halfmap.errors import InputError
 from halfmap.fourier.band import FourierBand
+from halfmap.multiparticle.cutting import ImagePasses
 from halfmap.tensors import BandValues
 
 PRIOR_COUNT = 50.0
@@ -38,9 +39,7 @@ def shell_products(observed: BandValues, model: BandValues, band: FourierBand) -
     return band.shell_sum(rows).cpu()
 
 
-def first_variance(
-    images: Iterable[tuple[int, list[BandValues]]], bands: Sequence[FourierBand], counted: Sequence[Tensor]
-) -> list[Tensor]:
+def first_variance(images: ImagePasses, bands: Sequence[FourierBand], counted: Sequence[Tensor]) -> list[Tensor]:
     """Return σ² as if images were noise alone, for each species; float64, shape (T, n_shells).
 
     Parameters are those of `data_sums`.
@@ -69,14 +68,12 @@ def mean_share(share: Tensor, counted: Tensor) -> Tensor:
     return torch.where(n > 0, mean, 1.0)[:, None]
 
 
-def data_sums(
-    images: Iterable[tuple[int, list[BandValues]]], bands: Sequence[FourierBand], counted: Sequence[Tensor]
-) -> list[Tensor]:
+def data_sums(images: ImagePasses, bands: Sequence[FourierBand], counted: Sequence[Tensor]) -> list[Tensor]:
     """Return `shell_products` of each species' windows without a model, float64, shape (T, 4, n_shells).
 
     Parameters
     ----------
-    images : numbers of images and what was cut out of them, (P, K) for each species.
+    images : of `cutting.CutImages`.
     bands : of what is summed, which may end before the windows'.
     counted : bool, shape (P, T): particles that count.
     """

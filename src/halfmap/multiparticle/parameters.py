@@ -27,6 +27,9 @@ from halfmap.splines.grids import Grid
 from halfmap.splines.trajectories import path, path_weights, turn_weights
 
 _NEGLIGIBLE = 1e-9
+_PLACE = ("shift_x", "shift_y", "defocus")
+_TURNS = ("turn_x", "turn_y", "turn_z")
+_AXES = {"x": 0, "y": 1, "z": 2}
 _CTF = {
     "defocus_angstrom": ("defocus", 1.0),
     "doming_angstrom": ("defocus", 1.0),
@@ -205,11 +208,6 @@ def _own(layout: Layout, state: _State) -> dict[str, tuple[int, Tensor]]:
     if layout.has_own_defocus:
         found["defocus"] = first, torch.ones((*state.place.shape[:2], 1), dtype=torch.float64)
     return found
-
-
-_PLACE = ("shift_x", "shift_y", "defocus")
-_TURNS = ("turn_x", "turn_y", "turn_z")
-_AXES = {"x": 0, "y": 1, "z": 2}
 
 
 def _terms(block: Block, state: _State) -> Iterator[_Term]:

@@ -1,6 +1,6 @@
 """Comparing a whole series with what its particles' references predict, image by image."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass, fields, replace
 
@@ -24,6 +24,7 @@ from halfmap.imaging.series_transfer import (
     phase_basis,
     weights_of_images,
 )
+from halfmap.multiparticle.cutting import ImagePasses
 from halfmap.multiparticle.local_model import ImageTransfer, LocalProducts, best_scale, modelled, products
 from halfmap.multiparticle.noise import shell_products
 from halfmap.multiparticle.references import ReferencePair
@@ -109,6 +110,11 @@ def counted(series: ImageSeries, state: SpeciesState) -> Tensor:
     return is_contained(series, seen, state.diameter_angstrom) & torch.as_tensor(series.is_used, dtype=torch.bool)
 
 
+def resolution_of(band: FourierBand) -> float:
+    """Return the resolution that a band reaches to, Å."""
+    return 1 / float(band.frequencies.norm(dim=1).max())
+
+
 def image_of(table: ImageCtf, t: int) -> ImageCtf:
     """Return the part of a table that belongs to one image."""
     return replace(table, **{field.name: getattr(table, field.name)[:, t] for field in fields(table)})
@@ -156,12 +162,12 @@ class SpeciesModel:
         )
         return other
 
-    def batches(self, t: int, n_active: int) -> Iterable[Tensor]:
-        """Yield rows of some of the particles that count in an image, batch after batch."""
+    def batches(self, t: int, n_active: int) -> list[Tensor]:
+        """Return rows of some of the particles that count in an image, batch after batch."""
         return self.split(torch.nonzero(self.counted[:, t]).flatten(), n_active)
 
-    def split(self, rows: Tensor, n_active: int) -> Iterable[Tensor]:
-        """Yield rows of particles, batch after batch."""
+    def split(self, rows: Tensor, n_active: int) -> list[Tensor]:
+        """Return rows of particles, batch after batch."""
         of_value = _BYTES_OF_MODEL + _BYTES_OF_SLOPE * n_active
         size = batch_size(of_value * len(self.band), BATCH_BYTES, at_most=1 << 20)
         return [part for part in rows.split(size) if len(part)]
@@ -196,7 +202,7 @@ class SpeciesModel:
 
 
 def look(
-    images: Iterable[tuple[int, list[Tensor]]],
+    images: ImagePasses,
     models: Sequence[SpeciesModel],
     noise: Sequence[Tensor],
     active: Sequence[str],
@@ -206,8 +212,7 @@ def look(
 
     Parameters
     ----------
-    images : numbers of images and what was cut out of them for each species, of `cutting.CutImages`; windows may reach
-        to a higher resolution than the models.
+    images : of `cutting.CutImages`; windows may reach to a higher resolution than the models.
     models : of the species.
     noise : σ² of each species' windows, float64, shape (T, n_shells).
     active : names of local parameters by which to differentiate.

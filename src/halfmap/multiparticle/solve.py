@@ -117,7 +117,7 @@ class Posterior:
         """
         n, n_images, d, _ = particle.shape
         factor, coupling = self.schur.factors[group], self.schur.coupling[group]
-        root = cholesky_of_covariance(self.shared_covariance)
+        root = root_of_covariance(self.shared_covariance)
         variance = torch.zeros((n, n_images, d), dtype=torch.float64)
         for t in range(n_images):
             effect = -particle[:, t] @ coupling
@@ -128,7 +128,7 @@ class Posterior:
         return variance.sqrt()
 
 
-def cholesky_of_covariance(covariance: Tensor) -> Tensor:
+def root_of_covariance(covariance: Tensor) -> Tensor:
     """Return a root R with R Rᵀ the covariance, shape (m, m)."""
     values, vectors = torch.linalg.eigh(covariance)
     return vectors * values.clamp(min=0.0).sqrt()
@@ -151,7 +151,7 @@ def posterior(equations: NormalEquations, prior: Prior) -> Posterior:
     whole = with_prior(equations, prior, *origin)
     reduced = eliminated(whole)
     covariance = torch.cholesky_inverse(cholesky(reduced.hessian))
-    root = cholesky_of_covariance(covariance)
+    root = root_of_covariance(covariance)
     deviations, fixed = [], float(torch.einsum("ij,ji->", covariance, prior.shared))
     for factor, coupling, precision in zip(reduced.factors, reduced.coupling, prior.particles, strict=True):
         spread = coupling @ root

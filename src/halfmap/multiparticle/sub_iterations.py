@@ -10,7 +10,8 @@ from halfmap.data.image_series import ImageSeries
 from halfmap.errors import InputError
 from halfmap.fourier.band import FourierBand
 from halfmap.multiparticle import solve
-from halfmap.multiparticle.fit import Comparison, ImagePasses, Parameters, Visited, prior_of, resolution_of, visit
+from halfmap.multiparticle.cutting import ImagePasses
+from halfmap.multiparticle.fit import Comparison, Parameters, Visited, prior_of, visit
 from halfmap.multiparticle.neighbours import OverlappingWindows, WithoutNeighbours
 from halfmap.multiparticle.noise import first_variance, mean_share, residual_variance
 from halfmap.multiparticle.objectives import descent_of
@@ -18,7 +19,7 @@ from halfmap.multiparticle.parameter_layout import Layout
 from halfmap.multiparticle.params import ParameterChoice, PriorWidths
 from halfmap.multiparticle.schedule import Schedule, fractions, shell_at
 from halfmap.multiparticle.searched import with_defoci_searched, with_shifts_searched
-from halfmap.multiparticle.series_model import ScalePrior, SpeciesLook, SpeciesState, counted
+from halfmap.multiparticle.series_model import ScalePrior, SpeciesLook, SpeciesState, counted, resolution_of
 
 LEAST_GAIN = -3.0
 """Log-likelihood that a particle adds to its images, against noise alone, below which it is set aside: what one among
@@ -200,7 +201,7 @@ def _with_noise(
     if not any(scale > 0 for scale in scales):
         raise InputError(
             f"Images of series {parameters.series.name} must resemble the references; none does, at "
-            f"{1 / float(comparison.bands[0].frequencies.norm(dim=1).max()):.1f} Å; look at contrast, handedness and "
+            f"{comparison.resolutions[0]:.1f} Å; look at contrast, handedness and "
             "pixel size, and whether positions belong to this series."
         )
     updated = []

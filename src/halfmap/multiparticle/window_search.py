@@ -1,15 +1,16 @@
 """Where steps would start too far away: shifts and defoci of whole images, looked for over a range."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from halfmap.fourier.band import FourierBand
+from halfmap.multiparticle.cutting import ImagePasses
 from halfmap.multiparticle.local_model import best_scale
-from halfmap.multiparticle.series_model import ScalePrior, SpeciesModel
+from halfmap.multiparticle.series_model import ScalePrior, SpeciesModel, resolution_of
 from halfmap.units import electron_wavelength_angstrom
 
 SCALE_ROUNDS = 10
@@ -43,7 +44,7 @@ class FoundShifts:
 
 
 def image_shifts(
-    images: Iterable[tuple[int, list[Tensor]]],
+    images: ImagePasses,
     models: Sequence[SpeciesModel],
     noise: Sequence[Tensor],
     *,
@@ -69,7 +70,7 @@ def image_shifts(
     that shows little stays where it is expected, however large a peak its noise has.
     """
     n_images = models[0].counted.shape[1]
-    grids = [shift_grid(reach_angstrom, 1 / float(model.band.frequencies.norm(dim=1).max())) for model in models]
+    grids = [shift_grid(reach_angstrom, resolution_of(model.band)) for model in models]
     shifts = max(grids, key=len)
     cross = torch.zeros((n_images, len(shifts)), dtype=torch.float64)
     power = torch.zeros(n_images, dtype=torch.float64)
@@ -155,7 +156,7 @@ def _at_shifts(cross: Tensor, shifts: Tensor, band: FourierBand) -> Tensor:
 
 
 def image_defoci(
-    images: Iterable[tuple[int, list[Tensor]]],
+    images: ImagePasses,
     models: Sequence[SpeciesModel],
     noise: Sequence[Tensor],
     *,
@@ -175,8 +176,8 @@ def image_defoci(
     float64, shape (T,), Å: zero where an image holds no particle, or nothing in it fits better than what is there.
     """
     n_images = models[0].counted.shape[1]
-    finest = max(float(model.band.frequencies.norm(dim=1).max()) for model in models)
-    step = 2 / (SAMPLES_PER_PERIOD * electron_wavelength_angstrom(models[0].voltage_kv) * finest**2)
+    finest = min(resolution_of(model.band) for model in models)
+    step = 2 * finest**2 / (SAMPLES_PER_PERIOD * electron_wavelength_angstrom(models[0].voltage_kv))
     n = math.ceil(reach_angstrom / step)
     trials = torch.arange(-n, n + 1, dtype=torch.float64) * (reach_angstrom / max(n, 1))
     trials = trials[trials.abs().argsort(stable=True)]
