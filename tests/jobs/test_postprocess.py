@@ -16,7 +16,9 @@ from halfmap.errors import InconsistentDataError, InputError
 from halfmap.grid import ImageGrid
 from halfmap.io import mrc, star
 from halfmap.jobs import half_map_inputs, postprocess_report
+from halfmap.postprocessing.params import PostprocessParams
 from halfmap.postprocessing.postprocess import postprocess
+from halfmap.postprocessing.sharpening import MtfCurve
 from support.commands import halfmap as run_command
 from support.half_maps import half_maps, particle, sphere_mask
 from support.shared_data import shared_data
@@ -148,6 +150,31 @@ def test_mtf_is_divided_out_and_shown(source, project):
     expected = [-math.log(1 - shell / 48) for shell in range(25)]
     assert np.allclose(gain, expected, atol=1e-4)
     assert "divided by the MTF" in (folder / "report.html").read_text()
+    assert "pixels of" not in (folder / "run.log").read_text()
+    unsaid = halfmap.postprocess(half1=source, mask=source, mtf=table, directional=False).folder
+    assert "detector with pixels of 1.8 Å, as those of the maps" in (unsaid / "run.log").read_text()
+
+
+def test_methods_text_names_all_that_was_done_and_nothing_else(source):
+    halves = [mrc.read_volume(source / f"run_half{n}_class001_unfil.mrc") for n in (1, 2)]
+    mask = mrc.read_volume(source / "mask.mrc")
+    frequency = torch.linspace(0, 0.5, 9, dtype=torch.float64)
+    mtf = MtfCurve(frequency_per_pixel=frequency, value=1 - frequency)
+
+    def done(mask=mask, mtf=None, **settings):
+        params = PostprocessParams(directional=False, b_factor_angstrom2=-50.0, **settings)
+        text = postprocess_report.methods_text(postprocess(*halves, mask, params, mtf=mtf), is_mask_automatic=False)
+        return text.partition(" between half maps")[2]
+
+    weighted = "weighted by √(2 FSC / (1 + FSC)) (Rosenthal and Henderson 2003)"
+    assert done().endswith(f"was {weighted} and sharpened with a B-factor of -50 Å².")
+    assert done(low_pass_angstrom=5.0).endswith(
+        f"was {weighted}, sharpened with a B-factor of -50 Å² and low-passed at 5.00 Å."
+    )
+    assert done(None, mtf, fsc_weighting=False, low_pass_angstrom=5.0) == (
+        " without a mask. The mean of the half maps was divided by the modulation transfer function of the detector, "
+        "sharpened with a B-factor of -50 Å² and low-passed at 5.00 Å."
+    )
 
 
 def test_same_command_gives_the_same_bytes(source, project):

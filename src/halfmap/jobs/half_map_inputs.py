@@ -155,6 +155,26 @@ def warn_of_dark_density(context: "JobContext", volume: "Volume") -> None:
         )
 
 
+def mtf_of_maps(
+    context: "JobContext", path: Path | None, detector_angstrom: float | None, grid: "ImageGrid"
+) -> "MtfCurve | None":
+    """Read the MTF of a detector, and say what its pixels are taken to be where that is not given.
+
+    Raises
+    ------
+    FormatError, InputError
+        As of `read_mtf`.
+    """
+    if path is None:
+        return None
+    if detector_angstrom is None:
+        context.progress.message(
+            f"The MTF is taken to be of a detector with pixels of {grid.pixel_size_angstrom:.4g} Å, as those of the "
+            "maps; give --mtf-pixel-size if the movies were recorded with smaller ones."
+        )
+    return read_mtf(path)
+
+
 def read_mtf(path: Path) -> "MtfCurve":
     """Read the MTF of a detector: a STAR file with ``rlnResolutionInversePixel`` and ``rlnMtfValue``.
 

@@ -35,6 +35,8 @@ class LocalResolutionJobParams(LocalResolutionParams):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.mtf is None and self.mtf_pixel_size_angstrom is not None:
+            raise InputError("--mtf-pixel-size must go with an MTF; got it without --mtf; give both or neither.")
         if self.worst_resolution_angstrom <= self.randomise_from_angstrom:
             raise InputError(
                 f"--worst-resolution must be a lower resolution than --randomise-from; got "
@@ -57,7 +59,7 @@ def _run(context: JobContext, params: LocalResolutionJobParams) -> Path:
     context.log(f"Half maps: {paths[0]} and {paths[1]}")
     first, second = inputs.read_halves(*paths, params.pixel_size_angstrom)
     context.expect_memory(local.memory_bytes(first.grid, params), "local resolution")
-    mtf = None if params.mtf is None else inputs.read_mtf(params.mtf)
+    mtf = inputs.mtf_of_maps(context, params.mtf, params.mtf_pixel_size_angstrom, first.grid)
     if params.mask is not None:
         mask = inputs.read_mask(params.mask, first, paths[0], params.pixel_size_angstrom)
     else:

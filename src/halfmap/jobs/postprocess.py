@@ -53,7 +53,7 @@ def _run(context: JobContext, params: PostprocessJobParams) -> Path:
     context.log(f"Half maps: {paths[0]} and {paths[1]}")
     first, second = inputs.read_halves(*paths, params.pixel_size_angstrom)
     context.expect_memory(memory_bytes(first.grid), "transforms of the half maps")
-    mtf = None if params.mtf is None else inputs.read_mtf(params.mtf)
+    mtf = inputs.mtf_of_maps(context, params.mtf, params.mtf_pixel_size_angstrom, first.grid)
     mask, mask_path = None, None
     if params.mask is not None:
         mask = inputs.read_mask(params.mask, first, paths[0], params.pixel_size_angstrom)
@@ -78,6 +78,8 @@ def _run(context: JobContext, params: PostprocessJobParams) -> Path:
     }
     write_postprocess_star(context.folder / "postprocess.star", result, names)
     write_fsc_xml(context.folder / "postprocess_fsc.xml", result.fsc)
+    if params.directional and result.directional is None:
+        context.progress.message("Directions were not compared: the box must have three equal sides for it.")
     for concern in result.concerns:
         context.progress.message(concern.words)
     context.progress.message(

@@ -6,6 +6,7 @@ from pathlib import Path
 from xml.sax.saxutils import escape
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from halfmap.fourier import shells
@@ -63,7 +64,7 @@ def write_postprocess_star(path: Path, result: PostprocessResult, names: Mapping
         "rlnAngstromResolution": _texts([_number(1 / f if f else _NONE) for f in frequencies.tolist()]),
         **{label: _column(curve) for label, curve in curves.items()},
     }
-    is_mtf_corrected = not bool((guinier.mtf_corrected == guinier.original).all())
+    is_mtf_corrected = not bool(torch.equal(guinier.mtf_corrected.nan_to_num(), guinier.original.nan_to_num()))
     stages = {
         "rlnLogAmplitudesOriginal": guinier.original,
         **({"rlnLogAmplitudesMTFCorrected": guinier.mtf_corrected} if is_mtf_corrected else {}),

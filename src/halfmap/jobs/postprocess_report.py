@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy import ndimage
+from torch import Tensor
 
 from halfmap.data.volumes import Volume
 from halfmap.fourier import shells
@@ -18,7 +19,7 @@ from halfmap.postprocessing.concerns import Concern
 from halfmap.postprocessing.directional import DirectionalFsc
 from halfmap.postprocessing.half_map_fsc import THRESHOLD, HalfMapFsc, shell_resolution_angstrom
 from halfmap.postprocessing.postprocess import PostprocessResult
-from halfmap.postprocessing.sharpening import GuinierPlot
+from halfmap.postprocessing.sharpening import GuinierPlot, SharpenedMap
 from halfmap.report.blocks import (
     Axis,
     Block,
@@ -159,9 +160,9 @@ def guinier_curve(guinier: GuinierPlot, b_factor_angstrom2: float) -> Curve:
     """Return the figure of logarithmic amplitudes against 1/d²."""
     x = guinier.resolution_squared.numpy()
     lines = [Line(label="mean of the halves", x=x, y=guinier.original.numpy())]
-    if not bool((guinier.mtf_corrected == guinier.original).all()):
+    if not _are_alike(guinier.original, guinier.mtf_corrected):
         lines.append(Line(label="divided by the MTF", x=x, y=guinier.mtf_corrected.numpy()))
-    if not np.array_equal(guinier.weighted.numpy(), guinier.mtf_corrected.numpy(), equal_nan=True):
+    if not _are_alike(guinier.mtf_corrected, guinier.weighted):
         lines.append(Line(label="weighted by the FSC", x=x, y=guinier.weighted.numpy()))
     lines.append(Line(label="sharpened", x=x, y=guinier.sharpened.numpy()))
     caption = f"B-factor {b_factor_angstrom2:.0f} Å², given." if b_factor_angstrom2 else "No line was fitted."
@@ -189,17 +190,34 @@ def methods_text(result: PostprocessResult, *, is_mask_automatic: bool) -> str:
     if result.mask is not None:
         kind = "an automatic soft mask" if is_mask_automatic else "a soft mask"
         words.append(f" within {kind} of {masks.volume_angstrom3(result.mask) / 1e3:.0f} nm³")
+    else:
+        words.append(" without a mask")
     if fsc.randomise_from_angstrom is not None:
         words.append(
             ", corrected for the effect of the mask by randomising phases beyond "
             f"{fsc.randomise_from_angstrom:.1f} Å (Chen et al. 2013)"
         )
-    words.append(f". The mean of the half maps was sharpened with a B-factor of {result.b_factor_angstrom2:.0f} Å²")
-    if result.sharpened.low_pass_angstrom is None:
-        words.append(" and weighted by √(2 FSC / (1 + FSC)) (Rosenthal and Henderson 2003).")
-    else:
-        words.append(f" and low-passed at {result.sharpened.low_pass_angstrom:.2f} Å.")
+    *steps, last = _treatment(result.sharpened)
+    words.append(f". The mean of the half maps was {', '.join(steps)}{' and ' if steps else ''}{last}.")
     return "".join(words)
+
+
+def _treatment(sharpened: SharpenedMap) -> list[str]:
+    """Return what was done to the mean of the half maps, in words and in order."""
+    guinier, steps = sharpened.guinier, []
+    if not _are_alike(guinier.original, guinier.mtf_corrected):
+        steps.append("divided by the modulation transfer function of the detector")
+    if not _are_alike(guinier.mtf_corrected, guinier.weighted):
+        steps.append("weighted by √(2 FSC / (1 + FSC)) (Rosenthal and Henderson 2003)")
+    verb = "dampened" if sharpened.b_factor_angstrom2 > 0 else "sharpened"
+    steps.append(f"{verb} with a B-factor of {sharpened.b_factor_angstrom2:.0f} Å²")
+    if sharpened.low_pass_angstrom is not None:
+        steps.append(f"low-passed at {sharpened.low_pass_angstrom:.2f} Å")
+    return steps
+
+
+def _are_alike(one: Tensor, other: Tensor) -> bool:
+    return bool(torch.equal(one.nan_to_num(), other.nan_to_num()))
 
 
 def methods_table(result: PostprocessResult) -> Table:
@@ -220,7 +238,7 @@ def methods_table(result: PostprocessResult) -> Table:
     ]
     if result.mask is not None:
         rows += [
-            ["mask, volume above 0.5", _rounded(masks.volume_angstrom3(result.mask)), "Å³"],
+            ["mask, volume above 0.5", _rounded(masks.volume_angstrom3(result.mask) / 1e3), "nm³"],
             ["mask, share of the box", _rounded(100 * float((result.mask.values > 0.5).double().mean())), "%"],
         ]
     if result.directional is not None:
