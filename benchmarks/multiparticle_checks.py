@@ -4,15 +4,18 @@
     python benchmarks/multiparticle_checks.py error-bars [--seeds 1 2 3]
 
 ``two-truths``: half-sets of two structures, refined together with fine grids: what they share beyond the join, before
-and after, beside what the truths share and what is expected of that where each half knows nothing but its own truth.
+and after; the same where each half-set is refined without the other, so that they share no geometry, and at the true
+geometry. Beside it what the truths share, and the product of that and of each half's FSC with its own truth.
 ``error-bars``: errors over error bars of each group of parameters, all others true, in a crowded field and a wide one.
 """
 
 import argparse
+import operator
 import os
 import sys
 import tempfile
 from dataclasses import replace
+from functools import reduce
 from pathlib import Path
 
 import numpy as np
@@ -22,10 +25,16 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from population_projects import Project, fsc, new_project
 
+from halfmap.data.half_sets import HALVES
+from halfmap.data.volumes import Volume
 from halfmap.geometry.rotations import rotation_vector_from_matrix
 from halfmap.io.species_particles import read_species_particles_of_m, write_species_particles_of_m
+from halfmap.jobs.population_files import open_population
+from halfmap.jobs.population_refine_work import references_of
 from halfmap.multiparticle.params import ParameterChoice
-from halfmap.multiparticle.refine import refine_series
+from halfmap.multiparticle.reconstruction import SeriesSums, accumulate, combine
+from halfmap.multiparticle.reconstruction_params import ReconstructionParams
+from halfmap.multiparticle.refine import SeriesProblem, SpeciesProblem, refine_series
 from halfmap.multiparticle.schedule import Schedule
 from halfmap.multiparticle.species import fitted
 from support.simulated_series import SimulatedFiles
@@ -35,7 +44,11 @@ OF_TRUTHS = (
     "--pixel-size 4 --size 160,160 --tilt-step 12 --snr 0.3 --particles-per-series 12,12 --image-warp-nodes 2,2 "
     "--image-warp 3 --margin 50"
 )
-FINEST = "--image-warp 5x5 --volume-warp 3x3x2x4 --stage-angles --positions --angles --defocus --ctf-resolution 12"
+BANDS = ((40.0, 20.0), (20.0, 12.0), (12.0, 8.5))
+FINEST = {"image_warp": "5x5", "volume_warp": "3x3x2x4"} | dict.fromkeys(
+    ("stage_angles", "positions", "angles", "defocus"), True
+)
+CTF_RESOLUTION_ANGSTROM = 12.0
 BARS_SPECIMEN = "compact-c1-100"
 OF_BARS = "--pixel-size 4 --tilt-step 8 --snr 0.1 --particles-per-series 20 --reference-resolution 6 --margin 60"
 BARS = {
@@ -47,8 +60,12 @@ BARS = {
 
 def two_truths(options: argparse.Namespace, folder: Path) -> None:
     """Refine half-sets of two structures together, and see what they come to share."""
-    print("| run | band | truths | before | after | expected after |\n|---|---|---|---|---|---|")
-    rises = []
+    cases = ("before", "together", "apart", "true geometry")
+    print("| run | band | truths | " + " | ".join(f"{case}, product" for case in cases) + " |\n" + "|---" * 7 + "|")
+    chosen = " ".join(
+        f"--{name.replace('_', '-')}" + ("" if value is True else f" {value}") for name, value in FINEST.items()
+    )
+    shared = []
     for run in range(options.first, options.first + options.runs):
         specimens = " ".join(f"--specimen {one}" for one in TRUTHS)
         project = new_project(folder / f"run{run}", f"tilt-series {specimens} {OF_TRUTHS} --number 2 --seed {run}")
@@ -61,29 +78,63 @@ def two_truths(options: argparse.Namespace, folder: Path) -> None:
             "--particles both.star --workers 1"
         )
         project.refine("")
-        before = project.maps("one")
-        project.refine(FINEST)
-        after, grid = project.maps("one"), before[0].grid
+        maps = [project.maps("one"), *apart_and_true(project)]
+        project.refine(f"{chosen} --ctf-resolution {CTF_RESOLUTION_ANGSTROM}")
+        maps.insert(1, project.maps("one"))
+        grid = maps[0][0].grid
         true = [fitted(SimulatedFiles(sim).true_map(one), grid) for one in TRUTHS]
-        # what two halves share where each knows nothing but its own truth
-        expected = fsc(*true) * torch.stack([fsc(*pair) for pair in zip(after, true, strict=True)]).prod(0)
-        curves = (fsc(*true), fsc(*before), fsc(*after), expected)
-        of_shell = grid.side * grid.pixel_size_angstrom / np.maximum(1, np.arange(len(expected)))
-        for coarse, fine in ((40.0, 20.0), (20.0, 12.0), (12.0, 8.5)):
-            band = torch.from_numpy((of_shell < coarse) & (of_shell >= fine))
-            means = [float(curve[band].mean()) for curve in curves]
-            rises.append((coarse, fine, *means))
-            print(
-                f"| {run} | {coarse:g} to {fine:g} Å | " + " | ".join(f"{one:.3f}" for one in means) + " |", flush=True
+        curves = [fsc(*true)]
+        for halves in maps:
+            # what two halves share where each knows nothing but its own truth
+            product = fsc(*true) * torch.stack([fsc(*pair) for pair in zip(halves, true, strict=True)]).prod(0)
+            curves += [fsc(*halves), product]
+        of_shell = grid.side * grid.pixel_size_angstrom / np.maximum(1, np.arange(len(curves[0])))
+        bands = [torch.from_numpy((of_shell < coarse) & (of_shell >= fine)) for coarse, fine in BANDS]
+        shared.append([[float(curve[band].mean()) for curve in curves] for band in bands])
+        for (coarse, fine), (truths, *means) in zip(BANDS, shared[-1], strict=True):
+            pairs = " | ".join(
+                f"{got:.3f}, {product:.3f}" for got, product in zip(means[::2], means[1::2], strict=True)
             )
-    for limits in dict.fromkeys(row[:2] for row in rises):
-        table = np.array([row[2:] for row in rises if row[:2] == limits])
-        excess = table[:, 2] - table[:, 3]
-        error = excess.std(ddof=1) / np.sqrt(len(excess)) if len(excess) > 1 else np.nan
-        means = ", ".join(f"{one:.3f}" for one in table.mean(0))
-        print(
-            f"{limits}: mean of {len(excess)} runs {means}; above what is expected {excess.mean():+.3f} ± {error:.3f}"
-        )
+            print(f"| {run} | {coarse:g} to {fine:g} Å | {truths:.3f} | {pairs} |", flush=True)
+    for band, table in zip(BANDS, np.array(shared).transpose(1, 2, 0), strict=True):
+        print(f"{band}: truths {table[0].mean():.3f}; together less apart {mean_and_error(table[3] - table[5])}")
+        for case, got, product in zip(cases, table[1::2], table[2::2], strict=True):
+            print(f"  {case}: {got.mean():.3f}, above the product {mean_and_error(got - product)}")
+
+
+def apart_and_true(project: Project) -> list[tuple[Volume, Volume]]:
+    """Return half-maps of half-sets that are refined each without the other, and those of the true geometry."""
+    files = SimulatedFiles(project.folder / "sim")
+    opened = open_population(project.folder / "m").find_species("one")
+    species, references, start = opened.species, references_of(opened), opened.particles()
+    true = of_two_halves(*[files.particles(one, true=True) for one in TRUTHS])
+    apart, ideal = list[SeriesSums](), list[SeriesSums]()
+    for item in files.items:
+        images, series, true_series = files.images(item), files.series(item), files.series(item, true=True)
+        for half in HALVES:
+            mine, its_truth = (
+                one.take((one.random_subset == half) & (one.source_name.astype(str) == f"{item}.tomostar"))
+                for one in (start, true)
+            )
+            problem = SpeciesProblem(
+                name="one", particles=mine, references=references, diameter_angstrom=species.diameter_angstrom
+            )
+            result = refine_series(
+                SeriesProblem(series=series, images=images, species=(problem,)),
+                ParameterChoice(**FINEST),
+                schedule=Schedule(ctf_resolution_angstrom=CTF_RESOLUTION_ANGSTROM),
+            )
+            poses = mine.with_poses(result.species[0].position_angstrom, result.species[0].rotation)
+            apart.append(accumulate(result.series, images, poses, species, ReconstructionParams()))
+            ideal.append(accumulate(true_series, images, its_truth, species, ReconstructionParams()))
+    maps = [combine(reduce(operator.add, sums), species, ReconstructionParams()) for sums in (apart, ideal)]
+    return [(one.half1, one.half2) for one in maps]
+
+
+def mean_and_error(values: np.ndarray) -> str:
+    """Return the mean over runs and its error, in words."""
+    error = values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else np.nan
+    return f"{values.mean():+.3f} ± {error:.3f}"
 
 
 def of_two_halves(first, second):

@@ -1,12 +1,15 @@
 """Populations from files, by commands alone: simulate, create, add-source, add-species, refine, estimate-weights.
 
-    python benchmarks/multiparticle_from_files.py ladder --kind tilts [--alone]
-    python benchmarks/multiparticle_from_files.py ladder --kind frames [--alone]
+    python benchmarks/multiparticle_from_files.py ladder --kind tilts|frames [--alone]
+    python benchmarks/multiparticle_from_files.py ladder --kind faulty-tilts|faulty-frames [--alone]
+    python benchmarks/multiparticle_from_files.py ladder --kind fine-tilts|fine-frames [--alone]
     python benchmarks/multiparticle_from_files.py two-species [--seeds 1 2 3]
     python benchmarks/multiparticle_from_files.py growth
 
 ``ladder``: what each group of parameters adds, in the order in which M's tutorial adds them, or each by itself. The
-references are never the truth: the first refinement fits nothing and makes half-maps at the erring start.
+references are never the truth: the first refinement fits nothing and makes half-maps at the erring start. Faulty
+series have images that show hardly anything and are not known as bad; fine ones have small pixels, and files that say
+1.4 mm of a spherical aberration of 2.7 mm.
 ``two-species``: a small species in images that hold a large one, refined without it and with it; and the same where the
 large one's images were moved by a warp of their own.
 ``growth``: CPU seconds and memory, beside what the command says it needs, against particles, tilts and box.
@@ -19,7 +22,7 @@ import resource
 import shutil
 import sys
 import tempfile
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -35,60 +38,163 @@ from halfmap.io.species_particles import read_species_particles_of_m, write_spec
 from halfmap.jobs.population_files import open_population
 from support.simulated_series import SimulatedFiles
 
-DIAMETER = 120
-SPECIMEN, SYMMETRY = "compact-d2-120", "D2"
-COMMON = (
+
+@dataclass(frozen=True, kw_only=True)
+class Rung:
+    """What is done next: commands of `halfmap population`, then a refinement with what is to be fitted."""
+
+    name: str
+    fit: str = ""
+    first: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kind:
+    """A simulation, what is fitted to it one after the other, and what by itself; what the truth is told by."""
+
+    simulate: str
+    ladder: tuple[Rung, ...]
+    alone: tuple[Rung, ...]
+    ideal: tuple[Rung, ...] = (Rung(name="true parameters"),)
+    specimen: str = "compact-d2-120"
+    diameter: int = 120
+    always: str = "--ctf-resolution 12"
+
+
+SYMMETRY = "D2"
+ERRORS = (
     "--pixel-size 3 --margin 40 --position-error 3 --angle-error 3 --magnification-error-percent 0.7 "
-    "--odd-aberration-rad 0.5"
+    "--odd-aberration-rad 0.5 --defocus-error 1000 --temporal-samples 2 --drift 1.5"
+)
+TILTS = (
+    f"tilt-series {ERRORS} --number 2 --particles-per-series 20 --size 224,224 --tilt-step 8 --snr 0.05 "
+    "--image-warp-nodes 2,2 --image-warp 3 --stage-angle-error 0.7"
+)
+FRAMES = (
+    f"frame-series {ERRORS} --number 4 --particles-per-series 24 --size 320,320 --frames 8 --snr 0.25 "
+    "--ice-thickness 300 --motion-error-nodes 1,1 --motion-error 3"
+)
+FINE = (
+    "--pixel-size 1.3 --size 320,320 --margin 30 --position-error 1 --angle-error 1 --defocus-error 300 "
+    "--spherical-aberration 1.4 --spherical-aberration-error 1.3 --b-factor 30 --ice-thickness 300"
+)
+POSES, OPTICS, CS = "--positions --angles", "--magnification --odd-zernike-order 3", "--spherical-aberration"
+OF_TILTS, OF_FRAMES = f"--image-warp 2x2 {POSES}", f"--image-warp 1x1 {POSES}"
+WEIGHTS, TWO_SAMPLES, ONE_SAMPLE = (
+    ("estimate-weights m --resolve images",),
+    ("resample-trajectories m one 2",),
+    ("resample-trajectories m one 1",),
+)
+POSES_ALONE = (
+    Rung(name="positions", fit="--positions"),
+    Rung(name="angles", fit="--angles"),
+    Rung(name="positions and angles", fit=POSES),
+    Rung(name="the same, 2 temporal samples", first=TWO_SAMPLES, fit=POSES),
+)
+OPTICS_ALONE = (
+    Rung(name="defocus", fit="--defocus"),
+    Rung(name="magnification", fit="--magnification"),
+    Rung(name="odd aberrations", fit="--odd-zernike-order 3"),
+    Rung(name="weights", first=WEIGHTS),
+)
+IDEAL = (
+    Rung(name="true parameters, two poses"),
+    Rung(name="true parameters, one pose a particle", first=ONE_SAMPLE),
+)
+IDEAL_OF_FAULTY = (Rung(name="true parameters"), Rung(name="true parameters, weights", first=WEIGHTS))
+FINE_ALONE = (
+    Rung(name="poses", fit=POSES),
+    Rung(name="defocus", fit="--defocus"),
+    Rung(name="Cs", fit=CS),
+    Rung(name="defocus, Cs", fit=f"--defocus {CS}"),
 )
 KINDS = {
-    "tilts": "--number 2 --particles-per-series 20 --size 224,224 --tilt-step 8 --snr 0.05 --image-warp-nodes 2,2 "
-    "--image-warp 3 --stage-angle-error 0.7 --defocus-error 1000 --temporal-samples 2 --drift 1.5",
-    "frames": "--number 4 --particles-per-series 24 --size 320,320 --frames 8 --snr 0.25 --ice-thickness 300 "
-    "--motion-error-nodes 1,1 --motion-error 3 --defocus-error 1000",
-}
-POSES, OPTICS = "--positions --angles", "--magnification --odd-zernike-order 3"
-CTF = "--ctf-resolution 12"
-FIRST = {"tilts": f"--image-warp 2x2 {POSES}", "frames": f"--image-warp 1x1 {POSES}"}
-LADDER = {
-    "tilts": (
-        ("image warp, poses", (), FIRST["tilts"]),
-        ("+ defocus", (), f"{FIRST['tilts']} --defocus"),
-        ("+ stage angles", (), f"{FIRST['tilts']} --defocus --stage-angles"),
-        ("+ magnification, odd 3", (), f"{FIRST['tilts']} --defocus --stage-angles {OPTICS}"),
-        ("+ weights of tilts", ("estimate-weights m --resolve images",), ""),
-        ("+ 2 temporal samples", ("resample-trajectories m one 2",), f"{FIRST['tilts']} --defocus --stage-angles"),
+    "tilts": Kind(
+        simulate=TILTS,
+        ladder=(
+            Rung(name="image warp, poses", fit=OF_TILTS),
+            Rung(name="+ defocus", fit=f"{OF_TILTS} --defocus"),
+            Rung(name="+ stage angles", fit=f"{OF_TILTS} --defocus --stage-angles"),
+            Rung(name="+ magnification, odd 3", fit=f"{OF_TILTS} --defocus --stage-angles {OPTICS}"),
+            Rung(name="+ weights of tilts", first=WEIGHTS),
+            Rung(name="+ 2 temporal samples", first=TWO_SAMPLES, fit=f"{OF_TILTS} --defocus --stage-angles"),
+        ),
+        alone=(
+            Rung(name="image warp", fit="--image-warp 2x2"),
+            *POSES_ALONE,
+            Rung(name="stage angles", fit="--stage-angles"),
+            *OPTICS_ALONE,
+        ),
+        ideal=IDEAL,
     ),
-    "frames": (
-        ("image warp, poses", (), FIRST["frames"]),
-        ("the same again", (), FIRST["frames"]),
-        ("+ defocus", (), f"{FIRST['frames']} --defocus"),
-        ("+ magnification, odd 3", (), f"{FIRST['frames']} --defocus {OPTICS}"),
-        ("+ weights of frames", ("estimate-weights m --resolve images",), ""),
+    "frames": Kind(
+        simulate=FRAMES,
+        ladder=(
+            Rung(name="image warp, poses", fit=OF_FRAMES),
+            Rung(name="the same again", fit=OF_FRAMES),
+            Rung(name="+ defocus", fit=f"{OF_FRAMES} --defocus"),
+            Rung(name="+ magnification, odd 3", fit=f"{OF_FRAMES} --defocus {OPTICS}"),
+            Rung(name="+ weights of frames", first=WEIGHTS),
+            Rung(name="+ 2 temporal samples", first=TWO_SAMPLES, fit=f"{OF_FRAMES} --defocus"),
+        ),
+        alone=(
+            Rung(name="image warp", fit="--image-warp 1x1"),
+            *POSES_ALONE,
+            Rung(name="doming", fit="--doming"),
+            *OPTICS_ALONE,
+        ),
+        ideal=IDEAL,
     ),
-}
-OPTICS_ALONE = {
-    "defocus": "--defocus",
-    "magnification": "--magnification",
-    "odd aberrations": "--odd-zernike-order 3",
-}
-ALONE = {
-    "tilts": {
-        "image warp": "--image-warp 2x2",
-        "positions": "--positions",
-        "angles": "--angles",
-        "poses": POSES,
-        "stage angles": "--stage-angles",
-        **OPTICS_ALONE,
-    },
-    "frames": {
-        "image warp": "--image-warp 1x1",
-        "positions": "--positions",
-        "angles": "--angles",
-        "poses": POSES,
-        "doming": "--doming",
-        **OPTICS_ALONE,
-    },
+    "faulty-tilts": Kind(
+        simulate=f"{TILTS} --bad-images 3,6,9,12 --no-exclude-bad-images",
+        ladder=(
+            Rung(name="image warp, poses", fit=OF_TILTS),
+            Rung(name="+ defocus", fit=f"{OF_TILTS} --defocus"),
+            Rung(name="+ weights of tilts", first=WEIGHTS),
+            Rung(name="the same again", fit=f"{OF_TILTS} --defocus"),
+        ),
+        alone=(Rung(name="weights", first=WEIGHTS),),
+        ideal=IDEAL_OF_FAULTY,
+    ),
+    "faulty-frames": Kind(
+        simulate=f"{FRAMES} --bad-images 0,1 --no-exclude-bad-images",
+        ladder=(
+            Rung(name="image warp, poses", fit=OF_FRAMES),
+            Rung(name="+ defocus", fit=f"{OF_FRAMES} --defocus"),
+            Rung(name="+ weights of frames", first=WEIGHTS),
+            Rung(name="the same again", fit=f"{OF_FRAMES} --defocus"),
+        ),
+        alone=(Rung(name="weights", first=WEIGHTS),),
+        ideal=IDEAL_OF_FAULTY,
+    ),
+    "fine-tilts": Kind(
+        specimen="compact-d2-80",
+        diameter=80,
+        simulate=f"tilt-series {FINE} --number 2 --particles-per-series 20 --tilt-step 8 --snr 0.2 "
+        "--image-warp-nodes 1,1 --image-warp 1",
+        ladder=(
+            Rung(name="image warp, poses", fit=f"--image-warp 1x1 {POSES}"),
+            Rung(name="+ defocus", fit=f"--image-warp 1x1 {POSES} --defocus"),
+            Rung(name="+ Cs", fit=f"--image-warp 1x1 {POSES} --defocus {CS}"),
+            Rung(name="the same again", fit=f"--image-warp 1x1 {POSES} --defocus {CS}"),
+        ),
+        alone=FINE_ALONE,
+        always="",
+    ),
+    "fine-frames": Kind(
+        specimen="compact-d2-80",
+        diameter=80,
+        simulate=f"frame-series {FINE} --number 4 --particles-per-series 24 --frames 8 --snr 1 "
+        "--motion-error-nodes 1,1 --motion-error 1",
+        ladder=(
+            Rung(name="image warp, poses", fit=OF_FRAMES),
+            Rung(name="+ defocus", fit=f"{OF_FRAMES} --defocus"),
+            Rung(name="+ Cs", fit=f"{OF_FRAMES} --defocus {CS}"),
+            Rung(name="the same again", fit=f"{OF_FRAMES} --defocus {CS}"),
+        ),
+        alone=FINE_ALONE,
+        always="",
+    ),
 }
 SMALL, LARGE = "compact-c1-80", "compact-d2-160"
 FIELD = (
@@ -110,30 +216,34 @@ GROWTH = (
 
 def ladder(options: argparse.Namespace, folder: Path) -> None:
     """Climb, or take each rung by itself."""
-    command = "tilt-series" if options.kind == "tilts" else "frame-series"
-    settings = f"{command} --specimen {SPECIMEN} {COMMON} {KINDS[options.kind]} --seed {options.seed}"
-    project = new_project(folder / "climb", settings)
+    kind = KINDS[options.kind]
+    simulate, _, settings = kind.simulate.partition(" ")
+    project = new_project(folder / "climb", f"{simulate} --specimen {kind.specimen} {settings} --seed {options.seed}")
     ideal = copied(project, "ideal")
     for true in (ideal.folder / "sim/truth").glob("warp_*/*.xml"):
         shutil.copyfile(true, ideal.folder / "sim" / true.relative_to(ideal.folder / "sim/truth"))
-    ideal.add_species("one", SPECIMEN, SYMMETRY, DIAMETER, folder="sim/truth", samples=2)
-    project.add_species("one", SPECIMEN, SYMMETRY, DIAMETER)
-    print("| | half-maps, masked | unmasked | to the truth | angle | place | defocus | CPU s |\n" + "|---" * 8 + "|")
-    show("start", project, project.refine(""))
+    samples = 2 if "--temporal-samples 2" in settings else 1
+    ideal.add_species("one", kind.specimen, SYMMETRY, kind.diameter, folder="sim/truth", samples=samples)
+    project.add_species("one", kind.specimen, SYMMETRY, kind.diameter)
+    print(
+        "| | half-maps, masked | unmasked | to the truth | angle | place | defocus | Cs | CPU s |\n" + "|---" * 9 + "|"
+    )
+    climb(project, kind, Rung(name="start"))
     if options.alone:
-        for number, (name, choice) in enumerate(ALONE[options.kind].items()):
-            alone = copied(project, f"alone_{number}")
-            show(name, alone, alone.refine(f"{choice} {CTF}"))
-    else:
-        for name, first, choice in LADDER[options.kind]:
-            seconds = sum(project.run(f"population {one}") for one in first)
-            show(name, project, seconds + project.refine(f"{choice} {CTF}"))
-    show("true parameters", ideal, ideal.refine(""))
+        for number, rung in enumerate(kind.alone):
+            climb(copied(project, f"alone_{number}"), kind, rung)
+        return
+    for rung in kind.ladder:
+        climb(project, kind, rung)
+    for rung in kind.ideal:
+        climb(ideal, kind, rung)
 
 
-def show(name: str, project: Project, seconds: float) -> None:
-    """Print a rung."""
-    stated, unmasked, truth = project.resolutions("one", SPECIMEN)
+def climb(project: Project, kind: Kind, rung: Rung) -> None:
+    """Take a rung, and print what came of it."""
+    seconds = sum(project.run(f"population {one}") for one in rung.first)
+    seconds += project.refine(f"{rung.fit} {kind.always if rung.fit else ''}")
+    stated, unmasked, truth = project.resolutions("one", kind.specimen)
     opened, files = open_population(project.folder / "m"), SimulatedFiles(project.folder / "sim")
     found, source = opened.species[0].particles(), opened.sources[0]
     squares = []
@@ -142,12 +252,12 @@ def show(name: str, project: Project, seconds: float) -> None:
         mine = found.take(np.array([one == item.name for one in found.source_name]))
         poses = mine.position_angstrom, mine.rotation
         series = source.read_item(item)
-        one = files.agreement(root, SPECIMEN, series, poses, symmetry=SYMMETRY)
-        squares.append((one.angle_degrees**2, one.position_angstrom**2, one.defocus_angstrom**2))
-    angle, place, defocus = np.sqrt(np.mean(squares, axis=0))
+        one = files.agreement(root, kind.specimen, series, poses, symmetry=SYMMETRY)
+        squares.append((one.angle_degrees, one.position_angstrom, one.defocus_angstrom, one.spherical_aberration_mm))
+    angle, place, defocus, aberration = np.sqrt(np.mean(np.square(squares), axis=0))
     print(
-        f"| {name} | {stated:.1f} Å | {unmasked:.1f} Å | {truth:.1f} Å | {angle:.1f}° | {place:.2f} Å | "
-        f"{defocus:.0f} Å | {seconds:.0f} |",
+        f"| {rung.name} | {stated:.2f} Å | {unmasked:.2f} Å | {truth:.2f} Å | {angle:.1f}° | {place:.2f} Å | "
+        f"{defocus:.0f} Å | {aberration:.2f} mm | {seconds:.0f} |",
         flush=True,
     )
 

@@ -92,20 +92,8 @@ def fit_windows(
     """
     n_samples = [state.position_angstrom.shape[1] for state in states]
     layouts = [Layout(series, len(state.subset), n, choice, widths) for state, n in zip(states, n_samples, strict=True)]
-    start = Parameters(
-        series=series,
-        species=states,
-        shared=torch.zeros(layouts[0].n_shared, dtype=torch.float64),
-        own=tuple(torch.zeros((len(one.subset), layout.n_particle), dtype=torch.float64)
-                  for one, layout in zip(states, layouts, strict=True)),
-    )  # fmt: skip
-    taking_part = [counted(series, state) for state in states]
-    if not any(bool(one.any()) for one in taking_part):
-        raise InputError(
-            f"Particles of series {series.name} must lie in images that are used; got none of "
-            f"{sum(map(len, taking_part))} in {int(series.is_used.sum())} used images of {len(series)}; look at "
-            "positions, and at which images are excluded."
-        )
+    start = _start(series, states, layouts)
+    taking_part = _taking_part(series, states)
     # windows have no noise where they reach beyond the rim of an image
     recorded = [torch.ones((len(series), 1), dtype=torch.float64)] * len(states)
     if overlapping is not None:
@@ -171,6 +159,28 @@ def fit_windows(
         worse=descent.worse,
         steps=tuple(steps),
     )
+
+
+def _start(series: ImageSeries, states: tuple[SpeciesState, ...], layouts: Sequence[Layout]) -> Parameters:
+    """Return where a fit begins: all parameters are zero."""
+    return Parameters(
+        series=series,
+        species=states,
+        shared=torch.zeros(layouts[0].n_shared, dtype=torch.float64),
+        own=tuple(torch.zeros((layout.n_particles, layout.n_particle), dtype=torch.float64) for layout in layouts),
+    )
+
+
+def _taking_part(series: ImageSeries, states: Sequence[SpeciesState]) -> list[Tensor]:
+    """Return of each species which particles lie wholly in which used images, bool, (P, T)."""
+    found = [counted(series, state) for state in states]
+    if not any(bool(one.any()) for one in found):
+        raise InputError(
+            f"Particles of series {series.name} must lie in images that are used; got none of "
+            f"{sum(map(len, found))} in {int(series.is_used.sum())} used images of {len(series)}; look at "
+            "positions, and at which images are excluded."
+        )
+    return found
 
 
 def _without_neighbours(
