@@ -81,6 +81,7 @@ def test_a_good_curve_raises_no_concern():
         (measured(falling(14), randomised=falling(17)), "mask correlates", "warning"),
         (measured(falling(14), unmasked=falling(18)), "mask costs resolution", "warning"),
         (measured(falling(14), shell=16), "resolution read where the mask is not corrected for", "warning"),
+        (measured(falling(5), unmasked=falling(1)), "half maps hardly agree", "bad"),
         (measured(torch.ones(N), unmasked=torch.ones(N)), "half maps are one map", "bad"),
     ],
 )

@@ -20,6 +20,7 @@ Kind: TypeAlias = Literal[
     "FSC does not fall to zero",
     "FSC never falls enough to randomise phases",
     "half maps are one map",
+    "half maps hardly agree",
     "half maps are masked already",
     "resolution read where the mask is not corrected for",
     "FSC rises again",
@@ -63,6 +64,7 @@ _NEAR_NYQUIST = 1.1
 _TAIL_SHARE, _TAIL_FSC = 0.1, 0.1
 _MASK_FSC = 0.1
 _OF_ONE_MAP_FSC = 0.9999
+_LOWEST_SHELLS, _LOWEST_FSC = 4, 0.5
 _MASKED_SHARE = 0.25
 _HARD_STEP = 0.8
 _SPACIOUS = 5.0
@@ -78,7 +80,8 @@ def concerns_about_fsc(fsc: HalfMapFsc) -> list[Concern]:
     above 0.143 where the band ends. Shells beyond the band are not looked at. The FSC is not falling to zero where it
     has crossed 0.143 before its last tenth, whose mean still exceeds 0.1. It rises again where, after the first
     crossing, three neighbouring shells exceed 0.143 by their noise. The mask correlates where the FSC of random phases
-    exceeds 0.1 at the resolution. An FSC above 0.9999 in all shells is that of a map with itself.
+    exceeds 0.1 at the resolution. An FSC above 0.9999 in all shells is that of a map with itself. Half maps hardly
+    agree where the unmasked FSC of the lowest four shells is below 0.5 in the mean.
     """
     found: list[Concern] = []
     if float(fsc.unmasked[1 : fsc.end_shell + 1].min()) > _OF_ONE_MAP_FSC:
@@ -110,6 +113,17 @@ def concerns_about_fsc(fsc: HalfMapFsc) -> list[Concern]:
                 text=f"The corrected FSC falls below 0.143 at {fsc.crossing_angstrom:.3g} Å, no further than what the "
                 f"halves shared below {resolution:.3g} Å reaches: that is all that counts. The particles may hold "
                 "nothing, or the reference was wrong; look at 2D classes, or begin with another reference.",
+                level="bad",
+            )
+        ]
+    lowest = float(fsc.unmasked[1 : _LOWEST_SHELLS + 1].mean())
+    if lowest < _LOWEST_FSC:
+        return [
+            Concern(
+                kind="half maps hardly agree",
+                text=f"The unmasked FSC of the lowest {_LOWEST_SHELLS} shells is {lowest:.2f} in the mean, where half "
+                f"maps of one particle agree by nearly 1: what is read at {resolution:.3g} Å may be chance and the "
+                "mask. Check that they are of one refinement.",
                 level="bad",
             )
         ]
