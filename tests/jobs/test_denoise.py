@@ -4,11 +4,12 @@ import pytest
 import torch
 
 import halfmap
+from halfmap.data.volumes import Volume
 from halfmap.denoising.denoise import Denoiser, denoised_by
 from halfmap.errors import InconsistentDataError, InputError
 from halfmap.grid import ImageGrid
 from halfmap.io import mrc, states
-from support.half_maps import half_maps, particle, sphere_mask
+from support.half_maps import half_maps, particle, sphere_mask, white
 
 GRID = ImageGrid.cubic(32, 3.0)
 
@@ -46,6 +47,15 @@ def test_job_writes_denoised_maps_and_what_was_learned(source):
     for text in ("With the truth", "measures no resolution", "Before, weighted by the FSC", "Learning"):
         assert text in page
     assert f"Denoised to {denoiser.to_angstrom:.2f} Å" in (folder / "run.log").read_text()
+
+
+def test_halves_of_noise_are_said_to_hardly_agree(source):
+    for number in (1, 2):
+        noise = Volume(values=white(GRID, number).float(), grid=GRID)
+        mrc.write_volume(source / f"run_half{number}_class001_unfil.mrc", noise)
+    folder = halfmap.volume_denoise(half1=source, mask=source, to_angstrom=12.0).folder
+    for name in ("run.log", "report.html"):
+        assert "Half maps hardly agree." in (folder / name).read_text()
 
 
 def test_maps_that_cannot_be_compared_and_memory_that_is_too_small_are_refused(source):

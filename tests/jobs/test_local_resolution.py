@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import halfmap
+from halfmap.data.volumes import Volume
 from halfmap.errors import InputError
 from halfmap.grid import ImageGrid
 from halfmap.io import mrc
@@ -48,6 +49,15 @@ def test_without_a_mask_one_is_made(source):
     result = halfmap.volume_local_resolution(half1=source, step_angstrom=30, b_factor_angstrom2=-50)
     assert (result.folder / "mask.mrc").exists()
     assert "No mask was given" in (result.folder / "run.log").read_text()
+
+
+def test_one_map_twice_is_said_in_the_log_and_on_the_page(source):
+    first = mrc.read_volume(source / "run_half1_class001_unfil.mrc")
+    other = Volume(values=1.5 * first.values, grid=GRID)
+    mrc.write_volume(source / "run_half2_class001_unfil.mrc", other)
+    folder = halfmap.volume_local_resolution(half1=source, mask=source, step_angstrom=40).folder
+    for name in ("run.log", "report.html"):
+        assert "Half maps are one map." in (folder / name).read_text()
 
 
 def test_settings_and_memory_that_cannot_be_met_are_refused(source):

@@ -61,6 +61,7 @@ def _run(context: JobContext, params: DenoiseJobParams) -> Path:
         mask = inputs.made_mask(context, first, second)
     band_shell = inputs.band_shell_of(paths[0], first.grid)
     fsc = half_map_fsc(first, second, mask, band_shell=band_shell, seed=params.seed)
+    concerns = inputs.told_concerns(context, first, second, fsc)
     to = params.to_angstrom or denoising.custom_limit_angstrom(fsc.resolution_angstrom, first.grid)
     context.expect_memory(denoising.memory_bytes(first.grid, to), "denoising")
     context.progress.start("Halves and networks", denoising.N_STEPS)
@@ -75,7 +76,7 @@ def _run(context: JobContext, params: DenoiseJobParams) -> Path:
     for number, half in enumerate((found.half1, found.half2), 1):
         mrc.write_volume(context.folder / f"denoised_half{number}.mrc", half)
     states.save(context.folder / "denoiser.safetensors", found.denoiser)
-    context.report(denoise_report(found, fsc, before, after, paths, mask=mask, truth=truth))
+    context.report(denoise_report(found, fsc, before, after, paths, concerns=concerns, mask=mask, truth=truth))
     context.progress.message(f"Denoised to {to:.2f} Å.")
     return output
 

@@ -10,11 +10,14 @@ from torch import Tensor
 from halfmap.data.volumes import Volume
 from halfmap.denoising.denoise import DenoisedMaps
 from halfmap.fourier import shells
+from halfmap.jobs.postprocess_report import concern_notes
 from halfmap.jobs.volume_report import central_slices
+from halfmap.postprocessing.concerns import Concern
 from halfmap.postprocessing.half_map_fsc import HalfMapFsc
 from halfmap.postprocessing.sharpening import SharpenedMap
 from halfmap.report.blocks import Axis, Block, Curve, Fact, Facts, Line, Mark, Note, Report, Section
 
+_LEAST_SOLVENT = 1e-3  # of what is left; less is a map that FSC weights have emptied
 _TILE_PIXEL = 138  # six stand side by side beside the page's list of sections
 _NO_RESOLUTION = (
     "The FSC between the denoised halves measures no resolution: what is strong in both is kept in both, and the rest "
@@ -29,6 +32,7 @@ def denoise_report(
     after: Volume,
     halves: Sequence[Path],
     *,
+    concerns: Sequence[Concern],
     mask: Volume,
     truth: Volume | None,
 ) -> Report:
@@ -40,6 +44,7 @@ def denoise_report(
     before : their mean, weighted by the FSC and sharpened.
     after : the mean of the denoised halves, sharpened alike.
     halves : the two files.
+    concerns : about the half maps.
     mask : in which maps are compared with the truth.
     truth : None shows no such comparison.
     """
@@ -57,8 +62,11 @@ def denoise_report(
         Section(
             title="Maps",
             blocks=[
-                replace(central_slices(volume, title), tile_pixel=_TILE_PIXEL)
-                for title, volume in (("Denoised", after), ("Before, weighted by the FSC", before.volume))
+                *concern_notes(concerns),
+                *(
+                    replace(central_slices(volume, title), tile_pixel=_TILE_PIXEL)
+                    for title, volume in (("Denoised", after), ("Before, weighted by the FSC", before.volume))
+                ),
             ],
         ),
         Section(title="Between the halves", blocks=[_halves_curve(found, fsc), Note(text=_NO_RESOLUTION)]),
@@ -95,7 +103,7 @@ def _solvent_text(before: Volume, after: Volume, mask: Volume) -> str:
     if not bool(outside.any()):
         return "none"
     one, other = (float(volume.values[outside].std()) for volume in (before, after))
-    return f"{other / max(one, 1e-30):.2f} of before"
+    return f"{other / one:.2f} of before" if one > _LEAST_SOLVENT * other else "none before"
 
 
 def _halves_curve(found: DenoisedMaps, fsc: HalfMapFsc) -> Curve:

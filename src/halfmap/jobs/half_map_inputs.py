@@ -10,6 +10,8 @@ from halfmap.jobs.map_inputs import has_pixel_size, read_map
 if TYPE_CHECKING:
     from halfmap.data.volumes import Volume
     from halfmap.grid import ImageGrid
+    from halfmap.postprocessing.concerns import Concern
+    from halfmap.postprocessing.half_map_fsc import HalfMapFsc
     from halfmap.postprocessing.sharpening import MtfCurve
     from halfmap.project.job import JobContext
 
@@ -153,6 +155,16 @@ def warn_of_dark_density(context: "JobContext", volume: "Volume") -> None:
             f"below to {reach[1]:.3g} above it, as one of inverted contrast does: the mask then holds what surrounds "
             "the particle; change the sign first, with `halfmap volume flip --contrast`."
         )
+
+
+def told_concerns(context: "JobContext", half1: "Volume", half2: "Volume", fsc: "HalfMapFsc") -> list["Concern"]:
+    """Return what two half maps and their FSC give cause to doubt, after saying it."""
+    from halfmap.postprocessing.concerns import concerns_about_fsc, concerns_about_halves
+
+    found = concerns_about_halves(half1, half2) + concerns_about_fsc(fsc)
+    for concern in found:
+        context.progress.message(concern.words)
+    return found
 
 
 def mtf_of_maps(

@@ -78,6 +78,7 @@ def _run(context: JobContext, params: LocalResolutionJobParams) -> Path:
         advance=context.progress.advance,
     )
     fsc = half_map_fsc(first, second, mask, band_shell=band_shell, seed=params.seed)
+    concerns = inputs.told_concerns(context, first, second, fsc)
     # the B-factor is that of post-processing, from amplitudes weighted by the FSC of the whole map; then the local
     # filter takes the place of these weights
     weighted = sharpen(first, second, fsc.corrected, fsc.resolution_angstrom, params, mtf=mtf)
@@ -94,7 +95,9 @@ def _run(context: JobContext, params: LocalResolutionJobParams) -> Path:
     mrc.write_volume(output, found.resolution)
     mrc.write_volume(context.folder / "locally_filtered.mrc", filtered)
     context.report(
-        local_resolution_report(found, filtered, mask, fsc.resolution_angstrom, weighted.b_factor_angstrom2, paths)
+        local_resolution_report(
+            found, filtered, mask, fsc.resolution_angstrom, weighted.b_factor_angstrom2, paths, concerns
+        )
     )
     middle = float(found.point_resolution_angstrom.median())
     if found.n_at_worst:

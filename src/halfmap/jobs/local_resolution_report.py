@@ -7,7 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from halfmap.data.volumes import Volume
+from halfmap.jobs.postprocess_report import concern_notes
 from halfmap.jobs.volume_report import central_slices
+from halfmap.postprocessing.concerns import Concern
 from halfmap.postprocessing.local_resolution import LocalResolution
 from halfmap.report.blocks import Axis, Block, Fact, Facts, Gallery, Histogram, Mark, Note, Report, Section
 from halfmap.report.figure import colour_scale
@@ -25,6 +27,7 @@ def local_resolution_report(
     global_angstrom: float,
     b_factor_angstrom2: float,
     halves: Sequence[Path],
+    concerns: Sequence[Concern],
 ) -> Report:
     """Return the page.
 
@@ -36,11 +39,13 @@ def local_resolution_report(
     global_angstrom : resolution of the whole map within the mask.
     b_factor_angstrom2 : of the filtered map.
     halves : the two files.
+    concerns : about the half maps.
     """
     points = found.point_resolution_angstrom.numpy()
     low, middle, high = np.quantile(points, [0.05, 0.5, 0.95])
     inside = found.resolution.values.numpy()[mask.values.numpy() > 0.5]
     blocks: list[Block] = [
+        *concern_notes(concerns),
         coloured_slices(found.resolution, filtered, mask, limits=_limits(inside)),
         Histogram.of(
             inside,

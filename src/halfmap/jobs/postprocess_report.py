@@ -97,7 +97,7 @@ def postprocess_facts(result: PostprocessResult) -> list[Fact]:
 
 def postprocess_sections(result: PostprocessResult, *, is_mask_automatic: bool) -> list[Section]:
     """Return the sections, for this page or that of a refinement that ends with post-processing."""
-    resolution: list[Block] = [*_notes(result.concerns)]
+    resolution: list[Block] = [*concern_notes(result.concerns)]
     if is_mask_automatic:
         resolution.append(
             Note(text="The mask was made from the mean of the half maps. Look at it below; --mask takes a better one.")
@@ -299,7 +299,8 @@ def _resolution_fact(label: str, value: float, note: str, level: Level = "plain"
     return Fact(label=label, value=_rounded(value) or 0.0, unit="Å", note=note, level=level)
 
 
-def _notes(concerns: Sequence[Concern]) -> list[Note]:
+def concern_notes(concerns: Sequence[Concern]) -> list[Note]:
+    """Return a note for each concern."""
     return [Note(text=concern.words, level=concern.level) for concern in concerns]
 
 
@@ -314,7 +315,7 @@ def mask_report(
 ) -> Report:
     """Return the page of a mask: its outline on the map that it was made from, the mask, the map."""
     blocks: list[Block] = [
-        *_notes(concerns),
+        *concern_notes(concerns),
         outlined_slices(source, mask, "Map, with the outline of the mask"),
         central_slices(mask, "Mask"),
         central_slices(source, "Map"),
