@@ -39,10 +39,13 @@ def write_maps(folder: Path) -> None:
     write_volume(folder / "part.mrc", Volume(values=whole.values * kept, grid=whole.grid))
 
 
-def make_set(folder: Path, number: int, snr: float) -> tuple[str, np.ndarray]:
-    """Simulate a mixture; return its name and the structure of each particle; the table has poses, but no classes."""
-    name = f"mixture_{number}_{snr:g}"
-    command = [HALFMAP, "simulate", "particles", "--map", "whole.mrc", "--map", "part.mrc", "--out", name]
+def make_set(folder: Path, number: int, snr: float, second: str = "part") -> tuple[str, np.ndarray]:
+    """Simulate a mixture of two maps; return its name and the structure of each particle.
+
+    The table has poses, but no classes.
+    """
+    name = f"whole_{second}_{number}_{snr:g}"
+    command = [HALFMAP, "simulate", "particles", "--map", "whole.mrc", "--map", f"{second}.mrc", "--out", name]
     for flag, value in (
         ("--number", number), ("--box", BOX_PIXEL), ("--pixel-size", PIXEL_ANGSTROM), ("--snr", snr),
         ("--seed", DATA_SEED),

@@ -4,8 +4,9 @@
     python benchmarks/initial_model_recovery.py --folder FOLDER --sets ribosome-600 --only RUN    figures of a folder
 
 The sets are those of `refine3d_recovery.py`: β-galactosidase (D2), apoferritin (O) and a ribosome (C1); weak particles
-of β-galactosidase (SNR 0.06); and the mixture of `class3d_purity.py`, 400 particles each of β-galactosidase and of the
-same without a quarter of it (C1, SNR 0.25), parted into two classes. Images do not tell the hand, and a map may lie
+of β-galactosidase (SNR 0.06); and mixtures of two structures, 400 particles each (C1, 48 px of 5.31 Å, SNR 0.25),
+parted into two classes: that of `class3d_purity.py`, β-galactosidase and the same without a quarter of it, and
+β-galactosidase and apoferritin of the same contrast. Images do not tell the hand, and a map may lie
 anywhere: truth and map are brought together by the poses (`halfmap.refinement.agreement`), for the truth and for its
 mirror image, and the hand with the smaller median error of angles counts. Truth: where the FSC of the map with the
 truth, in a mask made from the truth, falls below 0.5. Angle: median error, the smallest over the symmetry; of a class
@@ -15,6 +16,7 @@ all processes of the whole command.
 
 import os
 import shutil
+import subprocess
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,14 +31,18 @@ from refine3d_recovery import SETS, betagal, make_set, on_grid_of
 from halfmap.data.particles import ParticleSet
 from halfmap.data.volumes import Volume
 from halfmap.fourier.shells import fsc, resolution_at_threshold
-from halfmap.io.mrc import read_volume
+from halfmap.io.mrc import read_volume, write_volume
 from halfmap.io.relion import read_particles
 from halfmap.postprocessing.masks import automatic_mask
 from halfmap.refinement import agreement
 
 BETTER_THAN_ANGSTROM = 20.0
 ONE_STRUCTURE = SETS | {"betagal-weak-800": replace(betagal(800), snr=0.06)}
-MIXTURE, MIXTURE_NUMBER, MIXTURE_SNR = "betagal-mixture-800", 800, 0.25
+MIXTURES = {"betagal-mixture-800": ("part", "C1"), "apoferritin-mixture-800": ("apoferritin", "O")}
+"""Sets of two structures: what there is beside β-galactosidase, and its symmetry, up to which its poses are known."""
+
+MIXTURE_NUMBER, MIXTURE_SNR = 800, 0.25
+APOFERRITIN = Path(__file__).parents[2] / "shared" / "data" / "models" / "apoferritin_24mer_centred.pdb"
 # a map inverted through its centre looks, from anywhere, as the map itself does half a turn further in the plane
 HALF_TURN = np.diag([-1.0, -1.0, 1.0])
 
@@ -95,10 +101,25 @@ def run_halfmap(folder: Path, name: str, seed: int) -> tuple[Path, float]:
     return folder / out, cpu_seconds(command, folder)
 
 
-def part_mixture(folder: Path, seeds: list[int]) -> None:
-    """Make two classes of the mixture for each seed, and print how they agree with both structures."""
+def write_apoferritin(folder: Path) -> None:
+    """Write apoferritin on the grid of β-galactosidase, with as much power."""
+    like = read_volume(folder / "whole.mrc")
+    size = ("--box", str(like.grid.side), "--pixel-size", f"{like.grid.pixel_size_angstrom:g}", "--number", "10")
+    command = [HALFMAP, "simulate", "particles", "--model", str(APOFERRITIN), *size, "--out", "apoferritin"]
+    subprocess.run(command, cwd=folder, check=True, capture_output=True)
+    made = read_volume(folder / "apoferritin" / "reference_class001.mrc")
+    values = made.values * (like.values.norm() / made.values.norm())
+    write_volume(folder / "apoferritin.mrc", Volume(values=values, grid=made.grid))
+
+
+def part_mixture(folder: Path, mixture: str, seeds: list[int]) -> None:
+    """Make two classes of a mixture for each seed, and print how they agree with both structures."""
+    (folder / ".halfmap").mkdir(exist_ok=True)  # a project of its own: paths in STAR files start here
     class3d_purity.write_maps(folder)
-    name, structure = class3d_purity.make_set(folder, MIXTURE_NUMBER, MIXTURE_SNR)
+    second, symmetry = MIXTURES[mixture]
+    if second == "apoferritin":
+        write_apoferritin(folder)
+    name, structure = class3d_purity.make_set(folder, MIXTURE_NUMBER, MIXTURE_SNR, second)
     for seed in seeds:
         run = folder / f"initial_{name}_{seed}"
         shutil.rmtree(run, ignore_errors=True)
@@ -107,24 +128,25 @@ def part_mixture(folder: Path, seeds: list[int]) -> None:
         spent = cpu_seconds(command, folder)
         found = read_particles(run / "particles.star")
         right, larger = class3d_purity.shares(run / "particles.star", structure, folder / name)
-        print(f"| {MIXTURE} | seed {seed}, both | right {right:.3f}, larger {larger:.2f} | | | {spent:.0f} |")
+        print(f"| {mixture} | seed {seed}, both | right {right:.3f}, larger {larger:.2f} | | | {spent:.0f} |")
         for number in (1, 2):
             members = found.take(np.flatnonzero(np.asarray(found["class_number"]) == number))
-            for shown in (1, 2):
+            for shown, group in ((1, "D2"), (2, symmetry)):
                 reference = folder / name / f"reference_class{shown:03d}.mrc"
-                one = agreement_of(folder / name, members, run / f"run_class{number:03d}.mrc", reference, "C1")
-                print(row(MIXTURE, f"seed {seed}, class {number} with structure {shown}", one, np.nan), flush=True)
+                one = agreement_of(folder / name, members, run / f"run_class{number:03d}.mrc", reference, group)
+                print(row(mixture, f"seed {seed}, class {number} with structure {shown}", one), flush=True)
 
 
-def row(name: str, label: str, found: Figures, spent: float) -> str:
+def row(name: str, label: str, found: Figures, spent: float | None = None) -> str:
     hand = "mirrored" if found.is_mirrored else "true"
-    return f"| {name} | {label} | {found.truth_angstrom:.1f} | {found.angle_degrees:.1f} | {hand} | {spent:.0f} |"
+    seconds = "" if spent is None else f"{spent:.0f}"
+    return f"| {name} | {label} | {found.truth_angstrom:.1f} | {found.angle_degrees:.1f} | {hand} | {seconds} |"
 
 
 def main() -> None:
     options = recovery_arguments(
         __doc__.splitlines()[0],
-        sets=[*ONE_STRUCTURE, MIXTURE],
+        sets=[*ONE_STRUCTURE, *MIXTURES],
         default_sets=("betagal-800", "ribosome-600"),
         default_seeds=(1, 2, 3),
     )
@@ -135,14 +157,13 @@ def main() -> None:
         folder.mkdir(parents=True, exist_ok=True)
         reached = []
         for name in options.sets:
-            if name == MIXTURE:
-                (folder / ".halfmap").mkdir(exist_ok=True)
-                part_mixture(folder, options.seeds)
+            if name in MIXTURES:
+                part_mixture(folder, name, options.seeds)
                 continue
             symmetry = ONE_STRUCTURE[name].symmetry
             made = make_set(folder, name, ONE_STRUCTURE[name])
             if options.only:
-                print(row(name, options.only.name, figures(made, symmetry, options.only), np.nan))
+                print(row(name, options.only.name, figures(made, symmetry, options.only)))
                 return
             for seed in options.seeds:
                 run, spent = run_halfmap(folder, name, seed)

@@ -91,12 +91,12 @@ def test_both_signs_of_what_is_not_round_are_tried_and_the_true_one_is_kept(is_t
         grid = problem.volume_grid
         begun = with_sign_turned(true, grid) if is_turned else true
         state = ab_initio.advance(problem, params, replace(state, iteration=first, references=begun[None]), executor)
-        assert len(state.turned) == 1
+        assert len(state.tried) == 1
         states.save(path, state)
         state = states.load(path, InitialModelState)
         while state.iteration < last:
             state = ab_initio.advance(problem, params, state, executor)
-    assert state.turned == ()
+    assert state.tried == ()
     found, expected = (without_round_part(values, grid).flatten() for values in (state.references[0], true))
     assert float(torch.corrcoef(torch.stack([found, expected]))[0, 1]) > 0.9
 

@@ -9,6 +9,7 @@ from halfmap.errors import InputError
 from halfmap.refinement.initial_model.params import InitialModelParams
 from halfmap.refinement.initial_model.schedule import (
     SYMMETRIC_MINIBATCHES,
+    class_trial,
     minibatch,
     n_iterations,
     total_visits,
@@ -32,6 +33,17 @@ def test_detail_grows_and_never_falls_back():
     assert details[0] == 40.0  # 180 / 4.5
     assert details[-1] == 15.0
     assert all(one >= next_one for one, next_one in itertools.pairwise(details))
+
+
+def test_detail_begins_anew_where_classes_are_tried():
+    run = params(classes=2)
+    first, last = class_trial(run)
+    details = [minibatch(run, i, 5000).resolution_angstrom for i in range(1, n_iterations(run) + 1)]
+    assert (first, last) == (30, 45)
+    assert details[first - 1] < 25.0
+    assert 35.0 < details[first] <= 40.0  # 180 / 4.5
+    assert all(one >= next_one for one, next_one in itertools.pairwise(details[first:]))
+    assert details[-1] == 15.0
 
 
 @pytest.mark.parametrize(

@@ -21,16 +21,13 @@ from halfmap.fourier import shells
 from halfmap.grid import ImageGrid
 from halfmap.inference import expectation
 from halfmap.inference.beliefs import Beliefs, updated_beliefs
-from halfmap.inference.expectation import Model
 from halfmap.inference.first_noise import first_noise_variance
 from halfmap.inference.iterate import grown
 from halfmap.inference.maximisation import MIN_OFFSET_VARIANCE_ANGSTROM2
-from halfmap.inference.priors import Priors
 from halfmap.inference.sampling import perturbation
 from halfmap.inference.sums import Sums
 from halfmap.inference.symmetry_axes import aligned, find_axes
 from halfmap.refinement.initial_model.maps import (
-    PADDING,
     filtered_map,
     halves_of,
     hand_of,
@@ -41,9 +38,10 @@ from halfmap.refinement.initial_model.maps import (
     with_sign_turned,
 )
 from halfmap.refinement.initial_model.params import InitialModelParams
+from halfmap.refinement.initial_model.parting import with_parted_class
 from halfmap.refinement.initial_model.result import InitialModel, initial_model
-from halfmap.refinement.initial_model.schedule import minibatch, n_iterations, sign_trial
-from halfmap.refinement.initial_model.search import SHELLS_BEYOND, offset_step_angstrom, search_of
+from halfmap.refinement.initial_model.schedule import class_trial, minibatch, n_iterations, sign_trial
+from halfmap.refinement.initial_model.search import SHELLS_BEYOND, model_of, offset_step_angstrom, search_of
 from halfmap.refinement.initial_model.state import Assignments, InitialModelState
 from halfmap.refinement.volume_problem import VolumeProblem
 
@@ -136,19 +134,24 @@ def advance(
 
     Notes
     -----
-    Of T, O and I both signs of what a map has beside its mean over all directions are tried (`sign_trial`): from each
-    class turned the mini-batches are run as well, of the same particles, and what has the highest likelihood at last
-    is gone on with.
+    Two things are tried, each beside what there is, with the same particles, and at last what has the higher likelihood
+    is gone on with: of T, O and I the turned sign of what a map has beside its mean over all directions, for each class
+    (`sign_trial`); of several classes, small ones begun anew from parts of the largest (`class_trial`).
     """
-    first, last = sign_trial(params)
-    if params.is_polyhedral and state.iteration == first:
-        state = replace(state, turned=_turned(problem, state))
-    tried = [_after_minibatch(problem, params, one, executor, progress) for one in (state, *state.turned)]
-    if not state.turned or tried[0].iteration < last:
-        return replace(tried[0], turned=tuple(tried[1:]))
+    beside = state.tried
+    if params.is_polyhedral and state.iteration == sign_trial(params)[0]:
+        beside = _turned(problem, state)
+    elif params.classes > 1 and state.iteration == class_trial(params)[0]:
+        beside = (with_parted_class(problem, params, state, executor),)
+    tried = [_after_minibatch(problem, params, one, executor, progress) for one in (state, *beside)]
+    iteration = tried[0].iteration
+    if not beside or iteration not in (sign_trial(params)[1], class_trial(params)[1]):
+        return replace(tried[0], tried=tuple(tried[1:]))
     best = max(tried, key=lambda one: float(one.history["log_likelihood"][-1]))
     if progress is not None and best is not tried[0]:
-        progress.message("Turned the sign of what is not round in the map: images fit it better so.")
+        signs = "Turned the sign of what is not round in the map: images fit it better so."
+        parts = "Small classes began anew from parts of the largest: images fit them better so."
+        progress.message(signs if iteration == sign_trial(params)[1] else parts)
     return best
 
 
@@ -190,23 +193,7 @@ def _after_minibatch(
         n_rows = params.classes * len(search.poses.fine_rotations)
         share = keyed_random.uniform(params.seed, "first poses of an initial model", uids)
         assigned = np.minimum((share * n_rows).astype(np.int64), n_rows - 1)
-    model = Model(
-        references=state.references,
-        padding=PADDING,
-        priors=Priors(
-            fractions=torch.ones(params.classes, dtype=torch.float64),  # alike, lest the larger take all
-            offset_sigma_angstrom=state.offset_sigma_angstrom,
-            prior_offset_angstrom=torch.zeros((params.classes, 2), dtype=torch.float64),
-        ),
-        noise_variance=state.noise_variance,
-        scale=np.ones(problem.data.n_micrographs),
-        norm=np.ones(n),
-        origin_angstrom=np.zeros((n, 2)),
-        search=search,
-        assigned_row=assigned,
-        iteration=iteration,
-        pseudo_halves=True,
-    )
+    model = model_of(problem, params, state, search, assigned)
     if progress is not None:
         progress.start(f"Mini-batch {iteration} of {n_iterations(params)}", len(rows))
     sums = expectation.expect(problem.sent, model, problem.data, rows, executor, progress=progress)
@@ -238,7 +225,7 @@ def _after_minibatch(
         weight=weight,
         assignments=state.assignments if iteration == 1 else _assigned(state.assignments, sums, iteration),
         perturbation=moved,
-        turned=(),
+        tried=(),
     )
     row = {
         "iteration": iteration,

@@ -53,11 +53,11 @@ def bytes_in_main_process(grid: ImageGrid, params: InitialModelParams, n_particl
     Notes
     -----
     Sums of two pseudo-halves: before and after the mini-batch, the mini-batch's own, and one class's symmetrised;
-    of T, O and I before and after also of the states that a class was turned in. What a reconstruction needs
+    before and after also of the states that are tried. What a reconstruction needs
     beside them.
     """
-    n_turned = params.classes if params.is_polyhedral else 0
-    sums = (((3 + 2 * n_turned) * params.classes + 3) * 2 * _BYTES_OF_SUM + VOLUME_BYTES) * _transform(grid)
+    n_tried = params.classes if params.is_polyhedral else int(params.classes > 1)
+    sums = (((3 + 2 * n_tried) * params.classes + 3) * 2 * _BYTES_OF_SUM + VOLUME_BYTES) * _transform(grid)
     return PROGRAM_BYTES + sums + 20 * 4 * params.classes * grid.side**3 + 2000 * n_particles
 
 

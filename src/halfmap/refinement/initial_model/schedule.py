@@ -10,6 +10,8 @@ SYMMETRIC_MINIBATCHES = 10
 """Mini-batches with the symmetry imposed, after its axes have been found."""
 
 _SIGN_FROM, _SIGN_TO = 0.3, 0.5
+_CLASSES_TO, _ANEW_TO = 0.75, 0.85
+"""Shares of the run: where classes are chosen, and where detail, which begins anew with their trial, is the finest."""
 _LAST_SHARE, _MOST_LAST_BATCH = 0.05, 2000
 _FINE_FROM = 0.3
 _COARSE_ORDER, _FINE_ORDER, _FINEST_ORDER = 1, 2, 3
@@ -104,6 +106,8 @@ def minibatch(params: InitialModelParams, iteration: int, n_particles: int) -> M
     frequency, from the first resolution to the finest in the middle three fifths of the mini-batches. The last
     iteration takes all particles, so that each has a class and a pose, and forgets what was before.
 
+    Of several classes detail begins anew in the middle (`class_trial`) and is the finest from 85 % on.
+
     Of T, O and I a mini-batch has 600 particles to 800 and makes a map of its own, and detail stays in the middle from
     30 to 70 % of the mini-batches: there, where rotations are told coarsely, the map is to have found itself.
     """
@@ -139,6 +143,17 @@ def sign_trial(params: InitialModelParams) -> tuple[int, int]:
     return round(_SIGN_FROM * params.minibatches), round(_SIGN_TO * params.minibatches)
 
 
+def class_trial(params: InitialModelParams) -> tuple[int, int]:
+    """Return after which mini-batch small classes begin anew for a trial, and after which one is chosen.
+
+    Notes
+    -----
+    From 50 to 75 % of the mini-batches: by then one class may have taken all, and its map tells poses. Detail begins
+    anew with the trial, as classes part by what is coarse.
+    """
+    return round(_SIGN_TO * params.minibatches), round(_CLASSES_TO * params.minibatches)
+
+
 def total_visits(params: InitialModelParams, n_particles: int) -> int:
     """Return how many times particles are looked at in a whole run, all particles together."""
     return sum(minibatch(params, i + 1, n_particles).n_particles for i in range(n_iterations(params)))
@@ -152,6 +167,8 @@ def _n_symmetric(params: InitialModelParams) -> int:
 def _detail_angstrom(params: InitialModelParams, plan: _Plan, x: float) -> float:
     """Return the detail at a share of the run: as a frequency it grows evenly."""
     low, high = 1 / params.coarsest_angstrom, 1 / params.finest_angstrom
+    if params.classes > 1 and not params.is_polyhedral and x > _SIGN_TO:
+        return 1 / (low + (high - low) * _share(x, _SIGN_TO, _ANEW_TO))
     if not params.is_polyhedral:
         return 1 / (low + (high - low) * _share(x, plan.growth_from, plan.growth_to))
     middle = 1 / params.middle_angstrom

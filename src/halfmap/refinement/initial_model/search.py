@@ -1,9 +1,17 @@
-"""Where a mini-batch of an initial model looks."""
+"""Where a mini-batch of an initial model looks, and what it believes."""
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from halfmap.inference.expectation import Model
 from halfmap.inference.posterior import Search
+from halfmap.inference.priors import Priors
 from halfmap.inference.sampling import PoseGrid, orientation_grid, shell_of_arc
+from halfmap.refinement.initial_model.maps import PADDING
 from halfmap.refinement.initial_model.params import InitialModelParams
 from halfmap.refinement.initial_model.schedule import MiniBatch
+from halfmap.refinement.initial_model.state import InitialModelState
 from halfmap.refinement.volume_problem import VolumeProblem
 
 _MOST_KEPT, _MOST_KEPT_POLYHEDRAL = 200, 1000
@@ -54,4 +62,37 @@ def search_of(problem: VolumeProblem, params: InitialModelParams, batch: MiniBat
         shell=min(shell + SHELLS_BEYOND, last),
         kept_mass=params.kept_mass,
         max_kept=most_kept(params),
+    )
+
+
+def model_of(
+    problem: VolumeProblem,
+    params: InitialModelParams,
+    state: InitialModelState,
+    search: Search,
+    assigned_row: NDArray[np.int64] | None = None,
+) -> Model:
+    """Return what the E-step of a mini-batch believes: the maps, noise and offsets of the state before it.
+
+    Parameters
+    ----------
+    assigned_row : of the first mini-batch, the pose drawn for each particle.
+    """
+    K, n = len(state.references), len(problem.particles)
+    return Model(
+        references=state.references,
+        padding=PADDING,
+        priors=Priors(
+            fractions=torch.ones(K, dtype=torch.float64),  # alike, lest the larger take all
+            offset_sigma_angstrom=state.offset_sigma_angstrom,
+            prior_offset_angstrom=torch.zeros((K, 2), dtype=torch.float64),
+        ),
+        noise_variance=state.noise_variance,
+        scale=np.ones(problem.data.n_micrographs),
+        norm=np.ones(n),
+        origin_angstrom=np.zeros((n, 2)),
+        search=search,
+        assigned_row=assigned_row,
+        iteration=state.iteration + 1,
+        pseudo_halves=True,
     )

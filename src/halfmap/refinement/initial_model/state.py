@@ -51,8 +51,8 @@ class InitialModelState:
         has_symmetry, offset_step_angstrom, agreement_angstrom, mean_max_probability, log_likelihood,
         median_n_significant, lost_mass, offset_sigma_angstrom, seconds. ``agreement_angstrom`` is where the FSC of the
         pseudo-halves of the largest class falls below 0.5; both were aligned to one map, so it is no resolution.
-    turned : of T, O and I, while signs are tried: for each class the state that goes on from this class turned; else
-        empty.
+    tried : states that go on beside this one while signs or classes are tried: of T, O and I, for each class the state
+        with this class turned; of several classes the one with the largest parted; else empty.
     """
 
     iteration: int
@@ -66,7 +66,7 @@ class InitialModelState:
     symmetry_correlation: Tensor
     perturbation: float = 0.0
     history: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
-    turned: tuple["InitialModelState", ...] = ()
+    tried: tuple["InitialModelState", ...] = ()
 
     @property
     def history_table(self) -> Table:
