@@ -234,6 +234,14 @@ def test_a_species_without_one_of_its_half_sets_is_refused_before_the_start(proj
     assert not list(project.glob("*/job*/refined"))
 
 
+def test_what_no_series_has_is_said_to_have_no_effect(project):
+    with pytest.raises(InputError, match="raise --memory"):
+        refine(memory="60MiB", doming=True)
+    log = max(project.glob("*/job*/run.log")).read_text()
+    assert "--doming has no effect" in log
+    assert "--positions has" not in log
+
+
 def test_items_with_few_particles_are_not_refined_but_count_in_the_maps(project):
     before = state_of(project)
     job = refine(min_particles=11)

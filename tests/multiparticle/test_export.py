@@ -24,6 +24,7 @@ from halfmap.io import mrc, relion
 from halfmap.multiparticle.export import (
     exported_images,
     image_table,
+    memory_bytes,
     particles_at_dose,
     rigid_geometry,
 )
@@ -57,6 +58,18 @@ def images_in_order(one: Scene, params: ExportParams) -> torch.Tensor:
     return torch.cat(
         [part.images for part in exported_images(one.series, one.source, one.particles, species(), params)]
     )
+
+
+def test_memory_is_that_of_the_particles_that_are_there_and_holds_the_images():
+    one, grid = deformed()[0], deformed()[0].source.grid
+    few = one.particles.take(np.arange(2))
+    for box in (32, 200):
+        params = ExportParams(image_box_pixel=box)
+        of_few, of_all = (memory_bytes(one.series, some, species(), params, grid) for some in (few, one.particles))
+        images = 4 * box**2
+        assert of_few > 2 * images
+        assert of_all - of_few > (len(one.particles) - 2) * images
+        assert of_few < 40 * 2 * images + 100 * grid.n_pixels + (2 << 20)
 
 
 @pytest.mark.parametrize("premultiply", [True, False])

@@ -44,7 +44,7 @@ def _export(context: JobContext, params: ExportPopulationParams, opened: "OpenPo
 
     species = opened.find_species(params.species)
     tasks = items.tasks_of(opened, species, params, context.folder)
-    context.expect_memory(items.memory_bytes(species.species, params), "one item in each worker", n_tasks=len(tasks))
+    context.expect_memory(max(map(items.memory_bytes, tasks)), "one item in each worker", n_tasks=len(tasks))
     done: list[ExportTask] = []
     rows: list[tuple[str | int, ...]] = []
     for task, result in zip(

@@ -15,9 +15,10 @@ from halfmap.errors import InconsistentDataError, InputError
 from halfmap.grid import ImageGrid
 from halfmap.io import mrc
 from halfmap.jobs.population_files import OpenPopulation
-from halfmap.jobs.population_images import images_of_item
+from halfmap.jobs.population_images import image_grid, images_of_item, why_broken
 from halfmap.jobs.population_members import OpenSource, OpenSpecies
 from halfmap.multiparticle.export import export_grid, exported_images, image_table
+from halfmap.multiparticle.export import memory_bytes as images_memory_bytes
 from halfmap.multiparticle.linking import root_name
 from halfmap.multiparticle.sub_tomograms import sub_tomograms
 from halfmap.report.blocks import Block, Gallery
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
 _SUMS_BYTES = 1 << 30
 _SHOWN = 24
-_BYTES_PER_PIXEL = 64
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -122,10 +122,15 @@ def grid_of(species: Species, params: "ExportPopulationParams") -> ImageGrid:
     return export_grid(species, params)
 
 
-def memory_bytes(species: Species, params: "ExportPopulationParams") -> int:
-    """Return the memory that an item takes: sums of sub-tomograms, or windows several times the size of the images."""
-    side = export_grid(species, params).side
-    return _SUMS_BYTES + 40 * side**3 if params.kind == "sub-tomograms" else 4096 * _BYTES_PER_PIXEL * side**2
+def memory_bytes(task: ExportTask) -> int:
+    """Return the memory that an item takes, sums of sub-tomograms included; none where it cannot be read."""
+    if why_broken(task.source, task.item) is not None:
+        return 0
+    series = task.series
+    found = images_memory_bytes(series, task.particles, task.species, task.params, image_grid(series))
+    if task.params.kind == "sub-tomograms":
+        found += _SUMS_BYTES + 40 * export_grid(task.species, task.params).side ** 3
+    return found
 
 
 def export_item(task: ExportTask) -> ExportedItem:

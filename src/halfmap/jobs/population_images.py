@@ -50,6 +50,13 @@ def images_of_item(
     return images
 
 
+def image_grid(series: TiltSeries | FrameSeries) -> ImageGrid:
+    """Return the grid of an item's images, by its metadata alone."""
+    pixel = series.optics.pixel_size_angstrom
+    x, y = (round(size / pixel) for size in series.image_size_angstrom)
+    return ImageGrid(shape=(y, x), pixel_size_angstrom=pixel)
+
+
 def why_broken(opened: OpenSource, item: SourceItem) -> str | None:
     """Return why an item cannot be used, by its metadata and what headers of its images say; None where it can."""
     try:

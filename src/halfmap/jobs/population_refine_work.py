@@ -11,14 +11,12 @@ from numpy.typing import NDArray
 
 from halfmap.compute.memory import memory_budget_bytes
 from halfmap.data.half_sets import HALVES
-from halfmap.data.image_series import FrameSeries, TiltSeries
 from halfmap.data.population import SourceItem, SpeciesParticles
 from halfmap.errors import InconsistentDataError, InputError
-from halfmap.grid import ImageGrid
 from halfmap.io.atomic import write_json
 from halfmap.jobs.per_micrograph import Rejected, check_rejections
 from halfmap.jobs.population_files import OpenPopulation
-from halfmap.jobs.population_images import why_broken
+from halfmap.jobs.population_images import image_grid, why_broken
 from halfmap.jobs.population_members import OpenSource, OpenSpecies
 from halfmap.jobs.population_refine_items import (
     ItemTask,
@@ -122,6 +120,8 @@ def gather(context: JobContext, params: "RefinePopulationParams", opened: OpenPo
             f"Items of a population must hold particles to be refined; got none in those of {opened.path}; see "
             "`halfmap population status`, and add particles with `halfmap population add-particles`."
         )
+    for name in _without_effect(choice, tasks):
+        context.progress.message(f"Warning: --{name.replace('_', '-')} has no effect, as no series here has it.")
     resolution = _resolution_at_start(context, opened, tasks)
     if params.tilt_movies:
         tasks = with_movies(context, tasks)
@@ -139,6 +139,18 @@ def gather(context: JobContext, params: "RefinePopulationParams", opened: OpenPo
         resolution_angstrom=resolution,
         set_aside=tuple(set_aside),
     )
+
+
+def _without_effect(choice: ParameterChoice, tasks: Sequence[ItemTask]) -> list[str]:
+    """Return the names of what is to be fitted and no series has: tilt series have no doming, frames no volume."""
+    of_each_kind = [task.start for task in {task.source.source.is_of_tilt_series: task for task in tasks}.values()]
+    found = []
+    for name in ParameterChoice.__dataclass_fields__:
+        if value := getattr(choice, name):
+            alone = ParameterChoice(**{name: value})
+            if not any(Layout(series, 1, 1, alone).n_parameters for series in of_each_kind):
+                found.append(name)
+    return found
 
 
 def _set_aside(
@@ -226,7 +238,7 @@ def _rows_by_item(particles: SpeciesParticles) -> dict[str, NDArray[np.int64]]:
 def _memory_bytes(task: ItemTask, params: ReconstructionParams, references: Sequence[ReferencePair]) -> int:
     """Return a bound on what an item takes: references, an image, windows, and the larger of fit and sums."""
     series = task.series
-    grid = _image_grid(series)
+    grid = image_grid(series)
     present = [
         (species, mine, pair.resolution_angstrom)
         for species, mine, pair in zip(task.species, task.particles, references, strict=True)
@@ -242,9 +254,3 @@ def _memory_bytes(task: ItemTask, params: ReconstructionParams, references: Sequ
     fit = cut + memory_bytes(series, layouts) + 4 * _ARRAYS_OF_AN_IMAGE * grid.n_pixels
     sums = max(sums_memory_bytes(series, mine, species, params, grid) for species, mine, _ in present)
     return sum(half.values.nbytes for pair in references for half in pair.halves) + max(sums, fit)
-
-
-def _image_grid(series: TiltSeries | FrameSeries) -> ImageGrid:
-    pixel = series.optics.pixel_size_angstrom
-    x, y = (round(size / pixel) for size in series.image_size_angstrom)
-    return ImageGrid(shape=(y, x), pixel_size_angstrom=pixel)

@@ -18,11 +18,20 @@ from halfmap.grid import ImageGrid
 from halfmap.imaging.deformation import image_size, views
 from halfmap.imaging.series_transfer import image_ctf, image_weights
 from halfmap.multiparticle.export_params import ExportParams
-from halfmap.multiparticle.particle_windows import ParticleWindows, in_images, particle_views, particle_windows
+from halfmap.multiparticle.particle_windows import (
+    ParticleWindows,
+    batch_bytes,
+    in_images,
+    largest_batch,
+    particle_views,
+    particle_windows,
+)
 from halfmap.splines.trajectories import path, path_of_rotations
 from halfmap.tensors import Images
 
 _S_OF_B_FACTOR = 0.1  # 1/Å, where the weight is read for B
+_BYTES_PER_ROW = 600  # of views, CTFs, weights and columns of the table
+_BYTES_PER_IMAGE_PIXEL = 40  # padded, transformed, filtered
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -142,6 +151,27 @@ def image_table(
         },
         optics=OpticsGroups(columns=columns),
     )
+
+
+def memory_bytes(
+    series: ImageSeries, particles: SpeciesParticles, species: Species, params: ExportParams, image_grid: ImageGrid
+) -> int:
+    """Return the most memory that cutting and tabulating the images of a series takes, in bytes.
+
+    Parameters
+    ----------
+    series, particles, species, params : as for `exported_images`.
+    image_grid : of the series' images.
+    """
+    grid = export_grid(species, params)
+    resolution = 2 * grid.pixel_size_angstrom
+    n, window = largest_batch(series, particles, species, image_grid, resolution)
+    before, after = window.grid.side, grid.side
+    # windows in space, resampled along one axis, then along both and copied
+    resampled = 4 * n * (before**2 + 2 * before * after + 3 * after**2)
+    table = _BYTES_PER_ROW * len(particles) * len(series)
+    batch = batch_bytes(series, particles, species, image_grid, resolution)
+    return batch + resampled + table + _BYTES_PER_IMAGE_PIXEL * image_grid.n_pixels
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -109,7 +109,7 @@ def particle_windows(
     rotation = magnified(seen.rotation, magnification)
     odd = odd_phase_factors(series, frequencies)
     weights = weights_of_images(series, seen, of_whole_series=True)
-    at_once = max(1, BATCH_BYTES // (_BYTES_PER_PIXEL * window.grid.n_pixels))
+    at_once = _at_once(window)
     for image in torch.nonzero(contained.any(0)).flatten().tolist():
         recorded = torch.from_numpy(source.read([image])[0])
         ready = prepared(recorded, source.grid, binned, 2 * species.diameter_angstrom)
@@ -143,12 +143,29 @@ def batch_bytes(
     image_grid: ImageGrid,
     resolution_angstrom: float = 0.0,
 ) -> int:
-    """Return the most that a batch of `particle_windows` takes; image_grid is that of the series' images."""
+    """Return the most that a batch of `particle_windows` takes, in bytes; parameters as of `largest_batch`."""
+    n, window = largest_batch(series, particles, species, image_grid, resolution_angstrom)
+    return n * _BYTES_PER_PIXEL * window.grid.n_pixels
+
+
+def largest_batch(
+    series: ImageSeries,
+    particles: SpeciesParticles,
+    species: Species,
+    image_grid: ImageGrid,
+    resolution_angstrom: float = 0.0,
+) -> tuple[int, Windows]:
+    """Return how many particles a batch of `particle_windows` holds at most, and their windows.
+
+    Parameters
+    ----------
+    series, particles, species, resolution_angstrom : as for `particle_windows`.
+    image_grid : of the series' images.
+    """
     resolution = _reached(resolution_angstrom, species, image_grid)
     table = image_ctf(series, torch.tensor(particles.position_angstrom), particle_views(series, particles))
     window = _window(series, table, binned_grid(image_grid, resolution), species, resolution)
-    of_particle = _BYTES_PER_PIXEL * window.grid.n_pixels
-    return max(of_particle, min(of_particle * len(particles), BATCH_BYTES))
+    return max(1, min(len(particles), _at_once(window))), window
 
 
 def particle_views(series: ImageSeries, particles: SpeciesParticles) -> Views:
@@ -159,6 +176,10 @@ def particle_views(series: ImageSeries, particles: SpeciesParticles) -> Views:
 def in_images(series: ImageSeries, seen: Views, species: Species) -> Tensor:
     """Return which particles lie wholly inside which used images, bool, (P, T)."""
     return is_contained(series, seen, species.diameter_angstrom) & torch.as_tensor(series.is_used)
+
+
+def _at_once(window: Windows) -> int:
+    return max(1, BATCH_BYTES // (_BYTES_PER_PIXEL * window.grid.n_pixels))
 
 
 def _reached(resolution_angstrom: float, species: Species, image_grid: ImageGrid) -> float:
