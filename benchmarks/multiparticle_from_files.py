@@ -108,6 +108,17 @@ FINE_ALONE = (
     Rung(name="Cs", fit=CS),
     Rung(name="defocus, Cs", fit=f"--defocus {CS}"),
 )
+
+
+def weights_first(fit: str) -> tuple[Rung, ...]:
+    """Return rungs that tell what it is worth to estimate weights before anything is fitted."""
+    return (
+        Rung(name="weights", first=WEIGHTS),
+        Rung(name="image warp, poses", fit=fit),
+        Rung(name="weights, then image warp, poses", first=(*WEIGHTS, "refine m --workers 1"), fit=fit),
+    )
+
+
 KINDS = {
     "tilts": Kind(
         simulate=TILTS,
@@ -153,7 +164,7 @@ KINDS = {
             Rung(name="+ weights of tilts", first=WEIGHTS),
             Rung(name="the same again", fit=f"{OF_TILTS} --defocus"),
         ),
-        alone=(Rung(name="weights", first=WEIGHTS),),
+        alone=weights_first(OF_TILTS),
         ideal=IDEAL_OF_FAULTY,
     ),
     "faulty-frames": Kind(
@@ -164,7 +175,7 @@ KINDS = {
             Rung(name="+ weights of frames", first=WEIGHTS),
             Rung(name="the same again", fit=f"{OF_FRAMES} --defocus"),
         ),
-        alone=(Rung(name="weights", first=WEIGHTS),),
+        alone=weights_first(OF_FRAMES),
         ideal=IDEAL_OF_FAULTY,
     ),
     "fine-tilts": Kind(
