@@ -280,6 +280,8 @@ def test_weights_are_estimated_written_and_forgotten(project, resolve):
         return [source.read_item(item).weights for item in source.source.items]
 
     before = state_of(project)
+    with pytest.raises(InputError, match="an item's windows must be at most"):
+        halfmap.population_estimate_weights(population="m", memory="1MiB", workers=1)
     halfmap.population_estimate_weights(population="m", resolve=resolve, weight_coarsest_angstrom=40, workers=1)
     found = weights()
     assert {one.scale.values.numel() for one in found} == {1 if resolve == "items" else 5}

@@ -86,7 +86,8 @@ def _estimated(
     from halfmap.jobs.population_refine_work import references_of
 
     particles = [species.particles() for species in opened.species]
-    references = tuple(context.executor.broadcast(references_of(species)) for species in opened.species)
+    pairs = [references_of(species) for species in opened.species]
+    references = tuple(map(context.executor.broadcast, pairs))
     tasks = [
         items.WeightTask(
             source=source,
@@ -99,6 +100,8 @@ def _estimated(
         if any((one.source_hash == item.hash).any() for one in particles)
     ]
     items.check_particles(tasks, source)
+    largest = max(items.memory_bytes(task, pairs) for task in tasks)
+    context.expect_memory(largest, "references and an item's windows", n_tasks=len(tasks))
     results = resumable_map(
         context,
         items.correlate_item,

@@ -9,7 +9,7 @@ from halfmap.compute.broadcast import Broadcast
 from halfmap.data.image_series import FrameSeries, TiltSeries
 from halfmap.data.population import SourceItem, Species, SpeciesParticles
 from halfmap.errors import InconsistentDataError
-from halfmap.jobs.population_images import images_of_item
+from halfmap.jobs.population_images import image_grid, images_of_item, why_broken
 from halfmap.jobs.population_members import OpenSource
 from halfmap.multiparticle.estimate_weights import (
     CorrelationSums,
@@ -20,7 +20,12 @@ from halfmap.multiparticle.estimate_weights import (
     with_series_weight,
     without_weights,
 )
+from halfmap.multiparticle.particle_windows import batch_bytes
+from halfmap.multiparticle.references import ReferencePair
 from halfmap.multiparticle.weight_params import WeightParams
+
+_BYTES_PER_IMAGE_PIXEL = 40  # padded, transformed, filtered
+_MODELS_OF_WINDOWS = 0.25  # what models of a batch and their products take of its windows
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -62,6 +67,21 @@ class ItemWeights:
             fitted = FittedWeights(scale=self.scale, b_factor_angstrom2=self.b_factor_angstrom2, is_seen=known)
             return with_image_weights(series, fitted)
         return with_series_weight(series, float(self.scale[0]), float(self.b_factor_angstrom2[0]))
+
+
+def memory_bytes(task: WeightTask, references: Sequence[ReferencePair]) -> int:
+    """Return the memory that an item takes: references, an image and a batch of windows; none if it cannot be read."""
+    if why_broken(task.source, task.item) is not None:
+        return 0
+    series = task.source.read_item(task.item)
+    grid = image_grid(series)
+    batches = [
+        batch_bytes(series, mine, species, grid, pair.resolution_angstrom)
+        for species, mine, pair in zip(task.species, task.particles, references, strict=True)
+        if len(mine)
+    ]
+    of_references = sum(half.values.nbytes for pair in references for half in pair.halves)
+    return of_references + int((1 + _MODELS_OF_WINDOWS) * max(batches)) + _BYTES_PER_IMAGE_PIXEL * grid.n_pixels
 
 
 def correlate_item(task: WeightTask) -> ItemCorrelations:
