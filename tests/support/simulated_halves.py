@@ -84,11 +84,14 @@ def simulated_halves(
     )
 
 
-def refined(case: SimulatedHalves, reference: Volume, params: RefinementParams) -> RefinementState:
+def refined(
+    case: SimulatedHalves, reference: Volume, params: RefinementParams, *, solvent_mask: Tensor | None = None
+) -> RefinementState:
     """Refine to the end."""
     with InProcessExecutor(n_threads=1) as executor:
         source = ArraySource(images=case.images, grid=case.grid)
-        problem = RefinementProblem.of_halves(HalfSets(particles=case.particles), source, params, executor)
+        halves = HalfSets(particles=case.particles)
+        problem = RefinementProblem.of_halves(halves, source, params, executor, solvent_mask=solvent_mask)
         state = refine3d.start(problem, params, [reference], executor)
         while not refine3d.is_done(params, state):
             state = refine3d.advance(problem, params, state, executor)
