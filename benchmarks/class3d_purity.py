@@ -39,12 +39,14 @@ def write_maps(folder: Path) -> None:
     write_volume(folder / "part.mrc", Volume(values=whole.values * kept, grid=whole.grid))
 
 
-def make_set(folder: Path, number: int, snr: float, second: str = "part") -> tuple[str, np.ndarray]:
-    """Simulate a mixture of two maps; return its name and the structure of each particle.
+def make_set(
+    folder: Path, number: int, snr: float, *, kind: str = "mixture", second: str = "part"
+) -> tuple[str, np.ndarray]:
+    """Simulate a mixture of two maps; return its name, which begins with its kind, and the structure of each particle.
 
     The table has poses, but no classes.
     """
-    name = f"whole_{second}_{number}_{snr:g}"
+    name = f"{kind}_{number}_{snr:g}"
     command = [HALFMAP, "simulate", "particles", "--map", "whole.mrc", "--map", f"{second}.mrc", "--out", name]
     for flag, value in (
         ("--number", number), ("--box", BOX_PIXEL), ("--pixel-size", PIXEL_ANGSTROM), ("--snr", snr),

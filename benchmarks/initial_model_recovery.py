@@ -38,8 +38,9 @@ from halfmap.refinement import agreement
 
 BETTER_THAN_ANGSTROM = 20.0
 ONE_STRUCTURE = SETS | {"betagal-weak-800": replace(betagal(800), snr=0.06)}
-MIXTURES = {"betagal-mixture-800": ("part", "C1"), "apoferritin-mixture-800": ("apoferritin", "O")}
-"""Sets of two structures: what there is beside β-galactosidase, and its symmetry, up to which its poses are known."""
+MIXTURES = {"betagal-mixture-800": ("mixture", "part", "C1"), "apoferritin-mixture-800": ("unlike", "apoferritin", "O")}
+"""Sets of two structures: their kind, what there is beside β-galactosidase, and the symmetry up to which its poses are
+known."""
 
 MIXTURE_NUMBER, MIXTURE_SNR = 800, 0.25
 APOFERRITIN = Path(__file__).parents[2] / "shared" / "data" / "models" / "apoferritin_24mer_centred.pdb"
@@ -116,10 +117,10 @@ def part_mixture(folder: Path, mixture: str, seeds: list[int]) -> None:
     """Make two classes of a mixture for each seed, and print how they agree with both structures."""
     (folder / ".halfmap").mkdir(exist_ok=True)  # a project of its own: paths in STAR files start here
     class3d_purity.write_maps(folder)
-    second, symmetry = MIXTURES[mixture]
+    kind, second, symmetry = MIXTURES[mixture]
     if second == "apoferritin":
         write_apoferritin(folder)
-    name, structure = class3d_purity.make_set(folder, MIXTURE_NUMBER, MIXTURE_SNR, second)
+    name, structure = class3d_purity.make_set(folder, MIXTURE_NUMBER, MIXTURE_SNR, kind=kind, second=second)
     for seed in seeds:
         run = folder / f"initial_{name}_{seed}"
         shutil.rmtree(run, ignore_errors=True)

@@ -129,16 +129,38 @@ def test_a_loaded_state_goes_on_bit_for_bit(tmp_path):
 @pytest.mark.parametrize(
     ("changed", "likelihood", "expected"),
     [
-        ([0.2] * 11, list(range(-100, -89)), "running"),
-        ([0.2] * 8 + [0.001] * 3, [-100.0] * 11, "converged"),
-        ([0.2] * 8 + [0.001] * 3, list(range(-100, -89)), "running"),  # the likelihood still grows
+        ([0.2] * 14, list(range(-100, -86)), "running"),
+        ([0.2] * 11 + [0.001] * 3, [-100.0] * 14, "converged"),
+        ([0.2] * 11 + [0.001] * 3, list(range(-100, -86)), "running"),  # the likelihood still grows
+        ([0.2] * 8 + [0.001] * 3, [-100.0] * 11, "running"),  # halves still take turns
         ([0.0] * 3, [-100.0] * 3, "running"),  # finer shells are still to come
-        ([0.2] * 12, [-100.0] * 12, "iteration limit"),
+        ([0.2] * 16, [-100.0] * 16, "iteration limit"),
     ],
 )
 def test_it_ends_when_nothing_changes(changed, likelihood, expected):
     history = {"changed_share": np.array(changed), "log_likelihood": np.array(likelihood, dtype=np.float64)}
-    assert class3d.outcome(params(), history) == expected
+    assert class3d.outcome(params(iterations=16), history) == expected
+
+
+def test_halves_of_the_particles_take_turns_until_the_last_iterations_take_all():
+    given = params(iterations=4)
+    with InProcessExecutor(n_threads=1) as executor:
+        problem, state = started(a_case(60), given, executor)
+        looked_at = []
+        while not class3d.is_done(state):
+            before, state = state, class3d.advance(problem, given, state, executor)
+            looked_at.append(state.assignments.log_likelihood != before.assignments.log_likelihood)
+    assert [int(one.sum()) for one in looked_at] == [30, 30, 30, 60]
+    assert not (looked_at[0] & looked_at[1]).any()
+    assert (looked_at[0] == looked_at[2]).all()
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [({}, 11), ({"iterations": 25}, 12), ({"iterations": 1}, 0), ({"classes": 1}, 0), ({"skip_alignment": False}, 0)],
+)
+def test_turns_are_taken_where_poses_are_known(given, expected):
+    assert class3d.n_turns(params(**given)) == expected
 
 
 @pytest.mark.parametrize(

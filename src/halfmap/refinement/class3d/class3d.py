@@ -55,6 +55,10 @@ SETTLED_SHARE = 0.03
 HELD_ITERATIONS = 2
 """With known poses: iterations after which it does so in any case."""
 
+TURNS = 12
+"""With known poses: first iterations, in which halves of the particles take turns. Each is told its classes by maps in
+which it has no part, so that no particle meets itself."""
+
 _LEAST_ITERATIONS = 10
 _STILL_ITERATIONS = 2
 _LEAST_GAIN = 1e-5  # of the log-likelihood
@@ -179,7 +183,8 @@ def advance(
     Notes
     -----
     In the first one, images are compared by correlation, since nothing is known of the references' grey scale; and
-    from a single reference each class begins with particles of its own, drawn at random.
+    from a single reference each class begins with particles of its own, drawn at random. With known poses the first
+    iterations take half of the particles each, in turn (`TURNS`).
     """
     began = time.monotonic()
     iteration, n = state.iteration + 1, len(problem.particles)
@@ -191,18 +196,15 @@ def advance(
     search = search_of(problem, params, moved, reference_shell=known, shell=state.shell, median_n_significant=wide)
     if is_first:
         search = replace(search, low_share=1.0)
+    begins = is_first and len(state.maps.references) < params.classes
+    rows = np.arange(n, dtype=np.int64)
+    if iteration <= n_turns(params) and (begins or not is_first):
+        rows = rows[_drawn(problem, params, "halves that take turns", 2) == iteration % 2]
     if progress is not None:
-        progress.start(f"Iteration {iteration}", n)
-    every = np.arange(n, dtype=np.int64)
-    if is_first and len(state.maps.references) < params.classes:
-        drawn = keyed_random.uniform(params.seed, "first classes", problem.particles.uid)
-        rank = np.empty(n, dtype=np.int64)
-        rank[np.lexsort((problem.particles.uid, drawn))] = every
-        number = rank % params.classes
-        parts = [every[number == c] for c in range(params.classes)]
-    else:
-        number, parts = every * 0, [every]
-    sums = [_expected(problem, params, state, search, rows, executor, progress) for rows in parts]
+        progress.start(f"Iteration {iteration}", len(rows))
+    first_classes = _drawn(problem, params, "first classes", params.classes) if begins else None
+    parts = [rows] if first_classes is None else [rows[first_classes[rows] == c] for c in range(params.classes)]
+    sums = [_expected(problem, params, state, search, part, executor, progress) for part in parts]
     accumulators = [
         SliceAccumulator(
             data=one.slices.data[0, c],
@@ -224,7 +226,7 @@ def advance(
         error_variance=torch.stack([one.error_variance() for one in accumulators]),
         completeness=torch.stack([one.completeness() for one in accumulators]),
     )
-    assignments = _assigned(problem, params, state.assignments, sums, parts, number, is_first=is_first)
+    assignments = _assigned(problem, params, state.assignments, sums, first_classes, is_first=is_first)
     beliefs = Beliefs(noise_variance=state.noise_variance, scale=state.scale)
     if not is_first:  # residuals against references of another scale say nothing
         beliefs = updated_beliefs(problem.data, beliefs, sums[0], scale_correction=params.scale_correction)
@@ -241,16 +243,16 @@ def advance(
         shell=min(max(resolved, first) + FIRST_SHELLS_BEYOND, problem.grid.side // 2 - 1),
         perturbation=moved,
     )
-    changed = float((assignments.class_index != state.assignments.class_index).mean())
+    changed = float((assignments.class_index != state.assignments.class_index)[rows].mean())
     row = {
         "iteration": iteration,
         "resolution_angstrom": problem.field_angstrom / resolved if resolved else float("inf"),
         "shell": state.shell,
         "changed_share": float("nan") if is_first else changed,
-        "mean_max_probability": float(assignments.max_probability.mean()),
+        "mean_max_probability": float(assignments.max_probability[rows].mean()),
         "log_likelihood": float(assignments.log_likelihood.sum()),
-        "median_n_significant": float(np.median(assignments.n_significant)),
-        "lost_mass": float(assignments.lost_mass.mean()),
+        "median_n_significant": float(np.median(assignments.n_significant[rows])),
+        "lost_mass": float(assignments.lost_mass[rows].mean()),
         "offset_sigma_angstrom": after.offset_sigma_angstrom,
         "smallest_fraction": float(maps.fractions.min()),
         "seconds": time.monotonic() - began,
@@ -269,10 +271,11 @@ def outcome(params: Classification3DParams, history: Mapping[str, NDArray[np.flo
 
     Notes
     -----
-    Converged: in two iterations hardly a particle has changed class, and the likelihood has not grown.
+    Converged: in two iterations, of all particles, hardly a particle has changed class, and the likelihood has not
+    grown.
     """
     changed, likelihood = history["changed_share"], history["log_likelihood"]
-    if params.stop_early and len(changed) >= _LEAST_ITERATIONS:
+    if params.stop_early and len(changed) >= max(_LEAST_ITERATIONS, n_turns(params) + _STILL_ITERATIONS):
         still = bool((changed[-_STILL_ITERATIONS:] < STILL_SHARE).all())
         gain = (likelihood[-1] - likelihood[-1 - _STILL_ITERATIONS]) / abs(likelihood[-1])
         if still and gain < _LEAST_GAIN:
@@ -355,8 +358,7 @@ def _assigned(
     params: Classification3DParams,
     before: ClassAssignments,
     sums: Sequence[Sums],
-    parts: Sequence[NDArray[np.int64]],
-    number: NDArray[np.int64],
+    first_classes: NDArray[np.int64] | None,
     *,
     is_first: bool,
 ) -> ClassAssignments:
@@ -368,9 +370,22 @@ def _assigned(
         for name in columns:
             if name != "norm":
                 columns[name][found.row] = getattr(found, name)
-        if len(parts) > 1:
-            columns["class_index"][found.row] = number[found.row]
+    if first_classes is not None:
+        columns["class_index"] = first_classes
     return ClassAssignments(**columns)
+
+
+def _drawn(problem: VolumeProblem, params: Classification3DParams, purpose: str, n_parts: int) -> NDArray[np.int64]:
+    """Return the number of the part that each particle is drawn into, int64, shape (N,); parts are equally large."""
+    uids = problem.particles.uid
+    rank = np.empty(len(uids), dtype=np.int64)
+    rank[np.lexsort((uids, keyed_random.uniform(params.seed, purpose, uids)))] = np.arange(len(uids))
+    return rank % n_parts
+
+
+def n_turns(params: Classification3DParams) -> int:
+    """Return after how many iterations each is of all particles: 0 where poses are searched; the last one always is."""
+    return min(TURNS, params.iterations - 1) if params.skip_alignment and params.classes > 1 else 0
 
 
 def n_steps(params: Classification3DParams, history: Mapping[str, NDArray[np.float64]]) -> int:
