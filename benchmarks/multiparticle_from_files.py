@@ -111,11 +111,12 @@ FINE_ALONE = (
 
 
 def weights_first(fit: str) -> tuple[Rung, ...]:
-    """Return rungs that tell what it is worth to estimate weights before anything is fitted."""
+    """Return rungs that tell what it is worth to estimate weights before anything is fitted, from maps that are coarse."""
+    weights = f"{WEIGHTS[0]} --weight-coarsest 40"
     return (
-        Rung(name="weights", first=WEIGHTS),
+        Rung(name="weights", first=(weights,)),
         Rung(name="image warp, poses", fit=fit),
-        Rung(name="weights, then image warp, poses", first=(*WEIGHTS, "refine m --workers 1"), fit=fit),
+        Rung(name="weights, then image warp, poses", first=(weights, "refine m --workers 1"), fit=fit),
     )
 
 
