@@ -111,7 +111,7 @@ FINE_ALONE = (
 
 
 def weights_first(fit: str) -> tuple[Rung, ...]:
-    """Return rungs that tell what it is worth to estimate weights before anything is fitted, from maps that are coarse."""
+    """Return rungs that tell what it is worth to estimate weights, by coarse maps, before anything is fitted."""
     weights = f"{WEIGHTS[0]} --weight-coarsest 40"
     return (
         Rung(name="weights", first=(weights,)),
