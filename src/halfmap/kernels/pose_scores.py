@@ -108,7 +108,7 @@ def _score(
                     into[j] -= np.float32(0.5) * norm[j]
 
 
-@njit(fastmath=True, nogil=True, cache=True, error_model="numpy")
+@njit(inline="always", fastmath=True, nogil=True, cache=True, error_model="numpy")
 def _part_slice(values: Float32, parts: Float32) -> None:
     for k in range(len(values)):
         p, q = values[k, 0], values[k, 1]
@@ -117,7 +117,7 @@ def _part_slice(values: Float32, parts: Float32) -> None:
         parts[2 * _BLOCK + k] = p * p + q * q
 
 
-@njit(fastmath=True, nogil=True, cache=True, error_model="numpy")
+@njit(inline="always", fastmath=True, nogil=True, cache=True, error_model="numpy")
 def _part_image(values: Float32, power: Float32, parts: Float32) -> None:
     for k in range(len(values)):
         parts[k] = values[k, 0]
@@ -125,7 +125,7 @@ def _part_image(values: Float32, power: Float32, parts: Float32) -> None:
         parts[2 * _BLOCK + k] = power[k]
 
 
-@njit(fastmath=True, nogil=True, cache=True, error_model="numpy")
+@njit(inline="always", fastmath=True, nogil=True, cache=True, error_model="numpy")
 def _multiply(image: Float32, reference: Float32, product: Float32, count: int) -> np.float32:
     """Multiply an image by a conjugate slice, the imaginary part negative, and return Σ power |reference|²."""
     norm = np.float32(0)
@@ -138,7 +138,7 @@ def _multiply(image: Float32, reference: Float32, product: Float32, count: int) 
     return norm
 
 
-@njit(fastmath=True, nogil=True, cache=True, error_model="numpy")
+@njit(inline="always", fastmath=True, nogil=True, cache=True, error_model="numpy")
 def _add_two_by_four(
     products: Float32,
     j: int,
@@ -184,7 +184,7 @@ def _add_two_by_four(
     into[j + 1, m + 3] += b3
 
 
-@njit(fastmath=True, nogil=True, cache=True, error_model="numpy")
+@njit(inline="always", fastmath=True, nogil=True, cache=True, error_model="numpy")
 def _add_one_by_four(
     product: Float32, cosine: Float32, sine: Float32, t: int, low: int, high: int, into: Float32, m: int
 ) -> None:
@@ -204,7 +204,7 @@ def _add_one_by_four(
     into[m + 3] += a3
 
 
-@njit(fastmath=True, nogil=True, cache=True, error_model="numpy")
+@njit(inline="always", fastmath=True, nogil=True, cache=True, error_model="numpy")
 def _sum(product: Float32, cosine: Float32, sine: Float32) -> np.float32:
     total = np.float32(0)
     for k in range(len(cosine)):

@@ -131,7 +131,7 @@ def _sum_poses(
             _join(means[n], mean[n, low:high], mean_square[n, low:high])
 
 
-@njit(fastmath=True, nogil=True, cache=True, error_model="numpy")
+@njit(inline="always", fastmath=True, nogil=True, cache=True, error_model="numpy")
 def _part(values: Float32, power: Float32, parts: Float32) -> None:
     for k in range(len(power)):
         parts[k] = values[k, 0]
@@ -139,7 +139,7 @@ def _part(values: Float32, power: Float32, parts: Float32) -> None:
         parts[2 * _BLOCK + k] = power[k]
 
 
-@njit(fastmath=True, nogil=True, cache=True, error_model="numpy")
+@njit(inline="always", fastmath=True, nogil=True, cache=True, error_model="numpy")
 def _join(parts: Float32, values: Float32, power: Float32) -> None:
     for k in range(len(power)):
         values[k, 0] = parts[k]
@@ -147,7 +147,7 @@ def _join(parts: Float32, values: Float32, power: Float32) -> None:
         power[k] = parts[2 * _BLOCK + k]
 
 
-@njit(fastmath=True, nogil=True, cache=True, error_model="numpy")
+@njit(inline="always", fastmath=True, nogil=True, cache=True, error_model="numpy")
 def _begin_row(reference: Float32, mine: Float32) -> None:
     """Lay out a slice and its square, and after them its sums, of nothing yet."""
     for k in range(len(reference)):
@@ -158,21 +158,21 @@ def _begin_row(reference: Float32, mine: Float32) -> None:
     mine[3 * _BLOCK :] = 0
 
 
-@njit(fastmath=True, nogil=True, cache=True, error_model="numpy")
+@njit(inline="always", fastmath=True, nogil=True, cache=True, error_model="numpy")
 def _set_factor(weight: np.float32, cosine: Float32, sine: Float32, factor: Float32) -> None:
     for k in range(len(cosine)):
         factor[k] = weight * cosine[k]
         factor[_BLOCK + k] = weight * sine[k]
 
 
-@njit(fastmath=True, nogil=True, cache=True, error_model="numpy")
+@njit(inline="always", fastmath=True, nogil=True, cache=True, error_model="numpy")
 def _add_factor(weight: np.float32, cosine: Float32, sine: Float32, factor: Float32) -> None:
     for k in range(len(cosine)):
         factor[k] += weight * cosine[k]
         factor[_BLOCK + k] += weight * sine[k]
 
 
-@njit(fastmath=True, nogil=True, cache=True, error_model="numpy")
+@njit(inline="always", fastmath=True, nogil=True, cache=True, error_model="numpy")
 def _add_run(mass: np.float32, factor: Float32, image: Float32, mine: Float32, mean: Float32, count: int) -> None:
     """Add an image to the sums of a row, and the row to what is expected of the image."""
     for k in range(count):
