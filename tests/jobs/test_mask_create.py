@@ -57,6 +57,11 @@ def test_settings_reach_the_mask(a_map):
     assert torch.allclose(written, 1 - expected.values, atol=1e-7)
 
 
+def test_a_low_pass_that_does_nothing_is_told(a_map):
+    made = halfmap.mask_create(volume=a_map, low_pass_angstrom=5)
+    assert "of the map not low-passed, for 5 Å is finer than its 6 Å" in (made.folder / "run.log").read_text()
+
+
 def test_masks_are_combined(a_map, project):
     spheres = {}
     for name, radius in (("small", 12.0), ("large", 50.0)):

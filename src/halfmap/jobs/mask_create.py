@@ -46,9 +46,11 @@ def _run(context: JobContext, params: MaskCreateParams) -> Path:
     warn_of_dark_density(context, volume)
     mask, threshold = masks.mask_from_map(volume, params)
     how = "given" if params.threshold is not None else "found"
-    context.progress.message(
-        f"Threshold {threshold:.4g}, {how}, of the map low-passed at {params.low_pass_angstrom:g} Å."
-    )
+    nyquist_angstrom = 2 * volume.grid.pixel_size_angstrom
+    filtered = f"low-passed at {params.low_pass_angstrom:g} Å"
+    if params.low_pass_angstrom < nyquist_angstrom:
+        filtered = f"not low-passed, for {params.low_pass_angstrom:g} Å is finer than its {nyquist_angstrom:.3g} Å"
+    context.progress.message(f"Threshold {threshold:.4g}, {how}, of the map {filtered}.")
     steps = ((params.union_with, masks.union), (params.intersect_with, masks.intersection))
     for path, combine in (*steps, (params.subtract, masks.difference)):
         if path is not None:
@@ -75,7 +77,7 @@ def _run(context: JobContext, params: MaskCreateParams) -> Path:
         Fact(label="Extended by", value=_length(params.extend.to_angstrom(volume.grid.pixel_size_angstrom)), unit="Å"),
         Fact(label="Soft edge", value=_length(params.soft_edge.to_angstrom(volume.grid.pixel_size_angstrom)), unit="Å"),
     ]
-    summary = f"From {params.volume.name}, low-passed at {params.low_pass_angstrom:g} Å."
+    summary = f"From {params.volume.name}, {filtered}."
     context.report(mask_report(mask, volume, title="Solvent mask", summary=summary, facts=facts, concerns=found))
     return output
 
