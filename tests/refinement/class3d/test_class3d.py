@@ -155,6 +155,13 @@ def test_halves_of_the_particles_take_turns_until_the_last_iterations_take_all()
     assert (looked_at[0] == looked_at[2]).all()
 
 
+def test_few_particles_give_every_class_a_first_map():
+    """Half of 9 particles, drawn into 8 classes, left some without any, and the job ended there."""
+    _, state = classified(a_case(9), params(classes=8, iterations=2))
+    assert state.outcome == "iteration limit"
+    assert (state.assignments.class_index >= 0).all()
+
+
 @pytest.mark.parametrize(
     ("given", "expected"),
     [({}, 11), ({"iterations": 25}, 12), ({"iterations": 1}, 0), ({"classes": 1}, 0), ({"skip_alignment": False}, 0)],

@@ -59,6 +59,7 @@ def test_small_classes_begin_anew_from_parts_of_the_largest():
             assignments=replace(found, class_index=np.ones(60, dtype=np.int64)),
         )
         parted = with_parted_class(problem, params, state, executor)
+    assert parted is not None
     assert parted.iteration == state.iteration
     assert torch.equal(parted.references[0], state.references[0])  # neither large nor small
     assert parted.fractions.tolist() == pytest.approx([0.3, 0.7 / 3, 0.7 / 3, 0.7 / 3])
@@ -66,6 +67,17 @@ def test_small_classes_begin_anew_from_parts_of_the_largest():
     for c, values in enumerate(parts):
         assert correlation(values, true[0]) > 0.8
         assert correlation(values, parts[c - 1]) < 0.999
+
+
+def test_a_class_of_fewer_particles_than_parts_is_not_parted():
+    """A part of none has no map: initial models of 12 particles in 10 classes ended there."""
+    params = small(classes=4)
+    with InProcessExecutor(n_threads=1) as executor:
+        problem, state, _ = started(volumes(1, SIDE, PIXEL, radius_angstrom=48.0), 12, params, executor)
+        found = replace(state.assignments, seen_in=np.ones(12, dtype=np.int64), class_index=np.arange(12) % 4)
+        shares = torch.tensor([0.7, 0.1, 0.1, 0.1], dtype=torch.float64)
+        state = replace(state, fractions=shares, assignments=found, iteration=2)
+        assert with_parted_class(problem, params, state, executor) is None
 
 
 def test_structures_part_where_one_class_had_taken_all():

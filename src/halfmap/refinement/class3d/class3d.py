@@ -197,12 +197,14 @@ def advance(
     if is_first:
         search = replace(search, low_share=1.0)
     begins = is_first and len(state.maps.references) < params.classes
+    first_classes = _drawn(problem, params, "first classes", params.classes) if begins else None
     rows = np.arange(n, dtype=np.int64)
     if iteration <= n_turns(params) and (begins or not is_first):
-        rows = rows[_drawn(problem, params, "halves that take turns", 2) == iteration % 2]
+        half = rows[_drawn(problem, params, "halves that take turns", 2) == iteration % 2]
+        if first_classes is None or len(np.unique(first_classes[half])) == params.classes:
+            rows = half  # else one of so few particles would leave a class without a first map
     if progress is not None:
         progress.start(f"Iteration {iteration}", len(rows))
-    first_classes = _drawn(problem, params, "first classes", params.classes) if begins else None
     parts = [rows] if first_classes is None else [rows[first_classes[rows] == c] for c in range(params.classes)]
     sums = [_expected(problem, params, state, search, part, executor, progress) for part in parts]
     accumulators = [

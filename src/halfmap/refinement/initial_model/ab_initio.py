@@ -142,7 +142,8 @@ def advance(
     if params.is_polyhedral and state.iteration == sign_trial(params)[0]:
         beside = _turned(problem, state)
     elif params.classes > 1 and state.iteration == class_trial(params)[0]:
-        beside = (with_parted_class(problem, params, state, executor),)
+        parted = with_parted_class(problem, params, state, executor)
+        beside = () if parted is None else (parted,)
     tried = [_after_minibatch(problem, params, one, executor, progress) for one in (state, *beside)]
     iteration = tried[0].iteration
     if not beside or iteration not in (sign_trial(params)[1], class_trial(params)[1]):

@@ -21,8 +21,12 @@ LEAST_SHARE = 0.5
 
 def with_parted_class(
     problem: VolumeProblem, params: InitialModelParams, state: InitialModelState, executor: Executor
-) -> InitialModelState:
+) -> InitialModelState | None:
     """Return the state with its largest class parted: small classes begin anew, each from a part of its particles.
+
+    Returns
+    -------
+    None where the largest class has too few particles for a part to have one each.
 
     Notes
     -----
@@ -41,6 +45,8 @@ def with_parted_class(
     search = search_of(problem, params, now, state.perturbation)
     found = state.assignments
     members = np.flatnonzero((found.class_index == largest) & (found.seen_in > 0))
+    if len(members) < len(parts):
+        return None
     uids = problem.particles.uid[members]
     drawn = keyed_random.uniform(params.seed, "parts of a class", uids, iteration=iteration)
     order = np.lexsort((uids, drawn))[: now.n_particles]
