@@ -126,6 +126,16 @@ def test_memory_follows_from_shapes(drawn, fitted):
     assert parts[2] - parts[1] == parts[1] - parts[0]  # linear in particles
 
 
+def test_memory_counts_the_weights_of_nodes_in_every_view(drawn):
+    series, _ = drawn.start
+    growth = []
+    for nodes in ("3x3", "6x6"):
+        one, two = (Layout(series, n, 1, ParameterChoice(image_warp=nodes, positions=True)) for n in (1, 2))
+        coupling = 2 * one.n_particle * one.n_shared
+        growth.append((memory_bytes(series, [two]) - memory_bytes(series, [one])) // 16 - coupling)
+    assert growth[1] - growth[0] == len(series) * 2 * (36 - 9)  # of movements along x and along y
+
+
 def test_weights_of_places_are_worked_out_for_the_particles_of_a_batch_in_one_image(drawn):
     series, state = drawn.start
     place = SplineGrid(values=torch.tensor([[[0.5, 1.0]]], dtype=torch.float64))

@@ -102,7 +102,7 @@ def test_error_bars_are_those_of_the_whole_matrix(parts):
     precision = torch.block_diag(prior.shared, *[prior.particles[0]] * P)
     covariance = torch.linalg.inv(matrix + precision)
     found = solve.posterior(assemble(**parts), prior)
-    torch.testing.assert_close(found.shared_covariance, covariance[:M, :M])
+    torch.testing.assert_close(found.shared_root @ found.shared_root.T, covariance[:M, :M])
     torch.testing.assert_close(found.particle_deviation[0].flatten(), covariance.diagonal()[M:].sqrt())
     assert found.n_effective == pytest.approx(float((covariance @ matrix).trace()))
     local = found.local_deviation(0, parts["particle"], parts["columns"], parts["shared"])

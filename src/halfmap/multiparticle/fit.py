@@ -32,7 +32,7 @@ TOLERANCE = 0.1
 "A step is not worth it that promises less of the objective: one parameter off by its error bar costs 0.5."
 FIRST_DAMPING = 1e-3
 MOST_DAMPING = 1e4
-_MATRICES_OF_SHARED = 4
+_MATRICES_OF_SHARED = 5  # four at most, and gaps between them; measured
 _WEIGHTS_OF_A_VIEW = 2  # scale and B, where they depend on the place
 _CTF = (*CTF_PARAMETERS, *(name for name in LOCAL if name.startswith("odd_zernike")))
 
@@ -156,16 +156,17 @@ def memory_bytes(series: ImageSeries, layouts: Sequence[Layout]) -> int:
 
     Notes
     -----
-    Of each particle and image products, Hessian, design and their product, and how much the image counts there; of each
-    particle its coupling to what is shared, once eliminated; and dense matrices of what is shared. All for two places,
-    where a step begins and ends.
+    Of each particle and image products, Hessian, design and their product, how much nodes of grids and the image count
+    there; of each particle its coupling to what is shared, once eliminated; and dense matrices of what is shared. All
+    for two places, where a step begins and ends.
     """
     m, n_images = layouts[0].n_shared, len(series)
     d = _most_active(layouts[0])
+    nodes = sum(block.columns.shape[1] for block in layouts[0].blocks if len(block.shape) > 1)
     total = _MATRICES_OF_SHARED * m * m
     for layout in layouts:
         q = layout.n_particle
-        of_view = (d + 2) ** 2 + d * d + 2 * d * q + _WEIGHTS_OF_A_VIEW
+        of_view = (d + 2) ** 2 + d * d + 2 * d * q + nodes + _WEIGHTS_OF_A_VIEW
         total += layout.n_particles * (n_images * of_view + 3 * q * q + 2 * q * m)
     return 2 * 8 * total + BATCH_BYTES
 

@@ -82,7 +82,7 @@ class Posterior:
 
     Parameters
     ----------
-    shared_covariance : float64, shape (m, m).
+    shared_root : float64, shape (m, m): R of the covariance R Rᵀ of what is shared.
     particle_deviation : standard deviations, shape (P, q), for each group of particles.
     schur : the eliminated equations, priors included.
     null_space : float64, shape (n_null, m)
@@ -90,7 +90,7 @@ class Posterior:
     n_effective : how many parameters the images, and not the priors, have determined.
     """
 
-    shared_covariance: Tensor
+    shared_root: Tensor
     particle_deviation: tuple[Tensor, ...]
     schur: Schur
     null_space: Tensor
@@ -99,7 +99,7 @@ class Posterior:
     @property
     def shared_deviation(self) -> Tensor:
         """Standard deviations of what is shared, shape (m,)."""
-        return self.shared_covariance.diagonal().clamp(min=0.0).sqrt()
+        return self.shared_root.square().sum(1).sqrt()
 
     def local_deviation(
         self, group: int, particle: Tensor, columns: Sequence[Tensor], along: Sequence[Tensor]
@@ -117,21 +117,14 @@ class Posterior:
         """
         n, n_images, d, _ = particle.shape
         factor, coupling = self.schur.factors[group], self.schur.coupling[group]
-        root = root_of_covariance(self.shared_covariance)
         variance = torch.zeros((n, n_images, d), dtype=torch.float64)
         for t in range(n_images):
             effect = -particle[:, t] @ coupling
             if len(columns[t]):
                 effect[:, :, columns[t]] += along[t]
             own = torch.linalg.solve_triangular(factor, particle[:, t].mT, upper=False)
-            variance[:, t] = (effect @ root).square().sum(-1) + own.square().sum(-2)
+            variance[:, t] = (effect @ self.shared_root).square().sum(-1) + own.square().sum(-2)
         return variance.sqrt()
-
-
-def root_of_covariance(covariance: Tensor) -> Tensor:
-    """Return a root R with R Rᵀ the covariance, shape (m, m)."""
-    values, vectors = torch.linalg.eigh(covariance)
-    return vectors * values.clamp(min=0.0).sqrt()
 
 
 def posterior(equations: NormalEquations, prior: Prior) -> Posterior:
@@ -147,12 +140,13 @@ def posterior(equations: NormalEquations, prior: Prior) -> Posterior:
     ComputeError
         Something is determined neither by images nor by priors.
     """
+    gauges = null_space(equations)  # before more matrices of all that is shared are there
     origin = torch.zeros_like(equations.gradient), [torch.zeros_like(own.gradient) for own in equations.particles]
     whole = with_prior(equations, prior, *origin)
     reduced = eliminated(whole)
-    covariance = torch.cholesky_inverse(cholesky(reduced.hessian))
-    root = root_of_covariance(covariance)
-    deviations, fixed = [], float(torch.einsum("ij,ji->", covariance, prior.shared))
+    one = torch.eye(len(equations.gradient), dtype=torch.float64)
+    root = torch.linalg.solve_triangular(cholesky(reduced.hessian).mT, one, upper=True)
+    deviations, fixed = [], float((root * (prior.shared @ root)).sum())
     for factor, coupling, precision in zip(reduced.factors, reduced.coupling, prior.particles, strict=True):
         spread = coupling @ root
         variance = torch.cholesky_inverse(factor) + spread @ spread.mT
@@ -160,10 +154,10 @@ def posterior(equations: NormalEquations, prior: Prior) -> Posterior:
         fixed += float(torch.einsum("pij,ji->", variance, precision))
     n_all = len(equations.gradient) + sum(own.gradient.numel() for own in equations.particles)
     return Posterior(
-        shared_covariance=covariance,
+        shared_root=root,
         particle_deviation=tuple(deviations),
         schur=reduced,
-        null_space=null_space(equations),
+        null_space=gauges,
         n_effective=n_all - fixed,
     )
 
