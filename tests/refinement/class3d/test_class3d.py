@@ -171,6 +171,21 @@ def test_turns_are_taken_where_poses_are_known(given, expected):
 
 
 @pytest.mark.parametrize(
+    ("smallest", "expected"),
+    [
+        ([], True),
+        ([0.48, 0.4, 0.26], True),
+        ([0.48, 0.3, 0.24], False),
+        ([0.48, 0.2, 0.3], False),  # for good
+        ([0.48] * 11, False),
+    ],
+)
+def test_turns_end_before_they_take_the_smaller_class_all_that_it_has(smallest, expected):
+    """Of 400 particles, a fifth of them of the second structure, twelve turns left one class none."""
+    assert class3d.takes_turns(params(), {"smallest_fraction": np.array(smallest)}) == expected
+
+
+@pytest.mark.parametrize(
     ("changed", "skip_alignment", "expected"),
     [
         ([], True, 0),

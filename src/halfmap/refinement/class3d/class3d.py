@@ -59,6 +59,10 @@ TURNS = 12
 """With known poses: first iterations, in which halves of the particles take turns. Each is told its classes by maps in
 which it has no part, so that no particle meets itself."""
 
+LEAST_SHARE_IN_TURNS = 0.5
+"""Share of the particles below which a class ends the turns, relative to what it would have were all alike: its map,
+the noisiest, fits particles without a part in it worse, so that turns would take the class all that it has."""
+
 _LEAST_ITERATIONS = 10
 _STILL_ITERATIONS = 2
 _LEAST_GAIN = 1e-5  # of the log-likelihood
@@ -184,7 +188,8 @@ def advance(
     -----
     In the first one, images are compared by correlation, since nothing is known of the references' grey scale; and
     from a single reference each class begins with particles of its own, drawn at random. With known poses the first
-    iterations take half of the particles each, in turn (`TURNS`).
+    iterations take half of the particles each, in turn (`TURNS`), as long as no class is small
+    (`LEAST_SHARE_IN_TURNS`).
     """
     began = time.monotonic()
     iteration, n = state.iteration + 1, len(problem.particles)
@@ -199,7 +204,7 @@ def advance(
     begins = is_first and len(state.maps.references) < params.classes
     first_classes = _drawn(problem, params, "first classes", params.classes) if begins else None
     rows = np.arange(n, dtype=np.int64)
-    if iteration <= n_turns(params) and (begins or not is_first):
+    if takes_turns(params, state.history) and (begins or not is_first):
         half = rows[_drawn(problem, params, "halves that take turns", 2) == iteration % 2]
         if first_classes is None or len(np.unique(first_classes[half])) == params.classes:
             rows = half  # else one of so few particles would leave a class without a first map
@@ -386,8 +391,18 @@ def _drawn(problem: VolumeProblem, params: Classification3DParams, purpose: str,
 
 
 def n_turns(params: Classification3DParams) -> int:
-    """Return after how many iterations each is of all particles: 0 where poses are searched; the last one always is."""
+    """Return after how many iterations at most each is of all particles: 0 where poses are searched.
+
+    The last one always is.
+    """
     return min(TURNS, params.iterations - 1) if params.skip_alignment and params.classes > 1 else 0
+
+
+def takes_turns(params: Classification3DParams, history: Mapping[str, NDArray[np.float64]]) -> bool:
+    """Return whether the next iteration is of half of the particles; a first one of K references never is."""
+    smallest = history.get("smallest_fraction", np.zeros(0))
+    is_small = bool((smallest < LEAST_SHARE_IN_TURNS / params.classes).any())
+    return len(smallest) < n_turns(params) and not is_small
 
 
 def n_steps(params: Classification3DParams, history: Mapping[str, NDArray[np.float64]]) -> int:
