@@ -152,7 +152,10 @@ def keys_of(path: Path) -> tuple[list[tuple[str, float, float]], np.ndarray]:
 def all_classified(live: Live, session: str, n: int) -> dict[str, Any] | None:
     """Return a session that listens, its last cycle one of n particles; None before."""
     found = live.client.session(session)
-    assert found["state"] in ("running", "listening"), found["why_idle"]
+    is_written_anew = "as when they were listed" in (
+        found["why_idle"] or ""
+    )  # tried again by itself, after five seconds
+    assert found["state"] in ("running", "listening") or is_written_anew, found["why_idle"]
     is_done = found["cycles"] and found["cycles"][-1]["particles"] == n and found["state"] == "listening"
     return found if is_done else None
 

@@ -47,8 +47,9 @@ from halfmap.sessions.plan import CyclePlan, fraction_of_startup
 from halfmap.sessions.settings import LiveSettings
 from halfmap.sessions.stacks import signature_of
 
-MOST_SET_ASIDE = 0.1
-"""Share of particles whose stacks may have changed since they were listed before a cycle fails."""
+MOST_SET_ASIDE = 0.5
+"""Share of particles whose stacks may have changed since they were listed before a cycle fails: more, and the folder is
+not what it was; fewer are written anew, as where a micrograph is processed again, and the next cycle has them."""
 
 _ANGLE_BINS = 36
 
