@@ -36,7 +36,8 @@ def series_sections(work: "Work", fitted: "Fitted") -> list[Section]:
     set_aside = _set_aside(work, fitted)
     if not fitted.outcomes and not fitted.optics:
         return [Section(title="Series", blocks=set_aside)] if set_aside else []
-    sections = [Section(title="Series", blocks=[_series_table(work, fitted), *set_aside, *_gauges(fitted)])]
+    blocks = [_series_table(work, fitted), *_remarks(work, fitted), *set_aside, *_gauges(fitted)]
+    sections = [Section(title="Series", blocks=blocks)]
     if fitted.optics:
         sections.append(Section(title="Microscope", blocks=_optics(fitted)))
     gained = sorted(fitted.outcomes, key=lambda number: -work.tasks[number].n_particles)
@@ -46,7 +47,7 @@ def series_sections(work: "Work", fitted: "Fitted") -> list[Section]:
             sections.append(Section(title=work.tasks[number].item.name, blocks=blocks))
     poses = _pose_histograms(work, fitted)
     if poses:
-        intro = "Changes of this run, and standard deviations that the images leave now."
+        intro = "Changes of this run, and standard deviations that the images leave now, of particles that have a say."
         sections.append(Section(title="Particles", blocks=poses, intro=intro))
     return sections
 
@@ -96,20 +97,32 @@ def page(work: "Work", of_series: Sequence[Section], maps: Sequence["NewMaps"], 
 def _series_table(work: "Work", fitted: "Fitted") -> Table:
     rows: list[tuple[str | int | float | None, ...]] = []
     for number, task in enumerate(work.tasks):
-        outcome = fitted.outcomes.get(number)
+        name, source, outcome = task.item.name, task.source.source.name, fitted.outcomes.get(number)
         if outcome is None:
-            rows.append((task.item.name, task.source.source.name, task.n_particles, None, None, "not refined"))
+            rows.append((name, source, task.n_particles, None, None))
             continue
         gain = outcome.objective_before - outcome.objective_after
-        movies = [f"frames of {sum(one.gain > 0 for one in outcome.movies)} tilts aligned"] if outcome.movies else []
-        remarks = [*([] if outcome.is_changed else [outcome.reason]), *movies, *outcome.concerns]
-        name, source = task.item.name, task.source.source.name
-        rows.append((name, source, task.n_particles, round(gain, 1), round(outcome.n_effective, 1), "; ".join(remarks)))
+        rows.append((name, source, task.n_particles, round(gain, 1), round(outcome.n_effective, 1)))
     gained, caption = "log-likelihood gained", "A gain of half the number of parameters is what noise alone would give."
     if work.tasks[0].schedule.objective == "m_ncc":
         gained, caption = "M's score gained", "Scores compare within a series and at one resolution only."
-    columns = ("series", "source", "particles", gained, "parameters determined", "remarks")
+    columns = ("series", "source", "particles", gained, "parameters determined")
     return Table(columns=columns, rows=rows, caption=caption)
+
+
+def _remarks(work: "Work", fitted: "Fitted") -> list[Block]:
+    """Return what is to be said of single series: a table of its own, as sentences are too long for a narrow column."""
+    rows = []
+    for number, task in enumerate(work.tasks):
+        outcome = fitted.outcomes.get(number)
+        if outcome is None:
+            remarks = ["not refined"]
+        else:
+            n_aligned = sum(one.gain > 0 for one in outcome.movies)
+            movies = [f"frames of {n_aligned} tilts aligned"] if outcome.movies else []
+            remarks = [*([] if outcome.is_changed else [outcome.reason]), *movies, *outcome.concerns]
+        rows += [(task.item.name, remark) for remark in remarks]
+    return [Table(columns=("series", "remark"), rows=rows, title="Remarks")] if rows else []
 
 
 def _gauges(fitted: "Fitted") -> list[Block]:
@@ -220,20 +233,22 @@ def _pose_histograms(work: "Work", fitted: "Fitted") -> list[Block]:
         found = [one for outcome in fitted.outcomes.values() if (one := outcome.species[number]) is not None]
         if not found or not found[0].names:
             continue
-        for beginning, label in (("position", "shift"), ("turn", "turn"), ("defocus", "defocus")):
+        for beginning, label, of in (
+            ("position", "shift", " along each axis"), ("turn", "turn", " about each axis"), ("defocus", "defocus", ""),
+        ):  # fmt: skip
             rows = [row for row, name in enumerate(found[0].names) if name.startswith(beginning)]
-            if not rows:
+            if not rows or not any(one.n_images.any() for one in found):
                 continue
             unit, factor = _UNITS.get(found[0].units[rows[0]], (found[0].units[rows[0]], 1.0))
             change, deviation = (
-                factor * np.concatenate([getattr(one, what)[:, rows] for one in found]).ravel()
+                factor * np.concatenate([getattr(one, what)[one.n_images > 0][:, rows] for one in found]).ravel()
                 for what in ("change", "deviation")
             )
             limit = max(float(np.nanquantile(np.abs(values), 0.99)) for values in (change, deviation)) or 1.0
             blocks.append(
                 Histogram.of(
                     {"change": change, "standard deviation": deviation},
-                    title=f"{species.species.name}: {label} along each axis",
+                    title=f"{species.species.name}: {label}{of}",
                     x=Axis(label=label, unit=unit, limits=(-limit, limit)),
                     bins=40,
                 )
