@@ -166,6 +166,14 @@ def test_a_member_with_another_guid_is_refused(tmp_path):
         files.read_species_of(path, Member(guid="other", path="apo.species"))
 
 
+@pytest.mark.parametrize("read", [files.read_species_of, files.read_source_of])
+def test_a_member_that_is_not_where_the_population_says_is_told(tmp_path, read):
+    with pytest.raises(
+        FormatError, match=r"p\.population: expected a file at .*gone\.x; found none; paths in a population"
+    ):
+        read(tmp_path / "p.population", Member(guid="g", path="gone.x"))
+
+
 def test_other_files_are_refused(tmp_path):
     path = tmp_path / "x.species"
     path.write_text(SOURCE)

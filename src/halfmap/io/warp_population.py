@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from halfmap.data.population import DataSource, Member, Population, SourceItem, Species
-from halfmap.errors import InconsistentDataError, InputError
+from halfmap.errors import FormatError, InconsistentDataError, InputError
 from halfmap.io import warp_xml
 from halfmap.io.species_particles import read_species_particles_of_m, write_species_particles_of_m
 from halfmap.io.warp_params import Params, put, set_params, set_section
@@ -256,19 +256,34 @@ def read_source_of(population: str | Path, member: Member) -> DataSource:
 
     Raises
     ------
+    FormatError
+        It is not where the population says, or broken.
     InconsistentDataError
         Its GUID is another.
     """
-    source = read_source(member_path(population, member))
+    source = read_source(_present(population, member))
     _check_guid(population, member, source.guid)
     return source
 
 
 def read_species_of(population: str | Path, member: Member) -> Species:
     """Read a population's species, and see that it is the one that is meant; raises as `read_source_of`."""
-    species = read_species(member_path(population, member))
+    species = read_species(_present(population, member))
     _check_guid(population, member, species.guid)
     return species
+
+
+def _present(population: str | Path, member: Member) -> Path:
+    path = member_path(population, member)
+    if not path.is_file():
+        raise FormatError(
+            population,
+            expected=f"a file at {path.resolve()}",
+            found="none",
+            remedy="paths in a population count from its folder: move it together with its sources and species, or "
+            "correct their Path in it",
+        )
+    return path
 
 
 def _check_guid(population: str | Path, member: Member, guid: str) -> None:

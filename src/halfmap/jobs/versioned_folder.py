@@ -161,7 +161,7 @@ class VersionedFolder:
         if len(found) != 1 or not beginning:
             raise InputError(
                 f"A version of {self.main.name} must be one of {', '.join(known) or 'none yet'}; got {beginning!r}"
-                f"{', the beginning of several' if len(found) > 1 else ''}; see `halfmap population versions list`."
+                f"{', the beginning of several' if len(found) > 1 else ''}; see `halfmap population versions`."
             )
         return found[0]
 

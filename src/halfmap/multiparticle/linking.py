@@ -246,7 +246,7 @@ def _reason(
     near = get_close_matches(root, list(places_of_root), n=1)
     if near:
         return f"the nearest name of an item is {near[0]}"
-    return "no item has a name like it: add its source, or leave --sources out"
+    return "no item has a name like it: add its source, or name that among --sources"
 
 
 def _n_outside(particles: SpeciesParticles, sources: Sequence[DataSource]) -> int:
