@@ -151,6 +151,9 @@ def test_halves_of_the_particles_take_turns_until_the_last_iterations_take_all()
             before, state = state, class3d.advance(problem, given, state, executor)
             looked_at.append(state.assignments.log_likelihood != before.assignments.log_likelihood)
     assert [int(one.sum()) for one in looked_at] == [30, 30, 30, 60]
+    likelihood = state.history["log_likelihood"]  # of all particles, also where half of them were looked at
+    assert likelihood[0] == pytest.approx(likelihood[-1], rel=0.1)
+    assert likelihood[-1] == pytest.approx(state.assignments.log_likelihood.sum())
     assert not (looked_at[0] & looked_at[1]).any()
     assert (looked_at[0] == looked_at[2]).all()
 

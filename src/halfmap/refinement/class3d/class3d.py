@@ -257,7 +257,7 @@ def advance(
         "shell": state.shell,
         "changed_share": float("nan") if is_first else changed,
         "mean_max_probability": float(assignments.max_probability[rows].mean()),
-        "log_likelihood": float(assignments.log_likelihood.sum()),
+        "log_likelihood": n * float(assignments.log_likelihood[rows].mean()),
         "median_n_significant": float(np.median(assignments.n_significant[rows])),
         "lost_mass": float(assignments.lost_mass[rows].mean()),
         "offset_sigma_angstrom": after.offset_sigma_angstrom,

@@ -68,7 +68,8 @@ class Classification3DState:
     outcome : ``running``, ``converged`` or ``iteration limit``.
     history : column → one value for each iteration: iteration, resolution_angstrom, shell, changed_share,
         mean_max_probability, log_likelihood, median_n_significant, lost_mass, offset_sigma_angstrom, smallest_fraction,
-        seconds.
+        seconds. What it says of particles holds for those that the iteration looked at; log_likelihood is that of all,
+        were the others like them.
     """
 
     iteration: int
