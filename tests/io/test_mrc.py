@@ -263,6 +263,13 @@ def test_map_that_is_no_cubic_volume_is_refused(tmp_path, words, message):
         mrc.read_volume(path)
 
 
+def test_stack_of_images_is_no_map(tmp_path):
+    """Given as a reference, 12 images of 32 px were taken for a map of 32 × 32 × 12."""
+    path = write_raw(tmp_path / "a.mrcs", images(6), 2)
+    with pytest.raises(FormatError, match="a stack of images"):
+        mrc.read_volume(path)
+
+
 def test_real_map_with_a_skewed_cell_is_refused_and_named():
     with pytest.raises(FormatError, match=r"right angles; found angles of 90°, 94\.3"):
         mrc.read_volume(shared_data("maps/emd_3001.map"))

@@ -104,7 +104,7 @@ def read_volume(path: str | Path, pixel_size_angstrom: float | None = None) -> V
         The header has no pixel size and none was given.
     FormatError
         The file holds complex values, several volumes, a single section, a skewed cell, or voxels that
-        are not cubes while no pixel size was given; or it is broken.
+        are not cubes while no pixel size was given; or it is a stack of images, named .mrcs; or it is broken.
     """
     import torch  # here, so that reading images need not wait for it
 
@@ -402,6 +402,10 @@ def split_image_name(name: str) -> tuple[int, str]:
 
 
 def _check_is_one_volume(header: MrcHeader) -> None:
+    if Path(header.path).suffix.lower() == ".mrcs":  # headers of stacks and of many maps are alike
+        raise FormatError(
+            header.path, expected="a volume", found="a stack of images, as .mrcs names them", remedy="give a map"
+        )
     if header.space_group >= 401 and 0 < header.sampling[2] < header.shape[0]:
         raise FormatError(
             header.path,
