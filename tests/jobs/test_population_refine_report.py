@@ -4,7 +4,8 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from halfmap.jobs.population_refine_report import series_sections
+from halfmap.jobs.population_refine_report import _curve, series_sections
+from halfmap.report.blocks import Axis
 
 
 def _outcome(**of):
@@ -42,3 +43,12 @@ def test_histograms_of_poses_are_of_particles_that_have_a_say():
     particles = _sections({0: outcome}, ("TS_1",), (ribosome,))[-1]
     assert [block.title for block in particles.blocks] == ["ribosome: turn about each axis", "ribosome: defocus"]
     assert particles.blocks[1].x.limits == (-50.0, 50.0)
+
+
+def test_both_bounds_of_a_parameter_are_one_line_with_one_name():
+    x = np.array([-3.0, 0.0, 3.0])
+    curve = _curve("defocus", "Å", x, Axis(label="tilt"), np.zeros((3, 1)), np.full((3, 1), 5.0), np.full((3, 1), 2.0))
+    after, before, bounds = curve.lines
+    np.testing.assert_array_equal([after.y, before.y], [[5, 5, 5], [0, 0, 0]])
+    assert bounds.label == "± standard deviation of a node"
+    np.testing.assert_array_equal(bounds.y, [7, 7, 7, np.nan, 3, 3, 3])

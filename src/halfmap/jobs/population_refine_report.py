@@ -212,10 +212,9 @@ def _curve(
     mean = after.mean(1)
     spread = np.sqrt(np.square(deviation).mean(1))
     lines = [Line(label="after", x=x, y=mean), Line(label="before", x=x, y=before.reshape(len(x), -1).mean(1))]
-    lines += [
-        Line(label=f"{sign} standard deviation of a node", x=x, y=mean + factor * spread, style="dotted")
-        for sign, factor in (("plus", 1), ("minus", -1))
-    ]
+    bounds = np.concatenate([mean + spread, [np.nan], mean - spread])  # one line with a gap, named once
+    at = np.concatenate([x, x[-1:], x])
+    lines.append(Line(label="± standard deviation of a node", x=at, y=bounds, style="dotted"))
     n = after.shape[1]
     if 1 < n <= _MOST_LINES:
         labels = ["each node, after", *("" for _ in range(n - 1))]
