@@ -133,7 +133,7 @@ class _Course:
             )
         output = self._write(state)
         self._report(state)
-        self.context.progress.message(f"Ended after {state.iteration} iterations: {_stop_reason(state)}.")
+        self.context.progress.message(f"Ended after iteration {state.iteration}: {_stop_reason(state)}.")
         return output
 
     def _warn(self, text: str) -> None:

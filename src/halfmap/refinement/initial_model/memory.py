@@ -53,8 +53,7 @@ def bytes_in_main_process(grid: ImageGrid, params: InitialModelParams, n_particl
     Notes
     -----
     Sums of two pseudo-halves: before and after the mini-batch, the mini-batch's own, and one class's symmetrised;
-    before and after also of the states that are tried. What a reconstruction needs
-    beside them.
+    before and after also of the states that are tried. What a reconstruction needs beside them.
     """
     n_tried = params.classes if params.is_polyhedral else int(params.classes > 1)
     sums = (((3 + 2 * n_tried) * params.classes + 3) * 2 * _BYTES_OF_SUM + VOLUME_BYTES) * _transform(grid)
