@@ -180,6 +180,19 @@ def test_rigid_geometry_says_how_far_it_is_from_what_is_seen():
     assert 1 < np.median(residual) < 8  # warps of 4 Å
 
 
+def test_tilts_that_are_not_used_have_no_say_in_rigid_geometry():
+    one = deformed()[0]
+    found = []
+    for far_off in (0.0, 500.0):
+        values = one.series.movement_x_angstrom.values.clone()
+        values[3] += far_off * torch.linspace(0, 1, values.shape[-1], dtype=torch.float64)
+        series = one.series.with_values(
+            movement_x_angstrom=SplineGrid(values=values), is_used=np.arange(len(one.series)) != 3
+        )
+        found.append(rigid_geometry(series, one.particles, ExportParams()))
+    assert np.abs(found[1].particles.position_angstrom - found[0].particles.position_angstrom).max() < 1e-6
+
+
 def test_poses_at_a_dose_run_from_the_first_sample_to_the_last():
     series = tilt_series()
     found = particles(series)

@@ -183,7 +183,7 @@ class RigidGeometry:
     rotation : float64, (T, 3, 3): from the tomogram to each tilt, stage angles of its middle included.
     shift_angstrom : float64, (T, 2): from the image's centre to where the middle of the tomogram is seen.
     particles : one pose each, at one dose, placed where the rigid series shows them nearest to where they are seen.
-    residual_angstrom : float64, (N,): rms over tilts of what is left between both.
+    residual_angstrom : float64, (N,): rms over used tilts of what is left between both.
     """
 
     rotation: NDArray[np.float64]
@@ -202,8 +202,8 @@ def rigid_geometry(series: TiltSeries, particles: SpeciesParticles, params: Expo
 
     Notes
     -----
-    Exported images need no more: they are centred one by one. A particle's place is the least-squares solution over all
-    tilts.
+    Exported images need no more: they are centred one by one. A particle's place is the least-squares solution over
+    all used tilts; what is known of others may be far off.
     """
     middle = torch.tensor(series.volume_size_angstrom, dtype=torch.float64)[None, None] / 2
     upright = torch.eye(3, dtype=torch.float64)[None, None]
@@ -212,7 +212,8 @@ def rigid_geometry(series: TiltSeries, particles: SpeciesParticles, params: Expo
     rotation = centre.rotation[0]
     posed = particles_at_dose(series, particles, params.pose_dose_e_per_angstrom2)
     wanted = particle_views(series, particles).position_angstrom - centre.position_angstrom
-    flat = rotation[:, :2]
+    used = torch.as_tensor(series.is_used, dtype=torch.bool)
+    flat, wanted = rotation[used, :2], wanted[:, used]
     # Σ over tilts of |M p − wanted|² is least where Σ MᵀM p = Σ Mᵀ wanted
     normal = torch.einsum("tij,tik->jk", flat, flat)
     right = torch.einsum("tij,pti->jp", flat, wanted)
