@@ -251,6 +251,20 @@ def test_memory_that_a_job_states_is_compared_with_the_limit(project):
         run_job(stating, params(), options=RunOptions(memory="1GiB"))
 
 
+def test_memory_beyond_what_is_free_is_told(project, monkeypatch):
+    def run(context, values):
+        context.expect_memory(3 << 30, "windows", n_tasks=values.steps)
+        return counting_job.run(context, values)
+
+    monkeypatch.setattr("halfmap.project.job.available_memory_bytes", lambda: 5 << 30)
+    stating = dataclasses.replace(JOB, run=run)
+    for workers, is_told in ((1, False), (2, True)):
+        result = run_job(stating, params(steps=2), options=RunOptions(workers=workers))
+        log = (result.folder / "run.log").read_text()
+        assert ("Warning: only 5.0 GiB of memory are free" in log) is is_told
+    assert "or use fewer --workers." in log
+
+
 def test_memory_is_counted_for_every_worker_that_tasks_keep_busy(project):
     def run(context, values):
         context.expect_memory(1 << 30, "windows", n_tasks=values.steps)

@@ -43,7 +43,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from halfmap.compute.memory import format_memory
+from halfmap.compute.memory import available_memory_bytes, format_memory
 from halfmap.errors import InputError
 from halfmap.io.atomic import replacing, write_text
 from halfmap.project.options import RunOptions
@@ -267,6 +267,12 @@ class JobContext:
                 f"got {format_memory(needed)}; {remedy}."
             )
         self.progress.message(f"Needs at most {format_memory(needed)} of memory for {purpose}{many}.")
+        if needed > (free := available_memory_bytes()):
+            fewer = ", or use fewer --workers" if at_once > 1 else ""
+            self.progress.message(
+                f"Warning: only {format_memory(free)} of memory are free; if that is not enough, the work fails. Free "
+                f"some, or ask for less at once{fewer}."
+            )
 
     def report(self, report: Page) -> Path:
         """Write the job's ``report.html``, and what goes beside it.
