@@ -58,7 +58,7 @@ class CountingJobParams(CountingParams):
     invert: bool = True
     """Count down."""
 
-    fail: Literal["no", "user", "bug", "disk", "memory", "limit", "output", "file"] = "no"
+    fail: Literal["no", "user", "bug", "disk", "memory", "tensor", "limit", "output", "file"] = "no"
     """How to fail, half-way."""
 
     seed: int = 1
@@ -98,6 +98,8 @@ def _fail(context: JobContext, how: str) -> None:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), "nowhere")
     if how == "memory":
         raise MemoryError
+    if how == "tensor":
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes\nat c10::alloc")
     if how == "limit":
         context.expect_memory(1 << 40, "counting")
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from halfmap.compute.allocator import keep_large_blocks
+from halfmap.compute.batching import is_out_of_memory
 from halfmap.compute.threads import limited_threads
 from halfmap.errors import ComputeError, HalfmapError, InputError, ProjectError
 from halfmap.io.atomic import remove_partial, write_text
@@ -336,9 +337,12 @@ def _system_errors_explained(folder: Path) -> Iterator[None]:
         yield
     except HalfmapError:
         raise
-    except MemoryError as error:
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        said = (str(error).splitlines() or ["out of memory"])[0]
         raise ComputeError(
-            f"The job must fit into memory; got '{error or 'out of memory'}'; use fewer --workers or a machine with "
+            f"The job must fit into memory; got '{said}'; use fewer --workers or a machine with "
             f"more memory, then --continue {folder}."
         ) from error
     except OSError as error:
