@@ -96,7 +96,8 @@ def run_cycle(work: Path, number: int, executor: Executor, progress: Progress, p
     part = store.part_of(work, number)
     request = _Request.read(part)
     before, notices = (None, []) if request.plan.kind == "seed" else _state_before(work, number)
-    index, n_set_aside = _readable(states.load(part / store.INDEX, ParticleIndex), request.folder)
+    index, n_set_aside, changed = _readable(states.load(part / store.INDEX, ParticleIndex), request.folder)
+    notices += [f"Cycle {number}: {one}" for one in changed]
     n_classes = request.settings.classes if before is None else before.n_classes
     rows = _drawn(index, request, n_classes)
     images = _images(index, request.folder)
@@ -179,8 +180,13 @@ def _new_tracks(work: Path, n_classes: int) -> tuple[NDArray[np.int64], int, lis
     return np.arange(first, first + n_classes, dtype=np.int64), first + n_classes, []
 
 
-def _readable(index: ParticleIndex, folder: Path) -> tuple[ParticleIndex, int]:
-    """Leave out particles of stacks that have changed since they were listed; they come back with the next look."""
+def _readable(index: ParticleIndex, folder: Path) -> tuple[ParticleIndex, int, list[str]]:
+    """Leave out particles of stacks that have changed since they were listed; they come back with the next look.
+
+    Returns
+    -------
+    The particles that are left, how many are left out, and what to say of it.
+    """
     same = np.zeros(len(index.stacks), dtype=bool)
     for number, name in enumerate(index.stacks):
         try:
@@ -189,13 +195,17 @@ def _readable(index: ParticleIndex, folder: Path) -> tuple[ParticleIndex, int]:
             same[number] = False
     good = same[index.stack]
     n_changed = int((~good).sum())
+    if not n_changed:
+        return index, 0, []
+    name = index.stacks[int(np.flatnonzero(~same)[0])]
+    what = f"{int((~same).sum())} of {len(index.stacks)} changed or gone, as {name}"
     if n_changed > MOST_SET_ASIDE * len(index):
-        name = index.stacks[int(np.flatnonzero(~same)[0])]
         raise InputError(
-            f"The stacks must be as when they were listed; got {int((~same).sum())} of {len(index.stacks)} changed or "
-            f"gone, as {name}; bring {folder} back, the next try takes them as they are then."
+            f"The stacks must be as when they were listed; got {what}; bring {folder} back, the next try takes them as "
+            "they are then."
         )
-    return (index.of_stacks(same) if n_changed else index), n_changed
+    said = f"{n_changed} particles are left out, for stacks are not as when they were listed: {what}."
+    return index.of_stacks(same), n_changed, [said]
 
 
 def _images(index: ParticleIndex, folder: Path) -> MappedStacks:
