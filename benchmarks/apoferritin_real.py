@@ -79,7 +79,6 @@ def row(run: Path, spent: float) -> str:
     first, second = halves_of(run)
     grid, joined = first.grid, mean_map(first, second)
     model = read_reference(MODEL, grid, 30.0)[0]
-    model = Volume(values=model.values, grid=grid)
     low, high = (round(grid.side * grid.pixel_size_angstrom / angstrom) for angstrom in MODEL_BAND_ANGSTROM)
     as_is, mirrored = (float(curve(one, model)[low : high + 1].mean()) for one in (joined, inverted(joined)))
     unmasked = shells.resolution_at_threshold(curve(first, second), grid)

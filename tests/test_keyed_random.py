@@ -99,3 +99,14 @@ def test_values_outside_the_counter_are_refused():
 
 def test_an_empty_set_of_uids_gives_an_empty_array():
     assert keyed_random.normal(0, "a", np.zeros(0, dtype=np.int64), size=3).shape == (0, 3)
+
+
+def test_an_order_and_equal_parts_depend_on_uids_alone():
+    uids = np.array([7, 3, 11, 2, 5, 13, 17])
+    order = keyed_random.order(1, "order", uids, iteration=4)
+    assert sorted(order.tolist()) == list(range(7))
+    moved = np.array([4, 0, 6, 2, 5, 1, 3])
+    assert uids[moved][keyed_random.order(1, "order", uids[moved], iteration=4)].tolist() == uids[order].tolist()
+    parts = keyed_random.parts(1, "order", uids, 3)
+    assert np.bincount(parts).tolist() == [3, 2, 2]
+    assert keyed_random.parts(1, "order", uids[moved], 3).tolist() == parts[moved].tolist()

@@ -152,6 +152,20 @@ def permutation(seed: int, purpose: str, n: int, *, iteration: int = 0) -> NDArr
     return np.argsort(order, kind="stable").astype(np.int64)
 
 
+def order(seed: int, purpose: str, uid: ArrayLike, *, iteration: int = 0) -> NDArray[np.int64]:
+    """Return the rows of items in a random order that depends on their uids alone, shape (n,)."""
+    uids = np.asarray(uid)
+    return np.lexsort((uids, uniform(seed, purpose, uids, iteration=iteration))).astype(np.int64)
+
+
+def parts(seed: int, purpose: str, uid: ArrayLike, n_parts: int) -> NDArray[np.int64]:
+    """Return the number, from 0, of the part that each item is drawn into, shape (n,); parts are equally large."""
+    rows = order(seed, purpose, uid)
+    found = np.empty(len(rows), dtype=np.int64)
+    found[rows] = np.arange(len(rows)) % n_parts
+    return found
+
+
 def _long_words(
     seed: int, purpose: str, uid: ArrayLike, iteration: int, draw: ArrayLike, size: int | tuple[int, ...]
 ) -> NDArray[np.uint64]:

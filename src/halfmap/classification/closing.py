@@ -70,10 +70,7 @@ def halves_of(seed: int, uids: NDArray[np.int64]) -> NDArray[np.int64]:
     As many uids are in one half as in the other, or one more.
     """
     found, inverse = np.unique(uids, return_inverse=True)
-    order = np.lexsort((found, keyed_random.uniform(seed, "closing halves", found)))
-    half = np.empty(len(found), dtype=np.int64)
-    half[order] = np.arange(len(found)) % 2
-    return half[inverse]
+    return keyed_random.parts(seed, "closing halves", found, 2)[inverse]
 
 
 def repeated(

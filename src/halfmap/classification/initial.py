@@ -38,9 +38,7 @@ def dealt_out(seed: int, uids: ArrayLike, n_classes: int) -> tuple[NDArray[np.in
     Particles are taken in a random order that depends on their uids alone, the j-th for class j mod C.
     """
     uids = np.asarray(uids)
-    order = np.lexsort((uids, keyed_random.uniform(seed, "first classes", uids)))
-    classes = np.empty(len(uids), dtype=np.int64)
-    classes[order] = np.arange(len(uids)) % n_classes
+    classes = keyed_random.parts(seed, "first classes", uids, n_classes)
     return classes, 360.0 * keyed_random.uniform(seed, "first angles", uids)
 
 

@@ -55,8 +55,7 @@ def first_noise_variance(data: ImageData, rows: NDArray[np.int64] | None = None)
 
 def some_rows(rows: NDArray[np.int64], n: int, particles: ParticleSet, seed: int) -> NDArray[np.int64]:
     """Return up to n of some rows, at random by their uids, ascending."""
-    uids = particles.uid[rows]
-    order = np.lexsort((uids, keyed_random.uniform(seed, "first particles", uids)))
+    order = keyed_random.order(seed, "first particles", particles.uid[rows])
     return np.sort(rows[order[:n]])
 
 

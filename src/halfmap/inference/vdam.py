@@ -149,7 +149,7 @@ def minibatch(
         return np.arange(n, dtype=np.int64)
     start = sum(minibatch_size(earlier, n_minibatches, n, sizes) for earlier in range(1, iteration))
     half = np.empty(n, dtype=np.int64)
-    half[np.lexsort((uids, keyed_random.uniform(seed, "vdam halves of an order", uids)))] = np.arange(n) >= (n + 1) // 2
+    half[keyed_random.order(seed, "vdam halves of an order", uids)] = np.arange(n) >= (n + 1) // 2
     rows: list[NDArray[np.int64]] = []
     for number in range(start // n, (start + size - 1) // n + 1):
         key = keyed_random.uniform(seed, "vdam order", uids, iteration=number)

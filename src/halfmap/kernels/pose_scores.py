@@ -17,7 +17,7 @@ from halfmap.kernels.threads import part_of, run_in_parts
 Float32: TypeAlias = npt.NDArray[np.float32]
 Int64: TypeAlias = npt.NDArray[np.int64]
 
-_BLOCK = 512
+BLOCK = 512
 """Coefficients that are worked on at one time; real parts, imaginary parts and powers lie so far apart."""
 
 
@@ -73,21 +73,21 @@ def _score(
 ) -> None:
     J, M = scores.shape[1:]
     K = power.shape[1]
-    n_blocks = (K + _BLOCK - 1) // _BLOCK
-    images = np.empty((len(power), 3 * _BLOCK), np.float32)
-    slices = np.empty((J, 3 * _BLOCK), np.float32)
-    products = np.empty((J, 2 * _BLOCK), np.float32)
+    n_blocks = (K + BLOCK - 1) // BLOCK
+    images = np.empty((len(power), 3 * BLOCK), np.float32)
+    slices = np.empty((J, 3 * BLOCK), np.float32)
+    products = np.empty((J, 2 * BLOCK), np.float32)
     norm = np.empty(J, np.float32)
     for block in range(n_blocks):
         low, high = K * block // n_blocks, K * (block + 1) // n_blocks
         for n in range(len(power)):
-            _part_image(weighted[n, low:high], power[n, low:high], images[n])
+            part_image(weighted[n, low:high], power[n, low:high], images[n])
         current = -1
         for u in range(len(runs)):
             n, r = runs[u, 0], runs[u, 1]
             if r != current:
                 for j in range(J):
-                    _part_slice(references[r * J + j, low:high], slices[j])
+                    part_slice(references[r * J + j, low:high], slices[j])
                 current = r
             for j in range(J):
                 norm[j] = _multiply(images[n], slices[j], products[j], high - low)
@@ -109,20 +109,22 @@ def _score(
 
 
 @njit(inline="always", fastmath=True, nogil=True, cache=True, error_model="numpy")
-def _part_slice(values: Float32, parts: Float32) -> None:
+def part_slice(values: Float32, parts: Float32) -> None:
+    """Lay out the real parts of a slice, (count, 2), its imaginary parts, and its squares, `BLOCK` apart."""
     for k in range(len(values)):
         p, q = values[k, 0], values[k, 1]
         parts[k] = p
-        parts[_BLOCK + k] = q
-        parts[2 * _BLOCK + k] = p * p + q * q
+        parts[BLOCK + k] = q
+        parts[2 * BLOCK + k] = p * p + q * q
 
 
 @njit(inline="always", fastmath=True, nogil=True, cache=True, error_model="numpy")
-def _part_image(values: Float32, power: Float32, parts: Float32) -> None:
+def part_image(values: Float32, power: Float32, parts: Float32) -> None:
+    """Lay out the real parts of an image, (count, 2), its imaginary parts, and its power, (count,), `BLOCK` apart."""
     for k in range(len(values)):
         parts[k] = values[k, 0]
-        parts[_BLOCK + k] = values[k, 1]
-        parts[2 * _BLOCK + k] = power[k]
+        parts[BLOCK + k] = values[k, 1]
+        parts[2 * BLOCK + k] = power[k]
 
 
 @njit(inline="always", fastmath=True, nogil=True, cache=True, error_model="numpy")
@@ -130,11 +132,11 @@ def _multiply(image: Float32, reference: Float32, product: Float32, count: int) 
     """Multiply an image by a conjugate slice, the imaginary part negative, and return Σ power |reference|²."""
     norm = np.float32(0)
     for k in range(count):
-        a, b = image[k], image[_BLOCK + k]
-        p, q = reference[k], reference[_BLOCK + k]
+        a, b = image[k], image[BLOCK + k]
+        p, q = reference[k], reference[BLOCK + k]
         product[k] = a * p + b * q
-        product[_BLOCK + k] = a * q - b * p
-        norm += image[2 * _BLOCK + k] * reference[2 * _BLOCK + k]
+        product[BLOCK + k] = a * q - b * p
+        norm += image[2 * BLOCK + k] * reference[2 * BLOCK + k]
     return norm
 
 
@@ -165,7 +167,7 @@ def _add_two_by_four(
         b1 += q * c1[k]
         b2 += q * c2[k]
         b3 += q * c3[k]
-        p, q = one[_BLOCK + k], two[_BLOCK + k]
+        p, q = one[BLOCK + k], two[BLOCK + k]
         a0 += p * s0[k]
         a1 += p * s1[k]
         a2 += p * s2[k]
@@ -193,7 +195,7 @@ def _add_one_by_four(
     s0, s1, s2, s3 = sine[t, low:high], sine[t + 1, low:high], sine[t + 2, low:high], sine[t + 3, low:high]
     a0 = a1 = a2 = a3 = np.float32(0)
     for k in range(len(c0)):
-        p, q = product[k], product[_BLOCK + k]
+        p, q = product[k], product[BLOCK + k]
         a0 += p * c0[k] + q * s0[k]
         a1 += p * c1[k] + q * s1[k]
         a2 += p * c2[k] + q * s2[k]
@@ -208,5 +210,5 @@ def _add_one_by_four(
 def _sum(product: Float32, cosine: Float32, sine: Float32) -> np.float32:
     total = np.float32(0)
     for k in range(len(cosine)):
-        total += product[k] * cosine[k] + product[_BLOCK + k] * sine[k]
+        total += product[k] * cosine[k] + product[BLOCK + k] * sine[k]
     return total

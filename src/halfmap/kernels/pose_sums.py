@@ -10,14 +10,12 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
+from halfmap.kernels.pose_scores import BLOCK, part_image, part_slice
 from halfmap.kernels.threads import part_of, run_in_parts
 
 Float32: TypeAlias = npt.NDArray[np.float32]
 Float64: TypeAlias = npt.NDArray[np.float64]
 Int64: TypeAlias = npt.NDArray[np.int64]
-
-_BLOCK = 512
-"""Coefficients that are worked on at one time; real parts, imaginary parts and powers lie so far apart."""
 
 
 def sum_poses(
@@ -100,23 +98,24 @@ def _sum_poses(
     mean_square: Float32,
 ) -> None:
     n_images, n_runs = len(power), len(runs) - 1
-    n_blocks = (stop - start + _BLOCK - 1) // _BLOCK
-    images = np.empty((n_images, 3 * _BLOCK), np.float32)
-    means = np.empty((n_images, 3 * _BLOCK), np.float32)
-    mine = np.empty(6 * _BLOCK, np.float32)
-    factor = np.empty(2 * _BLOCK, np.float32)
+    n_blocks = (stop - start + BLOCK - 1) // BLOCK
+    images = np.empty((n_images, 3 * BLOCK), np.float32)
+    means = np.empty((n_images, 3 * BLOCK), np.float32)
+    mine = np.empty(6 * BLOCK, np.float32)
+    factor = np.empty(2 * BLOCK, np.float32)
     for block in range(n_blocks):
         low, high = start + (stop - start) * block // n_blocks, start + (stop - start) * (block + 1) // n_blocks
         for n in range(n_images):
-            _part(weighted[n, low:high], power[n, low:high], images[n])
-            _part(mean[n, low:high], mean_square[n, low:high], means[n])
+            part_image(weighted[n, low:high], power[n, low:high], images[n])
+            part_image(mean[n, low:high], mean_square[n, low:high], means[n])
         u = 0
         for r in range(len(references)):
             if u == n_runs or row[runs[u]] != r:
                 data[r, low:high] = 0
                 total[r, low:high] = 0
                 continue
-            _begin_row(references[r, low:high], mine)
+            part_slice(references[r, low:high], mine)
+            mine[3 * BLOCK :] = 0  # sums of the row lie after the slice
             while u < n_runs and row[runs[u]] == r:
                 first = runs[u]
                 mass = weight[first]
@@ -126,65 +125,46 @@ def _sum_poses(
                     _add_factor(weight[i], cosine[shift[i], low:high], sine[shift[i], low:high], factor)
                 _add_run(mass, factor, images[image[first]], mine, means[image[first]], high - low)
                 u += 1
-            _join(mine[3 * _BLOCK :], data[r, low:high], total[r, low:high])
+            _join(mine[3 * BLOCK :], data[r, low:high], total[r, low:high])
         for n in range(n_images):
             _join(means[n], mean[n, low:high], mean_square[n, low:high])
-
-
-@njit(inline="always", fastmath=True, nogil=True, cache=True, error_model="numpy")
-def _part(values: Float32, power: Float32, parts: Float32) -> None:
-    for k in range(len(power)):
-        parts[k] = values[k, 0]
-        parts[_BLOCK + k] = values[k, 1]
-        parts[2 * _BLOCK + k] = power[k]
 
 
 @njit(inline="always", fastmath=True, nogil=True, cache=True, error_model="numpy")
 def _join(parts: Float32, values: Float32, power: Float32) -> None:
     for k in range(len(power)):
         values[k, 0] = parts[k]
-        values[k, 1] = parts[_BLOCK + k]
-        power[k] = parts[2 * _BLOCK + k]
-
-
-@njit(inline="always", fastmath=True, nogil=True, cache=True, error_model="numpy")
-def _begin_row(reference: Float32, mine: Float32) -> None:
-    """Lay out a slice and its square, and after them its sums, of nothing yet."""
-    for k in range(len(reference)):
-        p, q = reference[k, 0], reference[k, 1]
-        mine[k] = p
-        mine[_BLOCK + k] = q
-        mine[2 * _BLOCK + k] = p * p + q * q
-    mine[3 * _BLOCK :] = 0
+        values[k, 1] = parts[BLOCK + k]
+        power[k] = parts[2 * BLOCK + k]
 
 
 @njit(inline="always", fastmath=True, nogil=True, cache=True, error_model="numpy")
 def _set_factor(weight: np.float32, cosine: Float32, sine: Float32, factor: Float32) -> None:
     for k in range(len(cosine)):
         factor[k] = weight * cosine[k]
-        factor[_BLOCK + k] = weight * sine[k]
+        factor[BLOCK + k] = weight * sine[k]
 
 
 @njit(inline="always", fastmath=True, nogil=True, cache=True, error_model="numpy")
 def _add_factor(weight: np.float32, cosine: Float32, sine: Float32, factor: Float32) -> None:
     for k in range(len(cosine)):
         factor[k] += weight * cosine[k]
-        factor[_BLOCK + k] += weight * sine[k]
+        factor[BLOCK + k] += weight * sine[k]
 
 
 @njit(inline="always", fastmath=True, nogil=True, cache=True, error_model="numpy")
 def _add_run(mass: np.float32, factor: Float32, image: Float32, mine: Float32, mean: Float32, count: int) -> None:
     """Add an image to the sums of a row, and the row to what is expected of the image."""
     for k in range(count):
-        c, s = factor[k], factor[_BLOCK + k]
-        a, b = image[k], image[_BLOCK + k]
-        p, q = mine[k], mine[_BLOCK + k]
-        mine[3 * _BLOCK + k] += a * c - b * s
-        mine[4 * _BLOCK + k] += a * s + b * c
-        mine[5 * _BLOCK + k] += mass * image[2 * _BLOCK + k]
+        c, s = factor[k], factor[BLOCK + k]
+        a, b = image[k], image[BLOCK + k]
+        p, q = mine[k], mine[BLOCK + k]
+        mine[3 * BLOCK + k] += a * c - b * s
+        mine[4 * BLOCK + k] += a * s + b * c
+        mine[5 * BLOCK + k] += mass * image[2 * BLOCK + k]
         mean[k] += c * p + s * q
-        mean[_BLOCK + k] += c * q - s * p
-        mean[2 * _BLOCK + k] += mass * mine[2 * _BLOCK + k]
+        mean[BLOCK + k] += c * q - s * p
+        mean[2 * BLOCK + k] += mass * mine[2 * BLOCK + k]
 
 
 def shell_sums(

@@ -49,7 +49,7 @@ def resolutions_by_number(
         for half in (0, 1):
             rows = problem.half_sets.rows[half]
             uids = problem.particles.uid[rows]
-            order = np.lexsort((uids, keyed_random.uniform(params.seed, "resolution by number", uids)))
+            order = keyed_random.order(params.seed, "resolution by number", uids)
             some = np.sort(rows[order[: n // 2]])
             mine = state.halves[half]
             model = Model(

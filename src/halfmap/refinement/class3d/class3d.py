@@ -201,11 +201,11 @@ def advance(
     search = search_of(problem, params, moved, reference_shell=known, shell=state.shell, median_n_significant=wide)
     if is_first:
         search = replace(search, low_share=1.0)
-    begins = is_first and len(state.maps.references) < params.classes
-    first_classes = _drawn(problem, params, "first classes", params.classes) if begins else None
+    begins, uids = is_first and len(state.maps.references) < params.classes, problem.particles.uid
+    first_classes = keyed_random.parts(params.seed, "first classes", uids, params.classes) if begins else None
     rows = np.arange(n, dtype=np.int64)
     if takes_turns(params, state.history) and (begins or not is_first):
-        half = rows[_drawn(problem, params, "halves that take turns", 2) == iteration % 2]
+        half = rows[keyed_random.parts(params.seed, "halves that take turns", uids, 2) == iteration % 2]
         if first_classes is None or len(np.unique(first_classes[half])) == params.classes:
             rows = half  # else one of so few particles would leave a class without a first map
     if progress is not None:
@@ -380,14 +380,6 @@ def _assigned(
     if first_classes is not None:
         columns["class_index"] = first_classes
     return ClassAssignments(**columns)
-
-
-def _drawn(problem: VolumeProblem, params: Classification3DParams, purpose: str, n_parts: int) -> NDArray[np.int64]:
-    """Return the number of the part that each particle is drawn into, int64, shape (N,); parts are equally large."""
-    uids = problem.particles.uid
-    rank = np.empty(len(uids), dtype=np.int64)
-    rank[np.lexsort((uids, keyed_random.uniform(params.seed, purpose, uids)))] = np.arange(len(uids))
-    return rank % n_parts
 
 
 def n_turns(params: Classification3DParams) -> int:

@@ -187,8 +187,8 @@ def _after_minibatch(
     moved = perturbation(params.seed, iteration, state.perturbation, params.perturbation)
     search = search_of(problem, params, batch, moved)
     uids = problem.particles.uid
-    drawn = keyed_random.uniform(params.seed, "mini-batches of an initial model", uids, iteration=iteration)
-    rows = np.sort(np.lexsort((uids, drawn))[: batch.n_particles]).astype(np.int64)
+    order = keyed_random.order(params.seed, "mini-batches of an initial model", uids, iteration=iteration)
+    rows = np.sort(order[: batch.n_particles])
     assigned = None
     if iteration == 1:
         n_rows = params.classes * len(search.poses.fine_rotations)

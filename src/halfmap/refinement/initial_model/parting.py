@@ -48,8 +48,7 @@ def with_parted_class(
     if len(members) < len(parts):
         return None
     uids = problem.particles.uid[members]
-    drawn = keyed_random.uniform(params.seed, "parts of a class", uids, iteration=iteration)
-    order = np.lexsort((uids, drawn))[: now.n_particles]
+    order = keyed_random.order(params.seed, "parts of a class", uids, iteration=iteration)[: now.n_particles]
     model = model_of(problem, params, replace(state, references=state.references[largest, None]), search)
     data, weight = state.data.clone(), state.weight.clone()
     for number, c in enumerate(parts):
